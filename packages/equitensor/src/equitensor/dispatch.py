@@ -1,0 +1,66 @@
+"""Chooses the implementation by device, and says how compilers see the registered operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
+from torch._subclasses.functional_tensor import FunctionalTensorMode
+
+from equitensor import cpu, reference
+
+# Releases of torch whose Inductor the C++ lowerings are tested with; others get the ATen formulation.
+_INDUCTOR = ((2, 8), (2, 13))
+
+
+def lowered(tensor: Tensor) -> bool:
+    """Whether Inductor is given a C++ lowering for operations on this tensor, which is then registered."""
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if not _INDUCTOR[0] <= release <= _INDUCTOR[1]:
+        return False
+    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
+        return False
+    from equitensor.inductor import contraction, edges  # noqa: F401 (late: Inductor takes seconds to import)
+
+    return True
+
+
+_TRITON = find_spec("triton") is not None
+
+
+def implementation(tensor: Tensor) -> ModuleType:
+    """The module whose functions compute on the device of ``tensor``.
+
+    Triton where the device is a GPU and Triton is installed (float32 and float64), ATen without scatters
+    on the CPU, and the reference anywhere else.
+    """
+    if tensor.device.type == "cpu":
+        return cpu
+    if tensor.device.type == "cuda" and _TRITON and tensor.dtype in (torch.float32, torch.float64):
+        from equitensor.triton import operations
+
+        return operations
+    return reference
+
+
+def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any]) -> None:
+    """Let compilers see ``function``'s operations instead of ``op``.
+
+    The operator stays one node for autograd, make_fx and torch.export, and is replaced where
+    torch.compile and AOT Inductor lower a graph, so that a compiled artefact needs no Python.
+    """
+
+    def rule(mode: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        from torch.export._trace import custom_triton_ops_decomposition_disabled
+
+        if custom_triton_ops_decomposition_disabled() or lowered(args[0]):
+            return mode.__torch_dispatch__(func, types, args, kwargs)
+        with mode:
+            return function(*args, **kwargs)
+
+    torch.library.register_torch_dispatch(op, FunctionalTensorMode, rule)

@@ -1,0 +1,309 @@
+"""The trilinear edge–atom form: its three partial contractions, each the derivative of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equitensor.dispatch import decompose_when_compiled, implementation
+
+
+def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
+    """Where each atom's edges begin and end: edges of atom i are offsets[i] … offsets[i + 1] − 1.
+
+    Parameters
+    ----------
+    centres : Tensor, (E,) int64
+        Centre of each edge, sorted, in 0 … N − 1.
+    num_atoms : int
+        N.
+
+    Returns
+    -------
+    Tensor, (N + 1,) int64
+
+    Raises
+    ------
+    ValueError
+        If the centres are not sorted or out of range (looked at in eager mode on the CPU; a compiled
+        graph, and a GPU, do not look).
+    TypeError
+        If they are not int64.
+
+    Examples
+    --------
+    >>> row_offsets(torch.tensor([0, 0, 2]), 3)
+    tensor([0, 2, 2, 3])
+    """
+    if centres.dtype != torch.int64 or centres.dim() != 1:
+        raise TypeError(f"centres: required (E,) int64, got {tuple(centres.shape)} {centres.dtype}")
+    return _row_offsets(centres, num_atoms)
+
+
+def to_atoms(
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+) -> Tensor:
+    """Sum over the edges of each atom: out[i, k, u] = Σ_{e: c(e)=i} w[e, r(k), u] · basis[e, k].
+
+    The density of Allegro (arXiv 2504.16068) is this with basis = Y. r(k) is the block that component k
+    belongs to; the blocks have the sizes ``dims``.
+
+    Parameters
+    ----------
+    w : Tensor, (E, R, C)
+        Weights per edge, block and channel, float32 or float64.
+    basis : Tensor, (E, D)
+        Components per edge, same dtype.
+    centres : Tensor, (E,) int64
+        Centre of each edge, sorted.
+    offsets : Tensor, (N + 1,) int64
+        :func:`row_offsets` of the centres.
+    dims : sequence of int, optional
+        Sizes of the R blocks, sum D. By default D for R = 1 and 1, 3, 5, … (degrees l) otherwise.
+
+    Returns
+    -------
+    Tensor, (N, D, C)
+        Zero for an atom without edges. Summed in the order of edges: deterministic.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not fit, or a dtype that differs or is not floating.
+
+    Examples
+    --------
+    >>> centres = torch.tensor([0, 0, 2])
+    >>> to_atoms(torch.ones(3, 1, 1), torch.ones(3, 2), centres, row_offsets(centres, 3))[:, :, 0]
+    tensor([[2., 2.],
+            [0., 0.],
+            [1., 1.]])
+    """
+    dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
+    _check("to_atoms", {"w": w, "basis": basis}, dims, centres, offsets)
+    return _to_atoms(w, basis, centres, offsets, dims)
+
+
+def to_weights(
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+) -> Tensor:
+    """Sum over the components of each block: out[e, r, u] = Σ_{k in r} basis[e, k] · features[c(e), k, u].
+
+    Parameters
+    ----------
+    basis : Tensor, (E, D)
+        Components per edge.
+    features : Tensor, (N, D, C)
+        Features per atom, same dtype.
+    centres, offsets :
+        As in :func:`to_atoms`.
+    dims : sequence of int, optional
+        Sizes of the R blocks; by default 1, 3, 5, …, so D must be a square.
+
+    Returns
+    -------
+    Tensor, (E, R, C)
+
+    Examples
+    --------
+    >>> centres = torch.tensor([0, 0, 2])
+    >>> to_weights(torch.ones(3, 4), torch.ones(3, 4, 1), centres, row_offsets(centres, 3))[0, :, 0]
+    tensor([1., 3.])
+    """
+    dims = _blocks("to_weights", dims, None, basis.shape[-1])
+    _check("to_weights", {"basis": basis, "features": features}, dims, centres, offsets)
+    return _to_weights(basis, features, centres, offsets, dims)
+
+
+def to_basis(
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+) -> Tensor:
+    """Sum over channels: out[e, k] = Σ_u w[e, r(k), u] · features[c(e), k, u].
+
+    Parameters
+    ----------
+    w : Tensor, (E, R, C)
+        Weights per edge, block and channel.
+    features : Tensor, (N, D, C)
+        Features per atom, same dtype.
+    centres, offsets, dims :
+        As in :func:`to_atoms`.
+
+    Returns
+    -------
+    Tensor, (E, D)
+
+    Examples
+    --------
+    >>> centres = torch.tensor([0, 0, 2])
+    >>> to_basis(torch.ones(3, 2, 5), torch.ones(3, 4, 5), centres, row_offsets(centres, 3))[0]
+    tensor([5., 5., 5., 5.])
+    """
+    dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
+    _check("to_basis", {"w": w, "features": features}, dims, centres, offsets)
+    return _to_basis(w, features, centres, offsets, dims)
+
+
+def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: int) -> list[int]:
+    """The sizes of the blocks, given or by default, checked against the number of components."""
+    if dims is None:
+        if blocks == 1:
+            return [int(size)]
+        degrees = blocks if blocks is not None else round(int(size) ** 0.5)
+        dims = [2 * ell + 1 for ell in range(degrees)]
+    dims = [int(d) for d in dims]
+    if sum(dims) != size or min(dims, default=0) < 1 or (blocks is not None and len(dims) != blocks):
+        raise ValueError(
+            f"{where}: required blocks (dims) that fill the {size} components"
+            + (f" and are {blocks} in number, as w's second axis" if blocks is not None else "")
+            + f", got {dims}"
+        )
+    return dims
+
+
+def _check(
+    where: str, operands: dict[str, Tensor], dims: list[int], centres: Tensor, offsets: Tensor
+) -> None:
+    """Refuse shapes and dtypes that do not fit."""
+    edges, atoms = centres.shape[0], offsets.shape[0] - 1
+    rows = {"w": (edges, len(dims)), "basis": (edges, sum(dims)), "features": (atoms, sum(dims))}
+    rank = {"w": 3, "basis": 2, "features": 3}
+    first = next(iter(operands.values()))
+    for name, tensor in operands.items():
+        if tensor.dim() != rank[name] or tuple(tensor.shape[:2]) != rows[name]:
+            raise ValueError(
+                f"{where}: {name}: required shape {rows[name]}{' + (channels,)' if rank[name] == 3 else ''} "
+                f"(E = {edges}, N = {atoms}), got {tuple(tensor.shape)}"
+            )
+        if not tensor.is_floating_point() or tensor.dtype != first.dtype:
+            raise TypeError(
+                f"{where}: {name}: required a floating dtype, the same for all operands ({first.dtype}), "
+                f"got {tensor.dtype}"
+            )
+    if "w" in operands and "features" in operands and operands["w"].shape[2] != operands["features"].shape[2]:
+        raise ValueError(
+            f"{where}: w and features: required the same number of channels, got "
+            f"{operands['w'].shape[2]} and {operands['features'].shape[2]}"
+        )
+    for name, tensor in (("centres", centres), ("offsets", offsets)):
+        if tensor.dtype != torch.int64 or tensor.dim() != 1:
+            raise TypeError(f"{where}: {name}: required (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
+
+
+# The operators. Each backward is made of the same three, so derivatives of every order exist.
+
+
+def _compute_row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
+    return torch.searchsorted(centres, torch.arange(num_atoms + 1, device=centres.device))
+
+
+@torch.library.custom_op("equitensor::row_offsets", mutates_args=())
+def _row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
+    if centres.device.type == "cpu" and centres.shape[0]:
+        low, high = int(centres[0]), int(centres[-1])
+        if low < 0 or high >= num_atoms or bool((centres[1:] < centres[:-1]).any()):
+            raise ValueError(
+                f"centres: required sorted indices of {num_atoms} atoms, got "
+                + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
+            )
+    return _compute_row_offsets(centres, num_atoms)
+
+
+@_row_offsets.register_fake
+def _(centres: Tensor, num_atoms: int) -> Tensor:
+    return centres.new_empty(num_atoms + 1)
+
+
+def _compute_to_atoms(
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    return implementation(w).to_atoms(w, basis, centres, offsets, dims)
+
+
+def _compute_to_weights(
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    return implementation(basis).to_weights(basis, features, centres, offsets, dims)
+
+
+def _compute_to_basis(
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    return implementation(w).to_basis(w, features, centres, offsets, dims)
+
+
+@torch.library.custom_op("equitensor::to_atoms", mutates_args=())
+def _to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    return _compute_to_atoms(w, basis, centres, offsets, dims)
+
+
+@_to_atoms.register_fake
+def _(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
+
+
+@torch.library.custom_op("equitensor::to_weights", mutates_args=())
+def _to_weights(
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    return _compute_to_weights(basis, features, centres, offsets, dims)
+
+
+@_to_weights.register_fake
+def _(basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
+
+
+@torch.library.custom_op("equitensor::to_basis", mutates_args=())
+def _to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    return _compute_to_basis(w, features, centres, offsets, dims)
+
+
+@_to_basis.register_fake
+def _(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    return w.new_empty(w.shape[0], features.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.dims = inputs[4]
+
+
+def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    w, basis, centres, offsets = ctx.saved_tensors
+    rest = (centres, offsets, ctx.dims)
+    g_w = _to_weights(basis, g, *rest) if ctx.needs_input_grad[0] else None
+    g_basis = _to_basis(w, g, *rest) if ctx.needs_input_grad[1] else None
+    return g_w, g_basis, None, None, None
+
+
+def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    basis, features, centres, offsets = ctx.saved_tensors
+    rest = (centres, offsets, ctx.dims)
+    g_basis = _to_basis(g, features, *rest) if ctx.needs_input_grad[0] else None
+    g_features = _to_atoms(g, basis, *rest) if ctx.needs_input_grad[1] else None
+    return g_basis, g_features, None, None, None
+
+
+def _backward_to_basis(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    w, features, centres, offsets = ctx.saved_tensors
+    rest = (centres, offsets, ctx.dims)
+    g_w = _to_weights(g, features, *rest) if ctx.needs_input_grad[0] else None
+    g_features = _to_atoms(w, g, *rest) if ctx.needs_input_grad[1] else None
+    return g_w, g_features, None, None, None
+
+
+_to_atoms.register_autograd(_backward_to_atoms, setup_context=_save)
+_to_weights.register_autograd(_backward_to_weights, setup_context=_save)
+_to_basis.register_autograd(_backward_to_basis, setup_context=_save)
+
+for _op, _function in (
+    (_row_offsets, _compute_row_offsets),
+    (_to_atoms, _compute_to_atoms),
+    (_to_weights, _compute_to_weights),
+    (_to_basis, _compute_to_basis),
+):
+    decompose_when_compiled(_op, _function)

@@ -1,0 +1,157 @@
+"""Lowerings of to_atoms, to_weights and to_basis to C++ segment kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch._inductor.lowering import register_lowering
+
+from equitensor.inductor.template import emit
+
+# Components of one tile: with their channels they must fit the registers.
+_LARGEST = 12
+# Multiply-adds below which a second thread costs more than it saves.
+_PARALLEL = 1 << 16
+
+_ATOMS = """
+#pragma omp parallel if (work > {parallel})
+{{
+  const int64_t t = equitensor::thread_number(), n = equitensor::thread_count();
+  const int64_t begin = t == 0 ? 0 : equitensor::atom_at(offsets, N, E * t / n);
+  const int64_t end = t + 1 == n ? N : equitensor::atom_at(offsets, N, E * (t + 1) / n);
+  for (int64_t i = begin; i < end; ++i) {{
+    const int64_t first = offsets[i], edges = offsets[i + 1] - first;
+{calls}
+  }}
+}}
+"""
+
+_EDGES = """
+#pragma omp parallel if (work > {parallel})
+{{
+  const int64_t t = equitensor::thread_number(), n = equitensor::thread_count();
+  const int64_t end = E * (t + 1) / n;
+  for (int64_t first = E * t / n; first < end;) {{
+    const int64_t i = centres[first];
+    const int64_t edges = std::min(offsets[i + 1], end) - first;
+{calls}
+    first += edges;
+  }}
+}}
+"""
+
+
+@cache
+def prelude() -> str:
+    """The C++ that the kernels call."""
+    return files("equitensor.inductor").joinpath("edges.h").read_text()
+
+
+def _tiles(dims: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(block, first component, number of components) of tiles that fit the registers."""
+    k = 0
+    for block, size in enumerate(dims):
+        parts = -(-size // _LARGEST)
+        done = 0
+        for part in range(parts):
+            width = size // parts + (part < size % parts)
+            yield block, k + done, width
+            done += width
+        k += size
+
+
+def _groups(dims: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """(first component, block of each component) of groups whose sums fit the registers."""
+    blocks = [block for block, size in enumerate(dims) for _ in range(size)]
+    for k in range(0, len(blocks), 16):
+        yield k, blocks[k : k + 16]
+
+
+def _sizes(edges: str, atoms: str, channels: str, dims: Sequence[int]) -> str:
+    """Names for the sizes that the bodies use."""
+    return (
+        f"const int64_t E = {edges}, N = {atoms}, C = {channels};\n"
+        f"constexpr int64_t R = {len(dims)}, D = {sum(dims)};\nconst int64_t work = E * D * C;\n"
+    )
+
+
+def _tiled(function: str, width: int, arguments: str) -> str:
+    """Calls of ``function`` that cover all channels: tiles of several vectors, of one, and the rest."""
+    many = f"equitensor::vectors<T>({width})"
+    return f"""    {{
+      constexpr int64_t L = equitensor::Vec<T>::size(), V = {many};
+      int64_t u = 0;
+      for (; u + V * L <= C; u += V * L) equitensor::{function}<T, {width}, V, true>({arguments}, 0);
+      for (; u + L <= C; u += L) equitensor::{function}<T, {width}, 1, true>({arguments}, 0);
+      if (u < C) equitensor::{function}<T, {width}, 1, false>({arguments}, C - u);
+    }}"""
+
+
+@register_lowering(torch.ops.equitensor.to_atoms.default, type_promotion_kind=None)
+def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+    calls = [
+        _tiled(
+            "atom_tile",
+            width,
+            f"w + (first * R + {block}) * C + u, R * C, basis + first * D + {k}, D, edges, "
+            f"out + (i * D + {k}) * C + u, C",
+        )
+        for block, k, width in _tiles(dims)
+    ]
+    body = _sizes("w_0", "offsets_0 - 1", "w_2", dims) + _ATOMS.format(
+        parallel=_PARALLEL, calls="\n".join(calls)
+    )
+    size = [offsets.get_size()[0] - 1, sum(dims), w.get_size()[2]]
+    return emit("to_atoms", {"w": w, "basis": basis, "offsets": offsets}, size, prelude(), body)
+
+
+@register_lowering(torch.ops.equitensor.to_weights.default, type_promotion_kind=None)
+def _to_weights(basis: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+    rows = []
+    for condition, vectors, whole, count in (
+        ("for (; u + 2 * L <= C; u += 2 * L)", 2, "true", "0"),
+        ("for (; u + L <= C; u += L)", 1, "true", "0"),
+        ("if (u < C)", 1, "false", "C - u"),
+    ):
+        rows.append(f"      {condition} {{")
+        k = 0
+        for block, width in enumerate(dims):
+            rows.append(
+                f"        equitensor::weight_sum<T, {width}, {vectors}, {whole}>"
+                f"(y + {k}, f + {k} * C + u, C, o + {block} * C + u, {count});"
+            )
+            k += width
+        rows.append("      }")
+    calls = (
+        "    const T* f = features + i * D * C;\n"
+        "    for (int64_t e = first; e < first + edges; ++e) {\n"
+        "      const T* y = basis + e * D;\n      T* o = out + e * R * C;\n"
+        "      constexpr int64_t L = equitensor::Vec<T>::size();\n      int64_t u = 0;\n"
+        + "\n".join(rows)
+        + "\n    }"
+    )
+    body = _sizes("basis_0", "features_0", "features_2", dims) + _EDGES.format(
+        parallel=_PARALLEL, calls=calls
+    )
+    size = [basis.get_size()[0], len(dims), features.get_size()[2]]
+    inputs = {"basis": basis, "features": features, "centres": centres, "offsets": offsets}
+    return emit("to_weights", inputs, size, prelude(), body)
+
+
+@register_lowering(torch.ops.equitensor.to_basis.default, type_promotion_kind=None)
+def _to_basis(w: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+    calls = [
+        f"    equitensor::basis_rows<T, {', '.join(map(str, blocks))}>(w + first * R * C, R * C, "
+        f"features + (i * D + {k}) * C, C, edges, out + first * D + {k}, D);"
+        for k, blocks in _groups(dims)
+    ]
+    body = _sizes("w_0", "features_0", "w_2", dims) + _EDGES.format(
+        parallel=_PARALLEL, calls="\n".join(calls)
+    )
+    size = [w.get_size()[0], sum(dims)]
+    inputs = {"w": w, "features": features, "centres": centres, "offsets": offsets}
+    return emit("to_basis", inputs, size, prelude(), body)

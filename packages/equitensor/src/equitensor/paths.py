@@ -1,0 +1,216 @@
+"""Which irreps couple: admissible paths, pruning of unreachable irreps, sparse coupling tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from e3nn import o3
+from torch.utils._python_dispatch import _disable_current_modes
+
+Irrep = tuple[int, int]
+"""Degree l ≥ 0 and parity p = ±1."""
+
+_ZERO = 1e-12
+
+
+class Path(NamedTuple):
+    """One coupling in1 ⊗ in2 → out, as positions in the three lists of irreps."""
+
+    in1: int
+    in2: int
+    out: int
+
+
+class Table(NamedTuple):
+    """The non-zero coefficients of every path, as parallel arrays sorted by path, then a, b, o.
+
+    ``path`` numbers the path, ``a``, ``b`` and ``o`` the components of the first input, the second
+    input and the output (int64), ``value`` is the coefficient (float64).
+    """
+
+    path: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    o: np.ndarray
+    value: np.ndarray
+
+
+def as_irreps(irreps: Any, name: str = "irreps") -> tuple[Irrep, ...]:
+    """A tuple of (l, p), from such pairs, from a string such as ``"0e + 1o"`` or from e3nn ``Irreps``.
+
+    Channels are an axis of the tensors and not a multiplicity, so every multiplicity must be 1.
+
+    Parameters
+    ----------
+    irreps : str, e3nn.o3.Irreps, or iterable of (l, p)
+        The irreps, each once or more, in the order of their components.
+    name : str
+        What the message of an error calls the argument.
+
+    Raises
+    ------
+    ValueError
+        For a multiplicity other than 1, a negative degree, or a parity other than ±1.
+
+    Examples
+    --------
+    >>> as_irreps("0e + 1o")
+    ((0, 1), (1, -1))
+    """
+    if isinstance(irreps, (str, o3.Irreps)):
+        pairs = []
+        for mul, ir in o3.Irreps(irreps):
+            if mul != 1:
+                raise ValueError(
+                    f"{name}: required multiplicity 1 for every irrep (channels are an axis), got {mul}x{ir}"
+                )
+            pairs.append((ir.l, ir.p))
+        return tuple(pairs)
+    result = tuple((int(ell), int(p)) for ell, p in irreps)
+    for ell, p in result:
+        if ell < 0 or p not in (-1, 1):
+            raise ValueError(f"{name}: required pairs (l ≥ 0, p = ±1), got {(ell, p)}")
+    return result
+
+
+def irreps_string(irreps: Iterable[Irrep]) -> str:
+    """The irreps as e3nn writes them, ``"0e+1o"``."""
+    return "+".join(f"{ell}{'e' if p == 1 else 'o'}" for ell, p in irreps)
+
+
+def irreps_dim(irreps: Iterable[Irrep]) -> int:
+    """Number of components, Σ (2l + 1)."""
+    return sum(2 * ell + 1 for ell, _ in irreps)
+
+
+def irreps_slices(irreps: Iterable[Irrep]) -> tuple[slice, ...]:
+    """Where each irrep's components lie."""
+    slices, start = [], 0
+    for ell, _ in irreps:
+        slices.append(slice(start, start + 2 * ell + 1))
+        start += 2 * ell + 1
+    return tuple(slices)
+
+
+def spherical_irreps(l_max: int) -> tuple[Irrep, ...]:
+    """The irreps of the spherical harmonics, l = 0 … l_max with parity (−1)^l."""
+    return tuple((ell, (-1) ** ell) for ell in range(l_max + 1))
+
+
+def couples(first: Irrep, second: Irrep, out: Irrep) -> bool:
+    """Whether ``first ⊗ second`` contains ``out``: the triangle rule and the product of parities."""
+    return abs(first[0] - second[0]) <= out[0] <= first[0] + second[0] and first[1] * second[1] == out[1]
+
+
+def admissible_paths(
+    irreps_in1: Sequence[Irrep], irreps_in2: Sequence[Irrep], irreps_out: Sequence[Irrep]
+) -> tuple[Path, ...]:
+    """Every coupling of the first two lists into the third, ordered by out, then in1, then in2.
+
+    Examples
+    --------
+    >>> admissible_paths([(0, 1), (1, -1)], [(0, 1), (1, -1)], [(0, 1)])
+    (Path(in1=0, in2=0, out=0), Path(in1=1, in2=1, out=0))
+    """
+    return tuple(
+        Path(i, j, k)
+        for k, out in enumerate(irreps_out)
+        for i, first in enumerate(irreps_in1)
+        for j, second in enumerate(irreps_in2)
+        if couples(first, second, out)
+    )
+
+
+def reachable(
+    irreps_in1: Sequence[Irrep], irreps_in2: Sequence[Irrep], allowed: Sequence[Irrep]
+) -> tuple[Irrep, ...]:
+    """Those of ``allowed``, in their order, that some product of the first two lists contains."""
+    return tuple(o for o in allowed if any(couples(a, b, o) for a in irreps_in1 for b in irreps_in2))
+
+
+def chain_irreps(
+    first: Any, second: Any, allowed: Any, num_products: int, last: Any = ((0, 1),)
+) -> tuple[tuple[Irrep, ...], ...]:
+    """Irreps before, between and after ``num_products`` successive products with ``second``.
+
+    Product k maps entry k to entry k + 1. Forward, each product keeps what it can reach of ``allowed``
+    (the last one of ``last``); backward, an irrep from which the following product reaches nothing that
+    was kept is dropped, in the input too. This is Allegro's tensor track (arXiv 2504.16068).
+
+    Parameters
+    ----------
+    first, second, allowed, last : irreps
+        The features before the first product, the operand of every product, what may lie between
+        products, and what is wanted at the end; anything :func:`as_irreps` takes.
+    num_products : int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If a product reaches nothing, or ``num_products`` is below 1.
+
+    Examples
+    --------
+    >>> chain_irreps("0e+1o", "0e+1o", "0e+1o+0o+1e", 2)
+    (((0, 1), (1, -1)), ((0, 1), (1, -1)), ((0, 1),))
+    """
+    first, second = as_irreps(first, "first"), as_irreps(second, "second")
+    allowed, last = as_irreps(allowed, "allowed"), as_irreps(last, "last")
+    if num_products < 1:
+        raise ValueError(f"num_products: required at least 1, got {num_products}")
+    chain = [first]
+    for k in range(num_products):
+        wanted = last if k == num_products - 1 else allowed
+        kept = reachable(chain[-1], second, wanted)
+        if not kept:
+            raise ValueError(
+                f"irreps: required a path from product {k}, {irreps_string(chain[-1])} ⊗ "
+                f"{irreps_string(second)}, to one of {irreps_string(wanted)}, got none"
+            )
+        chain.append(kept)
+    for k in range(num_products - 1, -1, -1):
+        chain[k] = tuple(a for a in chain[k] if any(couples(a, b, o) for b in second for o in chain[k + 1]))
+    return tuple(chain)
+
+
+@cache
+def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
+    """√(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
+
+    Component normalisation: inputs with components of unit variance give such an output. Basis order and
+    signs are e3nn's. Entries that are zero up to rounding are exactly zero.
+    """
+    with _disable_current_modes():  # a compiler may be the first to ask, while it traces
+        c = o3.wigner_3j(l1, l2, l3, dtype=torch.float64, device="cpu").numpy() * (2 * l3 + 1) ** 0.5
+    c[np.abs(c) < _ZERO] = 0.0
+    c.setflags(write=False)
+    return c
+
+
+@cache
+def coupling_table(
+    irreps_in1: tuple[Irrep, ...], irreps_in2: tuple[Irrep, ...], irreps_out: tuple[Irrep, ...]
+) -> Table:
+    """The sparse coefficients of all admissible paths, see :class:`Table`.
+
+    Examples
+    --------
+    >>> coupling_table(((1, -1),), ((1, -1),), ((0, 1),)).value.round(3).tolist()
+    [0.577, 0.577, 0.577]
+    """
+    s1, s2, s3 = irreps_slices(irreps_in1), irreps_slices(irreps_in2), irreps_slices(irreps_out)
+    columns: list[tuple[np.ndarray, ...]] = []
+    for number, (i, j, k) in enumerate(admissible_paths(irreps_in1, irreps_in2, irreps_out)):
+        dense = coupling(irreps_in1[i][0], irreps_in2[j][0], irreps_out[k][0])
+        a, b, o = np.nonzero(dense)
+        path = np.full(a.shape, number)
+        columns.append((path, a + s1[i].start, b + s2[j].start, o + s3[k].start, dense[a, b, o]))
+    if not columns:
+        empty = np.zeros(0, dtype=np.int64)
+        return Table(empty, empty, empty, empty, np.zeros(0))
+    return Table(*(np.concatenate(c) for c in zip(*columns, strict=True)))

@@ -1,0 +1,145 @@
+"""The tensor product: values against the oracle and e3nn, derivatives, equivariance, operator checks, errors."""
+
+import pytest
+import torch
+from e3nn import o3
+from torch.library import opcheck
+
+from equitensor import TensorProduct, reference, row_offsets, tensor_product
+from equitensor.paths import irreps_string, spherical_irreps
+from equitensor.testing import assert_equivariant
+
+SMALL = ("0e+1o+2e", "0e+1o", "0e+1o+1e")
+
+
+def operands(tp, rows, channels, dtype=torch.float64):
+    g = torch.Generator().manual_seed(rows + channels)
+    dims = [sum(2 * ell + 1 for ell, _ in s) for s in tp.spec]
+    given = [torch.randn(rows, d, channels, dtype=dtype, generator=g) for d in dims]
+    return *given, torch.randn(tp.weight_shape(channels), dtype=dtype, generator=g)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("l_max, channels", [(1, 1), (2, 7), (3, 32), (4, 2)])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_values(l_max, channels, rows, coupled):
+    irreps = spherical_irreps(l_max)
+    tp = TensorProduct(irreps, irreps, irreps, coupled=coupled)
+    x, y, g, w = operands(tp, rows, channels)
+    for slots in ((0, 1, 2), (2, 1, 0), (0, 2, 1)):
+        given = [(x, y, g)[s] for s in slots[:2]]
+        got = torch.ops.equitensor.contract(*given, w, str(tp.spec), slots)
+        torch.testing.assert_close(got, reference.contract(*given, w, tp.spec, slots), atol=1e-10, rtol=1e-10)
+    got = torch.ops.equitensor.contract_weights(x, y, g, str(tp.spec), coupled)
+    torch.testing.assert_close(
+        got, reference.contract_weights(x, y, g, tp.spec, coupled), atol=1e-10, rtol=1e-10
+    )
+
+
+@pytest.fixture
+def double_by_default():
+    """e3nn makes its constants in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("l_max", [1, 2, 3])
+def test_equal_to_e3nn_uuu(l_max, double_by_default):
+    channels, irreps = 5, spherical_irreps(l_max)
+    tp = TensorProduct(irreps, irreps, irreps)
+    full = o3.Irreps([(channels, ir) for ir in irreps])
+    theirs = o3.TensorProduct(
+        full,
+        full,
+        full,
+        [(p.in1, p.in2, p.out, "uuu", True) for p in tp.paths],
+        irrep_normalization="component",
+        path_normalization="none",
+    )
+    x, y, _, w = operands(tp, 4, channels)
+
+    def flat(t):
+        blocks = torch.split(t, [2 * ell + 1 for ell, _ in irreps], 1)
+        return torch.cat([b.transpose(1, 2).flatten(1) for b in blocks], 1)
+
+    expected = theirs(flat(x), flat(y), w.flatten())
+    torch.testing.assert_close(flat(tp(x, y, w)), expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_first_and_second_derivatives(coupled):
+    tp = TensorProduct(*SMALL, coupled=coupled)
+    x, y, _, w = (t.requires_grad_() for t in operands(tp, 2, 2))
+    assert torch.autograd.gradcheck(tp, (x, y, w))
+    assert torch.autograd.gradgradcheck(tp, (x, y, w))
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_opcheck(coupled):
+    tp = TensorProduct("0e+1o", "0e+1o", "0e+1o", coupled=coupled)
+    x, y, g, w = (t.requires_grad_() for t in operands(tp, 2, 3))
+    opcheck(torch.ops.equitensor.contract.default, (x, y, w, str(tp.spec), [0, 1, 2]))
+    opcheck(torch.ops.equitensor.contract_weights.default, (x, y, g, str(tp.spec), coupled))
+
+
+def test_equivariance_with_inversion():
+    tp = TensorProduct(*SMALL)
+    x, y, _, w = operands(tp, 3, 4)
+    assert_equivariant(lambda x, y: tp(x, y, w), [x, y], list(SMALL[:2]), SMALL[2], axis=-2)
+
+
+def test_gather_of_the_second_operand():
+    tp = TensorProduct(*SMALL)
+    x, y, _, w = operands(tp, 4, 3)
+    centres = torch.tensor([0, 0, 2, 3])
+    offsets = row_offsets(centres, 4)
+    torch.testing.assert_close(tp(x, y, w, centres, offsets), tp(x, y[centres], w))
+    x, y, w = (t[..., :1].clone().requires_grad_() for t in (x, y, w))
+    assert torch.autograd.gradcheck(lambda *a: tp(*a, centres, offsets), (x, y, w))
+    with pytest.raises(ValueError, match="both or neither"):
+        tp(x, y, w, centres)
+
+
+def test_function_and_value():
+    tp = TensorProduct(*SMALL, coupled=False)
+    x, y, _, w = operands(tp, 2, 3)
+    torch.testing.assert_close(tensor_product(x, y, w, *SMALL), tp(x, y, w))
+    assert tp == TensorProduct(*SMALL, coupled=False) and hash(tp) == hash(
+        TensorProduct(*SMALL, coupled=False)
+    )
+    assert tp != TensorProduct(*SMALL)
+    assert irreps_string(tp.spec.in1) in repr(tp)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="no path reaches 3o"):
+        TensorProduct("0e", "0e", "0e+3o")
+    with pytest.raises(ValueError, match="irreps_out"):
+        TensorProduct("0e", "0e", "")
+    with pytest.raises(ValueError, match="multiplicity"):
+        TensorProduct("4x0e", "0e", "0e")
+    tp = TensorProduct(*SMALL)
+    x, y, _, w = operands(tp, 2, 3)
+    with pytest.raises(ValueError, match="x: required"):
+        tp(x[:, 1:], y, w)
+    with pytest.raises(ValueError, match="y: required"):
+        tp(x, y[:1], w)
+    with pytest.raises(ValueError, match="same number of channels"):
+        tp(x, y[..., :1], w)
+    with pytest.raises(ValueError, match="weights: required"):
+        tp(x, y, w[:1])
+    with pytest.raises(TypeError, match="one floating dtype"):
+        tp(x, y.float(), w)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_pull_back_is_the_gradient_in_the_first_operand(coupled):
+    tp = TensorProduct(*SMALL, coupled=coupled)
+    x, y, g, w = operands(tp, 3, 4)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(tp(x, y, w), x, g)
+    torch.testing.assert_close(tp.pull_back(g, y, w), expected)
+    with pytest.raises(ValueError, match="g: required"):
+        tp.pull_back(g[:, 1:], y, w)

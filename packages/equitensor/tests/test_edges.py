@@ -1,0 +1,163 @@
+"""The edge–atom operators: values, derivatives of both orders, operator checks, degenerate graphs, errors."""
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from equitensor import reference, row_offsets, to_atoms, to_basis, to_weights
+from equitensor.testing import assert_equivariant
+
+GRAPHS = {
+    "no atoms": ([], 0),
+    "no edges": ([], 3),
+    "one edge": ([0], 1),
+    "gaps": ([1, 1, 1, 4], 6),
+    "one centre": ([2] * 5, 4),
+    "many": (sorted(i * i % 7 for i in range(40)), 7),
+}
+
+
+def graph(name):
+    centres, atoms = GRAPHS[name]
+    centres = torch.tensor(centres, dtype=torch.int64)
+    return centres, row_offsets(centres, atoms)
+
+
+def operands(centres, offsets, dims, channels, dtype=torch.float64):
+    g = torch.Generator().manual_seed(len(centres) + channels)
+    edges, atoms = len(centres), len(offsets) - 1
+    shapes = ((edges, len(dims), channels), (edges, sum(dims)), (atoms, sum(dims), channels))
+    return [torch.randn(s, dtype=dtype, generator=g) for s in shapes]
+
+
+def calls(w, basis, features):
+    return {
+        "to_atoms": (to_atoms, reference.to_atoms, (w, basis)),
+        "to_weights": (to_weights, reference.to_weights, (basis, features)),
+        "to_basis": (to_basis, reference.to_basis, (w, features)),
+    }
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("l_max, channels", [(1, 1), (1, 7), (2, 32), (3, 64), (4, 128)])
+@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_values(name, l_max, channels, dtype, atol):
+    centres, offsets = graph(name)
+    dims = [2 * ell + 1 for ell in range(l_max + 1)]
+    for ours, oracle, given in calls(*operands(centres, offsets, dims, channels, dtype)).values():
+        got, expected = ours(*given, centres, offsets), oracle(*given, centres, offsets, dims)
+        assert got.dtype == dtype and got.is_contiguous()
+        torch.testing.assert_close(got, expected, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("dims", [[4], [1, 3, 3, 1], [2, 5]])
+def test_blocks_of_any_size(dims):
+    centres, offsets = graph("gaps")
+    for ours, oracle, given in calls(*operands(centres, offsets, dims, 3)).values():
+        torch.testing.assert_close(
+            ours(*given, centres, offsets, dims), oracle(*given, centres, offsets, dims), atol=1e-12, rtol=0
+        )
+
+
+@pytest.mark.parametrize("name", ["one edge", "gaps", "one centre"])
+def test_first_and_second_derivatives(name):
+    centres, offsets = graph(name)
+    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+        given = [x.requires_grad_() for x in given]
+        f = lambda a, b, op=ours: op(a, b, centres, offsets)  # noqa: E731
+        assert torch.autograd.gradcheck(f, given)
+        assert torch.autograd.gradgradcheck(f, given)
+
+
+def test_third_derivative():
+    centres, offsets = graph("gaps")
+    w, basis, _ = (x.requires_grad_() for x in operands(centres, offsets, [1, 3], 2))
+
+    def twice(op):
+        total = op(w, basis).sin().sum()
+        (g,) = torch.autograd.grad(total, w, create_graph=True)
+        (h,) = torch.autograd.grad(g.square().sum(), basis, create_graph=True)
+        return torch.autograd.grad(h.square().sum(), w)[0]
+
+    torch.testing.assert_close(
+        twice(lambda a, b: to_atoms(a, b, centres, offsets)),
+        twice(lambda a, b: reference.to_atoms(a, b, centres, offsets, [1, 3])),
+    )
+
+
+@pytest.mark.parametrize("name", ["no edges", "gaps"])
+def test_opcheck(name):
+    centres, offsets = graph(name)
+    w, basis, features = (x.requires_grad_() for x in operands(centres, offsets, [1, 3], 2))
+    for op, given in (
+        ("to_atoms", (w, basis)),
+        ("to_weights", (basis, features)),
+        ("to_basis", (w, features)),
+    ):
+        opcheck(getattr(torch.ops.equitensor, op).default, (*given, centres, offsets, [1, 3]))
+    opcheck(torch.ops.equitensor.row_offsets.default, (centres, len(offsets) - 1))
+
+
+def test_non_contiguous_operands():
+    centres, offsets = graph("many")
+    w, basis, features = operands(centres, offsets, [1, 3, 5], 4)
+    strided = [
+        w.permute(2, 1, 0).contiguous().permute(2, 1, 0),
+        basis.t().contiguous().t(),
+        features.flip(0).flip(0).transpose(0, 2).contiguous().transpose(0, 2),
+    ]
+    assert not any(x.is_contiguous() for x in strided)
+    plain, odd = calls(w, basis, features), calls(*strided)
+    for name, (ours, _, given) in plain.items():
+        torch.testing.assert_close(ours(*odd[name][2], centres, offsets), ours(*given, centres, offsets))
+
+
+def test_equivariance_of_the_density():
+    centres, offsets = graph("many")
+    w, basis, features = operands(centres, offsets, [1, 3, 5], 4)
+    irreps = "0e+1o+2e"
+    assert_equivariant(lambda y: to_atoms(w, y, centres, offsets).transpose(1, 2), [basis], [irreps], irreps)
+    assert_equivariant(
+        lambda y, f: to_weights(y, f.transpose(1, 2), centres, offsets),
+        [basis, features.transpose(1, 2)],
+        [irreps, irreps],
+        None,
+    )
+
+
+def test_deterministic():
+    centres, offsets = graph("many")
+    w, basis, _ = operands(centres, offsets, [1, 3], 64, torch.float32)
+    first = to_atoms(w, basis, centres, offsets)
+    assert all(torch.equal(first, to_atoms(w, basis, centres, offsets)) for _ in range(3))
+
+
+def test_row_offsets():
+    assert row_offsets(torch.tensor([1, 1, 3]), 5).tolist() == [0, 0, 2, 2, 3, 3]
+    assert row_offsets(torch.zeros(0, dtype=torch.int64), 0).tolist() == [0]
+    with pytest.raises(ValueError, match="unsorted"):
+        row_offsets(torch.tensor([1, 0]), 2)
+    with pytest.raises(ValueError, match="outside"):
+        row_offsets(torch.tensor([0, 2]), 2)
+    with pytest.raises(TypeError, match="int64"):
+        row_offsets(torch.tensor([0], dtype=torch.int32), 2)
+
+
+def test_bad_operands():
+    centres, offsets = graph("gaps")
+    w, basis, features = operands(centres, offsets, [1, 3], 2)
+    rest = (centres, offsets)
+    with pytest.raises(ValueError, match="w: required shape"):
+        to_atoms(w[:2], basis, *rest)
+    with pytest.raises(ValueError, match=r"blocks \(dims\)"):
+        to_atoms(w, basis[:, :3], *rest)
+    with pytest.raises(ValueError, match=r"blocks \(dims\)"):
+        to_weights(basis[:, :3], features[:, :3], *rest)
+    with pytest.raises(ValueError, match="same number of channels"):
+        to_basis(w[:, :, :1], features, *rest)
+    with pytest.raises(TypeError, match="floating dtype"):
+        to_atoms(w, basis.float(), *rest)
+    with pytest.raises(TypeError, match="centres: required"):
+        to_atoms(w, basis, centres.int(), offsets)
+    with pytest.raises(ValueError, match="features: required shape"):
+        to_basis(w, features[:-1], *rest)
