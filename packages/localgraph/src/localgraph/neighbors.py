@@ -1,0 +1,113 @@
+"""All pairs of atoms within a cutoff, as a Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from localgraph import cell_list, vesin_search
+from localgraph.adjoint import edge_vectors
+from localgraph.arguments import (
+    check_batch,
+    check_cells,
+    check_cutoff,
+    check_positions,
+    measure,
+)
+from localgraph.graph import Graph, row_offsets
+
+
+def neighbors(
+    positions: Tensor,
+    cutoff: float | Tensor,
+    cell: Tensor | None = None,
+    pbc: bool | Sequence[bool] | Tensor = False,
+    *,
+    types: Tensor | None = None,
+    batch: Tensor | None = None,
+    half: bool = False,
+    algorithm: str = "auto",
+) -> Graph:
+    """All pairs of atoms closer than a cutoff, periodic images included, as a Graph sorted by centre.
+
+    Parameters
+    ----------
+    positions : Tensor, (N, 3) float32 or float64
+        Å; atoms may lie anywhere, also outside the cell. Distances are computed in float64.
+    cutoff : float or Tensor, (T, T)
+        Å; a pair is kept where its distance is below it. A table holds the cutoff of each ordered pair
+        ``[type of centre, type of neighbour]`` and needs ``types``.
+    cell : Tensor, (3, 3) or (B, 3, 3), optional
+        Rows are lattice vectors, Å. Needed where an axis is periodic; rows of open axes are not read.
+    pbc : bool, three bools, or Tensor (3,) or (B, 3) bool
+        Periodic axes.
+    types : Tensor, (N,) int64, optional
+        Type of each atom, an index into the table of cutoffs.
+    batch : Tensor, (N,) int64, optional
+        Structure of each atom, never decreasing; there are no edges between structures.
+    half : bool
+        Keep each pair once: the direction with centre < neighbour, and for images of an atom itself the one
+        whose first nonzero shift is positive. Not with a table that is not symmetric.
+    algorithm : {"auto", "vesin", "cells"}
+        ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
+        torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
+        for positions on the CPU and the second elsewhere (and for atoms spread over extremely long and
+        thin regions, see :func:`localgraph.vesin_search.suits`). The edges are the same; their order
+        within a centre is not.
+
+    Returns
+    -------
+    Graph
+        The order of edges within a centre is a function of the input alone.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite positions, lattice vectors that are linearly dependent along periodic axes, a
+        cutoff that is not positive, or lengths that do not match.
+
+    Examples
+    --------
+    >>> graph = neighbors(torch.tensor([[0.0, 0, 0]]), 2.5, cell=2 * torch.eye(3), pbc=[True, False, False])
+    >>> graph.edge_index.tolist(), graph.shifts.tolist()
+    ([[0, 0], [0, 0]], [[1, 0, 0], [-1, 0, 0]])
+    """
+    if algorithm not in ("auto", "vesin", "cells"):
+        raise ValueError(f'algorithm: required "auto", "vesin" or "cells", got {algorithm!r}')
+    x = check_positions(positions)
+    largest, table = check_cutoff(cutoff, types, x.shape[0])
+    index = check_batch(batch, x.shape[0], x.device)
+    cells, periodic = check_cells(cell, pbc, index)
+    structures = measure(x, cells, periodic, index)
+    if algorithm == "auto":
+        on_cpu = x.device.type == "cpu" and vesin_search.suits(structures, largest)
+        algorithm = "vesin" if on_cpu else "cells"
+    graph = (vesin_search if algorithm == "vesin" else cell_list).search(structures, largest)
+    keep = None
+    if table is not None and types is not None:
+        r = edge_vectors(x, graph, cells, index)
+        t = types.to(torch.int64)
+        limit = table.to(x.device)[t[graph.edge_index[0]], t[graph.edge_index[1]]]
+        keep = (r * r).sum(1) < limit * limit
+    if half:
+        if table is not None and not torch.equal(table, table.T):
+            raise ValueError("half: required a symmetric table of cutoffs, got one that is not")
+        once = _forward(graph)
+        keep = once if keep is None else keep & once
+    return graph if keep is None else _select(graph, keep)
+
+
+def _forward(graph: Graph) -> Tensor:
+    """True for the one direction of each pair that a half list keeps."""
+    centre, neighbour = graph.edge_index
+    a, b, c = graph.shifts.unbind(1)
+    positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
+    return (centre < neighbour) | ((centre == neighbour) & positive)
+
+
+def _select(graph: Graph, keep: Tensor) -> Graph:
+    """The edges where ``keep`` (E,) bool is true."""
+    edge_index = graph.edge_index[:, keep]
+    return Graph(edge_index, graph.shifts[keep], row_offsets(edge_index[0], graph.num_atoms))

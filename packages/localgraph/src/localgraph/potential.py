@@ -1,0 +1,148 @@
+"""The contract a potential meets: what an EdgeModel is, where registered ones are found, its model file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+ENTRY_POINT_GROUP = "mlip.models"
+FORMAT = "mlip-model"
+FORMAT_VERSION = "1"
+
+
+@runtime_checkable
+class EdgeModel(Protocol):
+    """A strictly local potential: a function of edges.
+
+    A class that satisfies this protocol, is a :class:`torch.nn.Module`, and is registered under the
+    entry-point group ``mlip.models`` can be trained by mlip-train and exported by mlip-export.
+
+    Attributes
+    ----------
+    model_name : str
+        The name under which the class is registered.
+    type_names : tuple of str
+        Element symbol of each type; ``types`` index into it.
+    cutoff : float
+        Largest cutoff, Å.
+    cutoffs : Tensor, (T, T) float64
+        Cutoff of each ordered pair ``[type of centre, type of neighbour]``, Å, each ≤ ``cutoff``.
+    """
+
+    model_name: str
+    type_names: tuple[str, ...]
+    cutoff: float
+
+    @property
+    def cutoffs(self) -> Tensor:
+        """Cutoff of each ordered type pair, (T, T) float64, Å."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a model from plain data; an unknown key raises ``ValueError`` naming it.
+
+        The keys ``type_names``, ``cutoff``, ``avg_num_neighbors``, ``energy_shifts`` (eV per type) and
+        ``energy_scales`` are understood by every registered model: a trainer fills those from data.
+        """
+        ...
+
+    def to_config(self) -> dict[str, Any]:
+        """The plain data (JSON types) from which ``from_config`` builds this model again."""
+        ...
+
+    def for_inference(self) -> torch.nn.Module:
+        """An equal module for evaluation only, with constants folded where that is exact; may be itself."""
+        ...
+
+    def __call__(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
+        """Atom energies, (N,) float64, eV.
+
+        ``edge_vectors`` (E, 3) float64 Å; ``edge_index`` (2, E) int64 ``[centre; neighbour]`` sorted by
+        centre; ``types`` (N,) int64.
+        """
+        ...
+
+
+def energies_and_edge_forces(
+    model: EdgeModel, edge_vectors: Tensor, edge_index: Tensor, types: Tensor, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Atom energies (N,) eV and edge forces g_e = ∂(Σ E_i)/∂r_e (E, 3) eV/Å, by one autograd call.
+
+    With ``create_graph=True`` the edge forces can be differentiated again (training on forces). The
+    input ``edge_vectors`` may already be part of a graph; it is not modified.
+    """
+    r = edge_vectors if edge_vectors.requires_grad else edge_vectors.detach().requires_grad_(True)
+    with torch.enable_grad():
+        energies = model(r, edge_index, types)
+        (g,) = torch.autograd.grad(energies.sum(), r, create_graph=create_graph)
+    return (energies, g) if create_graph else (energies.detach(), g)
+
+
+def model_class(name: str) -> Any:
+    """The model class registered as ``name``; ``ValueError`` naming the registered ones otherwise."""
+    found = {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise ValueError(
+            f"model name: required one of the registered models {sorted(found)} (installed packages "
+            f"announce them under the entry-point group {ENTRY_POINT_GROUP!r}), got {name!r}"
+        )
+    return found[name].load()
+
+
+def save_model(path: str | os.PathLike[str], model: Any, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a model file: safetensors of the state, with name, config and ``metadata`` as JSON.
+
+    Written under a temporary name in the same directory and renamed, so that ``path`` is never half a file.
+    """
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": model.model_name,
+        "config": json.dumps(model.to_config()),
+        "metadata": json.dumps(dict(metadata or {})),
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    path = Path(path)
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(save(state, header))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Read a model file: the model, with its weights, and the metadata it was saved with."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path: required an existing model file, got {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            header = f.metadata() or {}
+            state = {k: f.get_tensor(k) for k in f.keys()}
+    except SafetensorError as e:
+        raise ValueError(
+            f"path: required a complete safetensors model file, got {str(path)!r} ({e})"
+        ) from None
+    if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"path: required a model file of format {FORMAT!r} version {FORMAT_VERSION}, got {str(path)!r} "
+            f"with format {header.get('format')!r} version {header.get('format_version')!r}"
+        )
+    model = model_class(header["model"]).from_config(json.loads(header["config"]))
+    model.load_state_dict(state)
+    return model, json.loads(header["metadata"])

@@ -1,0 +1,257 @@
+"""Verlet lists: edges within cutoff + skin, kept until an atom may have come within the cutoff unseen.
+
+Functions of data, with no hidden state: :func:`allocate` makes a :class:`SkinList`, :func:`update`
+returns the list for new positions, which is the old one unless it has to be searched again. A fixed
+number of edge slots, for consumers with static shapes, is part of the list; that more edges were found
+than it has slots is said in the list, not raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from localgraph.arguments import check_batch, check_cells, check_cutoff, check_positions
+from localgraph.graph import Graph
+from localgraph.neighbors import neighbors
+
+
+class SkinList(NamedTuple):
+    """Edges within cutoff + skin of reference positions, and what tells when they no longer serve.
+
+    Attributes
+    ----------
+    graph : Graph
+        Edges within cutoff + skin of the reference positions, sorted by centre. Those that are longer
+        than the cutoff now are among them; a model that vanishes at its cutoff gives them nothing.
+    capacity : int
+        Slots of :func:`padded`.
+    overflow : Tensor, () bool
+        The graph has more edges than ``capacity``: the padded form is cut short and must not be used.
+    rebuilds : int
+        How many searches this list has seen since it was allocated.
+    cutoff : float or Tensor, (T, T)
+        Å, without the skin.
+    skin : float
+        Å.
+    positions, cell : Tensor, (N, 3) and (3, 3), (B, 3, 3) or None
+        The reference, Å.
+    pbc, batch, types
+        As given to :func:`allocate`.
+    """
+
+    graph: Graph
+    capacity: int
+    overflow: Tensor
+    rebuilds: int
+    cutoff: float | Tensor
+    skin: float
+    positions: Tensor
+    cell: Tensor | None
+    pbc: bool | Sequence[bool] | Tensor
+    batch: Tensor | None
+    types: Tensor | None
+
+
+class Padded(NamedTuple):
+    """A graph with a fixed number of edges.
+
+    Attributes
+    ----------
+    graph : Graph
+        The real edges first; the rest join the last atom to itself with no shift. ``offsets`` counts the
+        real ones.
+    mask : Tensor, (capacity,) bool
+        True for real edges.
+    """
+
+    graph: Graph
+    mask: Tensor
+
+
+def allocate(
+    positions: Tensor,
+    cutoff: float | Tensor,
+    cell: Tensor | None = None,
+    pbc: bool | Sequence[bool] | Tensor = False,
+    *,
+    skin: float,
+    batch: Tensor | None = None,
+    types: Tensor | None = None,
+    capacity: int | None = None,
+    growth: float = 1.25,
+) -> SkinList:
+    """A list for :func:`update` to keep.
+
+    Parameters
+    ----------
+    positions, cutoff, cell, pbc, batch, types
+        As for :func:`localgraph.neighbors`.
+    skin : float
+        Å, ≥ 0; the search reaches this much further than the cutoff.
+    capacity : int, optional
+        Slots of the padded form; by default the edges found times ``growth``.
+    growth : float
+        ≥ 1.
+
+    Returns
+    -------
+    SkinList
+        Its ``rebuilds`` is 0.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`localgraph.neighbors`, and for a skin, capacity or growth out of range.
+    """
+    if not 0.0 <= skin < math.inf:
+        raise ValueError(f"skin: required a finite number ≥ 0, got {skin}")
+    if not 1.0 <= growth < math.inf:
+        raise ValueError(f"growth: required a finite number ≥ 1, got {growth}")
+    if capacity is not None and capacity < 0:
+        raise ValueError(f"capacity: required a number of edges ≥ 0, got {capacity}")
+    check_cutoff(cutoff, types, positions.shape[0])
+    graph = neighbors(positions, cutoff + skin, cell, pbc, batch=batch, types=types)
+    if capacity is None:
+        capacity = math.ceil(graph.num_edges * growth)
+    return SkinList(
+        graph,
+        capacity,
+        _overflow(graph, capacity),
+        0,
+        cutoff,
+        float(skin),
+        positions.detach().clone(),
+        None if cell is None else torch.as_tensor(cell).detach().clone(),
+        pbc,
+        batch,
+        types,
+    )
+
+
+def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -> SkinList:
+    """The list for new positions: the same one, or one searched again where it might miss an edge.
+
+    Atoms that moved u against a reference that follows the cell, x_ref·F with F = cell_ref⁻¹·cell, and
+    pairs that were cutoff + skin apart or more, are still apart by at least σ_min(F)·(cutoff + skin) − 2
+    max|u|. While that is not below the cutoff the list serves: with a fixed cell, while no atom moved
+    more than half the skin.
+
+    Parameters
+    ----------
+    skin_list : SkinList
+        From :func:`allocate` or :func:`update`; not modified.
+    positions : Tensor, (N, 3)
+        Å. An atom that is wrapped back into the cell moved by a lattice vector: its list is searched again.
+    cell : Tensor, (3, 3) or (B, 3, 3), optional
+        Å; by default the reference's.
+
+    Returns
+    -------
+    SkinList
+        With the same capacity and, if it had to be searched again, with new reference positions,
+        ``rebuilds`` one larger, and ``overflow`` saying whether the edges still fit.
+
+    Raises
+    ------
+    ValueError
+        For another number of atoms, or bad positions or cell when the list is searched again.
+    """
+    reference = skin_list.positions
+    if positions.shape != reference.shape:
+        raise ValueError(f"positions: required shape {tuple(reference.shape)}, got {tuple(positions.shape)}")
+    new_cell = skin_list.cell if cell is None else torch.as_tensor(cell).detach()
+    if _serves(skin_list, positions.detach(), new_cell):
+        return skin_list
+    graph = neighbors(
+        positions,
+        skin_list.cutoff + skin_list.skin,
+        new_cell,
+        skin_list.pbc,
+        batch=skin_list.batch,
+        types=skin_list.types,
+    )
+    return skin_list._replace(
+        graph=graph,
+        overflow=_overflow(graph, skin_list.capacity),
+        rebuilds=skin_list.rebuilds + 1,
+        positions=positions.detach().clone(),
+        cell=None if new_cell is None else new_cell.clone(),
+    )
+
+
+def grow(skin_list: SkinList, growth: float = 1.25) -> SkinList:
+    """The same list with its capacity multiplied by ``growth`` (> 1) until the edges fit; no search is made.
+
+    Raises
+    ------
+    ValueError
+        If ``growth`` is not a finite number > 1.
+    """
+    if not 1.0 < growth < math.inf:
+        raise ValueError(f"growth: required a finite number > 1, got {growth}")
+    capacity = skin_list.capacity
+    while capacity < skin_list.graph.num_edges:
+        capacity = max(capacity + 1, math.ceil(capacity * growth))
+    return skin_list._replace(capacity=capacity, overflow=_overflow(skin_list.graph, capacity))
+
+
+def padded(skin_list: SkinList) -> Padded:
+    """The list's graph with exactly ``capacity`` edges, for consumers with static shapes.
+
+    The vectors of padding edges are zero; give them a length beyond the cutoff before a model sees them,
+    as in ``torch.where(mask[:, None], edge_vectors(positions, graph, cell), far)``, so that they
+    contribute nothing.
+
+    Raises
+    ------
+    ValueError
+        If there is no atom to pad with and the capacity is not zero.
+    """
+    graph, capacity = skin_list.graph, skin_list.capacity
+    real = min(graph.num_edges, capacity)
+    if graph.num_atoms == 0 and capacity > 0:
+        raise ValueError(f"skin_list: required an atom to pad {capacity} edges with, got none")
+    edge_index = graph.edge_index.new_full((2, capacity), graph.num_atoms - 1)
+    edge_index[:, :real] = graph.edge_index[:, :real]
+    shifts = graph.shifts.new_zeros((capacity, 3))
+    shifts[:real] = graph.shifts[:real]
+    mask = torch.arange(capacity, device=shifts.device) < real
+    return Padded(Graph(edge_index, shifts, graph.offsets.clamp(max=capacity)), mask)
+
+
+def _overflow(graph: Graph, capacity: int) -> Tensor:
+    """Whether the edges exceed the slots, as a tensor beside them."""
+    return torch.tensor(graph.num_edges > capacity, device=graph.offsets.device)
+
+
+def _serves(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool:
+    """Whether the list holds every edge within the cutoff for these positions and this cell."""
+    reference = skin_list.positions
+    if reference.shape[0] == 0:
+        return True
+    if cell is skin_list.cell or (cell is not None and _equal(cell, skin_list.cell)):
+        moved = (positions.to(torch.float64) - reference.to(torch.float64)).square().sum(1).max()
+        return bool(moved <= (0.5 * skin_list.skin) ** 2)
+    x, x_ref = check_positions(positions), reference.to(torch.float64)
+    index = check_batch(skin_list.batch, x.shape[0], x.device)
+    old, _ = check_cells(skin_list.cell, skin_list.pbc, index)
+    new, _ = check_cells(cell, skin_list.pbc, index)
+    if old.shape != new.shape:
+        raise ValueError(f"cell: required one per structure ({old.shape[0]}), got {new.shape[0]}")
+    strain = torch.linalg.solve(old, new)
+    moved = (x - (x_ref[:, None, :] @ strain[index])[:, 0]).norm(dim=1)
+    farthest = moved.new_zeros(old.shape[0]).scatter_reduce(0, index, moved, "amax")
+    cutoff = torch.as_tensor(skin_list.cutoff, dtype=torch.float64, device=x.device)
+    ends = torch.stack([cutoff.min(), cutoff.max()])  # enough: the condition is linear in the cutoff
+    least = torch.linalg.svdvals(strain)[:, -1:] * (ends + skin_list.skin) - 2 * farthest[:, None]
+    return bool((least >= ends).all())
+
+
+def _equal(a: Tensor, b: Tensor | None) -> bool:
+    """Whether two cells hold the same numbers."""
+    return b is not None and a.shape == b.shape and bool((a == b).all())

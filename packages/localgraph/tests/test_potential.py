@@ -1,0 +1,165 @@
+"""The contract: edge forces by one autograd call, models found by name, model files whole or refused."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from localgraph import EdgeModel, energies_and_edge_forces, load_model, model_class, save_model
+
+MODULE = """
+import torch
+from localgraph import segment_sum
+
+
+class Springs(torch.nn.Module):
+    model_name = "springs"
+
+    def __init__(self, type_names, cutoff):
+        super().__init__()
+        self.type_names, self.cutoff = tuple(type_names), cutoff
+        self.stiffness = torch.nn.Parameter(torch.ones(len(type_names), dtype=torch.float64))
+
+    @property
+    def cutoffs(self):
+        return torch.full((len(self.type_names),) * 2, self.cutoff, dtype=torch.float64)
+
+    @classmethod
+    def from_config(cls, config):
+        if unknown := set(config) - {"type_names", "cutoff"}:
+            raise ValueError(f"unknown {unknown}")
+        return cls(**config)
+
+    def to_config(self):
+        return {"type_names": list(self.type_names), "cutoff": self.cutoff}
+
+    def for_inference(self):
+        return self
+
+    def forward(self, edge_vectors, edge_index, types):
+        d2 = (edge_vectors * edge_vectors).sum(1)
+        e = 0.5 * self.stiffness[types[edge_index[0]]] * (1 - d2 / self.cutoff**2).clamp_min(0) ** 2
+        return segment_sum(e, edge_index[0], types.shape[0])
+"""
+
+
+@pytest.fixture
+def springs(tmp_path, monkeypatch):
+    """A registered model: a module and its entry point, as pip would install them."""
+    site = tmp_path / "site"
+    info = site / "springs-0.1.dist-info"
+    info.mkdir(parents=True)
+    (site / "springs_model.py").write_text(MODULE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: springs\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[mlip.models]\nsprings = springs_model:Springs\n")
+    monkeypatch.syspath_prepend(site)
+    yield model_class("springs")
+    sys.modules.pop("springs_model", None)
+
+
+def example():
+    edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]])
+    r = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return r, edge_index, torch.tensor([0, 1, 1, 0])
+
+
+def test_edge_forces(springs):
+    model = springs(("H", "O"), 5.0)
+    assert isinstance(model, EdgeModel)
+    r, edge_index, types = example()
+    energies, g = energies_and_edge_forces(model, r, edge_index, types)
+    assert energies.shape == (4,) and float(energies[3]) == 0.0
+    assert not energies.requires_grad and not g.requires_grad and not r.requires_grad
+    step = 1e-5
+    for e, a in [(0, 0), (3, 2)]:
+        moved = torch.zeros_like(r)
+        moved[e, a] = step
+        up, down = model(r + moved, edge_index, types), model(r - moved, edge_index, types)
+        slope = (up - down).sum() / (2 * step)
+        assert abs(float(slope.detach() - g[e, a])) < 1e-9
+    with torch.no_grad():
+        assert torch.equal(energies_and_edge_forces(model, r, edge_index, types)[1], g)
+
+
+def test_edge_forces_can_be_trained_on(springs):
+    model = springs(("H", "O"), 5.0)
+    r, edge_index, types = example()
+    x = r.clone().requires_grad_()
+    energies, g = energies_and_edge_forces(model, 2 * x, edge_index, types, create_graph=True)
+    assert energies.requires_grad
+    (g * g).sum().backward()
+    assert float(model.stiffness.grad.abs().min()) > 0 and float(x.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("atoms", [0, 1, 3])
+def test_no_edges(springs, atoms):
+    model = springs(("H",), 5.0)
+    energies, g = energies_and_edge_forces(
+        model,
+        torch.zeros(0, 3, dtype=torch.float64),
+        torch.zeros(2, 0, dtype=torch.int64),
+        torch.zeros(atoms).long(),
+    )
+    assert (energies.shape, g.shape) == ((atoms,), (0, 3))
+
+
+def test_unknown_names_are_refused(springs):
+    with pytest.raises(ValueError, match=r"registered models .*'springs'.*got 'spring'"):
+        model_class("spring")
+
+
+def test_files_hold_the_model(springs, tmp_path):
+    model = springs(("H", "O"), 5.0)
+    with torch.no_grad():
+        model.stiffness += torch.rand(2, dtype=torch.float64)
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, {"epoch": 3, "units": {"energy": "eV"}})
+    loaded, metadata = load_model(path)
+    assert type(loaded) is springs and loaded.to_config() == model.to_config()
+    assert torch.equal(loaded.stiffness, model.stiffness)
+    assert metadata == {"epoch": 3, "units": {"energy": "eV"}}
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.safetensors"]
+    save_model(path, model)
+    assert load_model(path)[1] == {}
+
+
+def test_a_failed_write_leaves_the_old_file(springs, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_model(path, springs(("H",), 5.0), {"which": "first"})
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(path, springs(("H",), 6.0))
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.safetensors"]
+
+
+def test_other_files_are_refused(springs, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="path: required an existing model file"):
+        load_model(path)
+    save_model(path, springs(("H",), 5.0))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(ValueError, match="path: required a complete safetensors model file"):
+        load_model(path)
+    save_file({"x": torch.zeros(1)}, path, {"format": "other"})
+    with pytest.raises(
+        ValueError, match=r"path: required a model file of format 'mlip-model' version 1.*'other'"
+    ):
+        load_model(path)
+    header = {
+        "format": "mlip-model",
+        "format_version": "1",
+        "model": "nobody",
+        "config": json.dumps({}),
+        "metadata": "{}",
+    }
+    save_file({"x": torch.zeros(1)}, path, header)
+    with pytest.raises(ValueError, match="got 'nobody'"):
+        load_model(path)
