@@ -1,0 +1,69 @@
+"""Input checks of a model call: structure always, values where looking at them costs nothing to anybody."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+
+def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_types: int) -> None:
+    """Raise ``TypeError`` or ``ValueError`` naming the argument, what is required and what was given.
+
+    Dtypes and shapes are always checked. Values are checked in eager mode on the CPU: while tracing there are none,
+    and on an accelerator looking would stall it.
+    """
+    _check(
+        "edge_vectors",
+        edge_vectors,
+        torch.float64,
+        "(E, 3)",
+        edge_vectors.dim() == 2 and edge_vectors.shape[1] == 3,
+    )
+    _check(
+        "edge_index", edge_index, torch.int64, "(2, E)", edge_index.dim() == 2 and edge_index.shape[0] == 2
+    )
+    _check("types", types, torch.int64, "(N,)", types.dim() == 1)
+    if edge_vectors.device.type != "cpu" or torch.compiler.is_compiling() or get_proxy_mode() is not None:
+        return
+    if type(edge_vectors.detach()) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(
+        edge_vectors
+    ):
+        return
+    if edge_vectors.shape[0] != edge_index.shape[1]:
+        raise ValueError(
+            f"edge_index: required one column per row of edge_vectors ({edge_vectors.shape[0]}), "
+            f"got {edge_index.shape[1]}"
+        )
+    num_atoms = types.shape[0]
+    if edge_index.numel():
+        low, high = edge_index.aminmax()
+        if low < 0 or high >= num_atoms:
+            raise ValueError(
+                f"edge_index: required atoms in [0, {num_atoms}), got values from {int(low)} to {int(high)}"
+            )
+        step = edge_index[0].diff()
+        if bool((step < 0).any()):
+            where = int((step < 0).nonzero()[0])
+            raise ValueError(
+                "edge_index: required edges sorted by centre, got centre "
+                f"{int(edge_index[0, where])} before {int(edge_index[0, where + 1])} at edge {where}"
+            )
+        if not bool(edge_vectors.isfinite().all()):
+            where = int((~edge_vectors.isfinite()).any(1).nonzero()[0])
+            raise ValueError(
+                f"edge_vectors: required finite numbers, got {edge_vectors[where].tolist()} at edge {where}"
+            )
+    if num_atoms:
+        low, high = types.aminmax()
+        if low < 0 or high >= num_types:
+            raise ValueError(
+                f"types: required values in [0, {num_types}), got values from {int(low)} to {int(high)}"
+            )
+
+
+def _check(name: str, value: Tensor, dtype: torch.dtype, shape: str, shape_ok: bool) -> None:
+    if value.dtype != dtype:
+        raise TypeError(f"{name}: required dtype {dtype}, got {value.dtype}")
+    if not shape_ok:
+        raise ValueError(f"{name}: required shape {shape}, got {tuple(value.shape)}")

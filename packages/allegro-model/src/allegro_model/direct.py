@@ -1,0 +1,69 @@
+"""The direct per-edge form of the model, tensors on every edge: the oracle of the tests, not a way to compute.
+
+It reads the parameters of an :class:`~allegro_model.Allegro` without folding anything, gathers the density to the
+edges and carries every tensor feature along, in the plainest terms.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from allegro_model.model import Allegro
+from allegro_model.radial import bessel_basis, polynomial_cutoff, zbl_edge_energy
+from equitensor.paths import admissible_paths, coupling, irreps_slices, spherical_irreps
+from equitensor.reference import expand_blocks
+
+
+def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
+    """Atom energies (N,) float64 eV, with the arguments of :meth:`allegro_model.Allegro.forward`."""
+    from e3nn.o3 import spherical_harmonics
+
+    c, (centre, neighbour) = model.config, edge_index
+    dtype = model.center_embedding.dtype
+    dims = [2 * ell + 1 for ell in range(c.l_max + 1)]
+
+    length = edge_vectors.norm(dim=1)
+    x = length / model.cutoff_table[types[centre], types[neighbour]]
+    envelope = polynomial_cutoff(x, c.polynomial_cutoff_p)
+    radial = (bessel_basis(x, model.bessel_frequencies) * envelope[:, None]).to(dtype)
+    y = spherical_harmonics(
+        list(range(c.l_max + 1)), edge_vectors, normalize=True, normalization="component"
+    ).to(dtype)
+
+    pair = torch.cat([model.center_embedding[types[centre]], model.neighbor_embedding[types[neighbour]]], 1)
+    h = model.scalar_embed(pair * model.basis_linear(radial))
+    rows = (c.l_max + 1, c.num_tensor_features)
+    tensor = expand_blocks(model.tensor_embed(h).unflatten(1, rows), dims) * y[:, :, None]
+    projection = model.first_projection(h)
+    scalars, omega = [projection[:, : c.num_scalar_features]], projection[:, c.num_scalar_features :]
+
+    norm = model.density_norm.to(dtype)[types]
+    for k, (layer, weights) in enumerate(zip(model.fixed.layers, model.products, strict=True)):
+        weighted = expand_blocks(omega.unflatten(1, rows), dims) * y[:, :, None]
+        density = torch.zeros(len(types), *weighted.shape[1:], dtype=dtype).index_add(0, centre, weighted)
+        density = (density * norm[:, None, None])[centre]
+        tensor = _product(layer.irreps_in, layer.irreps_out, c.l_max, weights, tensor, density)
+        latent = model.latents[k](torch.cat([*scalars, tensor[:, 0]], 1))
+        scalars.append(latent[:, : c.num_scalar_features])
+        omega = latent[:, c.num_scalar_features :]
+
+    edge_energy = model.readout(torch.cat(scalars, 1)).squeeze(1)
+    energy = torch.zeros(len(types), dtype=dtype).index_add(0, centre, edge_energy) * norm / 2**0.5
+    energy = energy.double() * model.energy_scales[types] + model.energy_shifts[types]
+    if c.zbl:
+        z = model.atomic_numbers
+        repulsion = zbl_edge_energy(length, z[types[centre]], z[types[neighbour]]) * envelope
+        energy = energy.index_add(0, centre, repulsion)
+    return energy
+
+
+def _product(ins, outs, l_max, weights, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    """out[e, o, u] = Σ_p W[p, u] Σ_ab C^p_abo x[e, a, u] y[e, b, u], path by path."""
+    harmonics = spherical_irreps(l_max)
+    s1, s2, s3 = irreps_slices(ins), irreps_slices(harmonics), irreps_slices(outs)
+    blocks = [x.new_zeros(x.shape[0], s.stop - s.start, x.shape[2]) for s in s3]
+    for row, (i, j, o) in enumerate(admissible_paths(ins, harmonics, outs)):
+        c = torch.tensor(coupling(ins[i][0], harmonics[j][0], outs[o][0]), dtype=x.dtype)
+        blocks[o] = blocks[o] + weights[row] * torch.einsum("abo,eau,ebu->eou", c, x[:, s1[i]], y[:, s2[j]])
+    return torch.cat(blocks, 1)

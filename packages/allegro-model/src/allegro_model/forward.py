@@ -1,0 +1,133 @@
+"""The reassociated forward pass: every edge carries scalars only, and tensors live on atoms.
+
+The tensor feature that layer k hands on is linear in the edge's two-body tensor V⁰ = w⁰·Y, through an operator of
+the centre atom alone. The scalar which a latent reads is therefore a covector U of the atom applied to V⁰:
+
+    s_k[e,u] = Σ_lm  w⁰[e,l,u] · Y[e,lm] · U^k[c(e),lm,u]
+
+and U^k is the layer's own covector t^k pulled back through the earlier layers' products, once per atom. The
+density of a layer is a sum over edges of (hidden layer ⊗ Y), mapped to channels once per atom.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from allegro_model.mlp import hidden_layers
+from allegro_model.radial import bessel_basis, polynomial_cutoff, scaled_lengths, zbl_edge_energy
+from allegro_model.track import Layer
+from equitensor import row_offsets, spherical_harmonics, to_atoms, to_weights
+
+
+class Fixed(NamedTuple):
+    """What the forward pass needs besides tensors."""
+
+    l_max: int
+    layers: tuple[Layer, ...]
+    cutoff_exponent: float
+    num_types: int
+    uniform_cutoff: bool
+    zbl: bool
+    embed_nonlinearity: str | None
+    latent_nonlinearity: str | None
+    readout_nonlinearity: str | None
+
+
+class Folded(NamedTuple):
+    """The weights as they are applied. H is the width of a hidden layer, R = l_max + 1, T the number of types.
+
+    ``scalar_maps[k]`` takes the hidden layer k to the scalars s^k, or is empty where readers read the hidden layer
+    itself; ``density_maps[k]`` takes the sums of hidden layer k to the density of layer k.
+    """
+
+    cutoffs: Tensor  # (T²,) float64, Å
+    frequencies: Tensor  # (B,) float64
+    pair_embedding: Tensor  # (T², E_d)
+    basis: Tensor  # (B, E_d)
+    embed_hidden: tuple[Tensor, ...]
+    tensor_embed: Tensor  # (H, R, C)
+    scalar_maps: tuple[tuple[Tensor, ...], ...]  # each (H, S) or none
+    density_maps: tuple[Tensor, ...]  # (H, R, C)
+    products: tuple[Tensor, ...]  # (P, C) or (P,)
+    latent_hidden: tuple[tuple[Tensor, ...], ...]
+    readout: tuple[Tensor, ...]
+    density_norm: Tensor  # (T,), 1/√N̄
+    energy_scales: Tensor  # (T,) float64, eV
+    energy_shifts: Tensor  # (T,) float64, eV
+    atomic_numbers: Tensor  # (T,) float64
+
+
+def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
+    """Atom energies (N,) float64 eV of edges (E, 3) float64 Å; see :meth:`allegro_model.Allegro.forward`."""
+    centre, dtype = edge_index[0], w.pair_embedding.dtype
+    offsets = row_offsets(centre, types.shape[0])
+    edge_types = types[edge_index]  # (2, E)
+    pair = edge_types[0] * fixed.num_types + edge_types[1]
+
+    cutoffs = w.cutoffs[:1] if fixed.uniform_cutoff else w.cutoffs
+    length, x = scaled_lengths(edge_vectors, cutoffs, pair)
+    envelope = polynomial_cutoff(x, fixed.cutoff_exponent)  # (E,)
+    radial = bessel_basis(x, w.frequencies) * envelope.unsqueeze(1)  # (E, B)
+    y = spherical_harmonics(fixed.l_max, edge_vectors).to(dtype)  # (E, D)
+
+    embedding = w.pair_embedding[pair] * (radial.to(dtype) @ w.basis)  # (E, E_d)
+    hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity)  # (E, H)
+    two_body = (hidden @ w.tensor_embed.flatten(1)).unflatten(1, w.tensor_embed.shape[1:])  # (E, R, C)
+    norm = w.density_norm[types]  # (N,)
+
+    scalars = [_apply(w.scalar_maps[0], hidden)]
+    densities: list[Tensor] = []
+    for k, layer in enumerate(fixed.layers):
+        densities.append(_density(hidden, y, w.density_maps[k], centre, offsets, norm))
+        covector = _covector(layer, w.products, densities)  # (N, D, C)
+        read = (two_body * to_weights(y, covector, centre, offsets)).sum(1)  # (E, C)
+        hidden = torch.cat([*scalars, read], 1)
+        hidden = hidden_layers(hidden, w.latent_hidden[k], fixed.latent_nonlinearity)  # (E, H)
+        if k + 1 < len(fixed.layers):
+            scalars.append(_apply(w.scalar_maps[k + 1], hidden))
+    *readout, last = w.readout
+    edge_energy = hidden_layers(torch.cat([*scalars, hidden], 1), readout, fixed.readout_nonlinearity) @ last
+
+    ones = y[:, :1]  # Y_00 = 1
+    energy = to_atoms(edge_energy.unsqueeze(1), ones, centre, offsets).flatten() * norm / 2**0.5
+    energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
+    if fixed.zbl:
+        z = w.atomic_numbers[edge_types]
+        repulsion = (zbl_edge_energy(length, z[0], z[1]) * envelope).view(-1, 1, 1)
+        energy = energy + to_atoms(repulsion, ones.double(), centre, offsets).flatten()
+    return energy
+
+
+def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    for matrix in maps:
+        x = x @ matrix
+    return x
+
+
+def _density(
+    hidden: Tensor, y: Tensor, maps: Tensor, centre: Tensor, offsets: Tensor, norm: Tensor
+) -> Tensor:
+    """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[h,l,u], (N, D, C)."""
+    sums = to_atoms(hidden.unsqueeze(1), y, centre, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
+    blocks = [sums[:, ell * ell : (ell + 1) ** 2] @ maps[:, ell] for ell in range(maps.shape[1])]
+    return torch.cat(blocks, 1)
+
+
+def _covector(layer: Layer, products: tuple[Tensor, ...], densities: list[Tensor]) -> Tensor:
+    """U^k: the covector that reads layer k's scalar from the edge's two-body tensor, (N, D, C)."""
+    weights, density = products[len(densities) - 1], densities[-1]
+    factors = torch.cat(
+        [
+            (weights[row] * factor).expand(2 * ell + 1, density.shape[2])
+            for ell, (row, factor) in enumerate(zip(layer.scalar_rows, layer.scalar_factors, strict=True))
+        ]
+    )
+    covector = density * factors
+    for step in layer.pull_backs:
+        rows = products[step.layer]
+        rows = rows if len(step.rows) == rows.shape[0] else torch.stack([rows[row] for row in step.rows])
+        covector = step.product.pull_back(covector, densities[step.layer], rows)
+    return covector
