@@ -1,0 +1,21 @@
+"""Where the shipped example dataset lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FILE_NAME = "example.hdf5"
+
+
+def example_path() -> Path:
+    """Path of the shipped example dataset, an HDF5 file in SPICE's layout.
+
+    A few hundred conformations of molecules like those of several SPICE subsets, labelled with GFN2-xTB
+    (not SPICE's level of theory): enough to try every command and to train a toy potential.
+
+    Examples
+    --------
+    >>> example_path().name
+    'example.hdf5'
+    """
+    return Path(__file__).with_name(FILE_NAME)

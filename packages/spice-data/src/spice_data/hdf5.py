@@ -1,0 +1,236 @@
+"""Reading files in SPICE's HDF5 layout, one group at a time, with every field checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5s, h5t
+from numpy.typing import NDArray
+
+from spice_data import charges
+from spice_data.errors import DataError
+from spice_data.molecule import Field, Floats, Molecule
+from spice_data.units import ENERGY, GRADIENT, LENGTH
+
+SubsetOf = Callable[[str, int, str], str]
+_TEXT = h5py.string_dtype("utf-8")
+_ENERGY, _GRADIENT, _FORMATION = "dft_total_energy", "dft_total_gradient", "formation_energy"
+
+
+class SpiceFile:
+    """A file in SPICE's layout, open for reading; a context manager and a collection of :class:`Molecule`.
+
+    Parameters
+    ----------
+    path : path
+        The HDF5 file.
+    labels : bool
+        Whether energies and gradients are required. With ``False`` a file of SMILES and conformations is
+        enough, and missing atomic numbers are taken from the SMILES' map numbers.
+    subset_of : callable, optional
+        Names the subset of a group that lacks the dataset ``subset``, from (name, number of atoms, SMILES);
+        without it such a group is an error.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    DataError
+        When the file is not HDF5 or is truncated; later, for the group and dataset that is wrong.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], labels: bool = True, subset_of: SubsetOf | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.labels, self.subset_of = labels, subset_of
+        if not self.path.is_file():
+            raise FileNotFoundError(f"path: required an existing file, got {str(self.path)!r}")
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as e:
+            truncated = "truncated" in str(e)
+            size = self.path.stat().st_size
+            raise DataError(
+                self.path,
+                "a complete HDF5 file" if truncated else "an HDF5 file",
+                f"{size} bytes ({e})" if truncated else f"something else, {size} bytes ({e})",
+            ) from None
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        self._file.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if "_fd" in self.__dict__:
+            self.close()
+
+    def __len__(self) -> int:
+        """Number of groups, empty ones included."""
+        return len(self._file)
+
+    def names(self) -> Iterator[str]:
+        """Names of the groups, in the file's order (by name)."""
+        yield from self._file
+
+    def __iter__(self) -> Iterator[Molecule]:
+        """Every molecule in turn, empty groups (``n_frames == 0``) included."""
+        for name in self.names():
+            yield self[name]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._file
+
+    def __getitem__(self, name: str) -> Molecule:
+        """The molecule of group ``name``, its fields checked; ``KeyError`` when there is none."""
+        try:
+            group = h5g.open(self._file.id, name.encode())
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as e:
+            if name not in self._file:
+                raise KeyError(f"group: required one of {str(self.path)!r}, got {name!r}") from None
+            raise DataError(self.path, "a group for each molecule", str(e), name) from None
+        try:
+            return self._molecule(name, group)
+        except (OSError, RuntimeError) as e:
+            raise DataError(self.path, "a readable group", str(e), name) from None
+
+    def read_rows(self, group: str, dataset: str, at: Field, start: int, stop: int) -> Floats:
+        """Rows ``start:stop`` of a located dataset; ``DataError`` naming it when they cannot be read."""
+        if at.offset is None:
+            try:
+                values: Floats = self._file[group][dataset][start:stop]
+            except (OSError, RuntimeError, KeyError) as e:
+                raise DataError(self.path, "readable data", str(e), group, dataset) from None
+            return values
+        dtype, shape = np.dtype(at.dtype), (stop - start, *at.shape[1:])
+        row = dtype.itemsize * int(np.prod(at.shape[1:], dtype=np.int64))
+        size, place = (stop - start) * row, at.offset + start * row
+        data = os.pread(self._fd, size, place)
+        while len(data) < size:
+            more = os.pread(self._fd, size - len(data), place + len(data))
+            if not more:
+                raise DataError(self.path, "readable data", "the end of the file", group, dataset)
+            data += more
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    def read_optional(self, group: str, dataset: str) -> NDArray[np.generic] | None:
+        """The whole of a dataset as stored, or ``None`` where the group has none."""
+        try:
+            found = self._file[group].get(dataset)
+            return None if found is None else np.asarray(found[()])
+        except (OSError, RuntimeError, TypeError) as e:
+            raise DataError(self.path, "readable data", str(e), group, dataset) from None
+
+    def _dataset(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID:
+        try:
+            return h5d.open(group, key.encode())
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as e:
+            if key.encode() not in group:
+                raise DataError(self.path, "the dataset", "none", name, key) from None
+            raise DataError(self.path, "the dataset", str(e), name, key) from None
+
+    def _text(self, name: str, group: h5g.GroupID, key: str) -> str:
+        dataset = self._dataset(name, group, key)
+        if dataset.shape != (1,) or not isinstance(dataset.get_type(), h5t.TypeStringID):
+            received = f"{dataset.dtype} {dataset.shape}"
+            raise DataError(self.path, "one string, shape (1,)", received, name, key)
+        if not dataset.get_type().is_variable_str():
+            out: NDArray[Any] = np.empty(1, dataset.dtype)
+            dataset.read(h5s.ALL, h5s.ALL, out)
+        else:
+            out = np.empty(1, _TEXT)
+            dataset.read(h5s.ALL, h5s.ALL, out)
+        try:
+            return str(out[0].decode() if isinstance(out[0], bytes) else out[0])
+        except UnicodeDecodeError as e:
+            raise DataError(self.path, "UTF-8 text", str(e), name, key) from None
+
+    def _numbers(self, name: str, group: h5g.GroupID, smiles: str) -> NDArray[np.int64]:
+        key = "atomic_numbers"
+        if not self.labels and key.encode() not in group:
+            mapped = charges.mapped_numbers(smiles)
+            if mapped is None:
+                raise DataError(self.path, "atomic numbers or a mapped SMILES", repr(smiles), name, key)
+            return np.array(mapped, np.int64)
+        dataset = self._dataset(name, group, key)
+        shape, dtype = dataset.shape, dataset.dtype
+        if len(shape) != 1 or dtype.kind not in "iu" or shape[0] == 0:
+            raise DataError(self.path, "integers of shape (N,)", f"{dtype} {shape}", name, key)
+        stored = np.empty(shape, dtype)
+        dataset.read(h5s.ALL, h5s.ALL, stored)
+        numbers = stored.astype(np.int64)
+        if numbers.min() < 1 or numbers.max() > 103:
+            raise DataError(self.path, "numbers from 1 to 103", str(numbers.tolist()), name, key)
+        return numbers
+
+    def _field(
+        self, name: str, group: h5g.GroupID, key: str, wanted: tuple[int, ...], units: dict[str, float]
+    ) -> Field:
+        dataset = self._dataset(name, group, key)
+        shape, dtype = dataset.shape, dataset.dtype
+        empty = wanted[0] == 0 and shape == (0,)
+        if (shape != wanted and not empty) or dtype.kind != "f":
+            raise DataError(self.path, f"floats of shape {wanted}", f"{dtype} {shape}", name, key)
+        unit = None
+        if h5a.exists(dataset, b"units"):  # an attribute may also be an array: anything but text is refused
+            attribute = h5a.open(dataset, b"units")
+            value = np.empty(attribute.shape, attribute.dtype)
+            attribute.read(value)
+            unit = value.reshape(-1)[0] if value.size == 1 else value
+            unit = unit.decode() if isinstance(unit, bytes) else unit
+        if not isinstance(unit, str) or unit not in units:
+            received = "no such attribute" if unit is None else repr(unit)
+            raise DataError(self.path, f"attribute 'units' from {sorted(units)}", received, name, key)
+        return Field(shape, dtype.str, dataset.get_offset(), unit, units[unit])
+
+    def _molecule(self, name: str, group: h5g.GroupID) -> Molecule:
+        smiles = self._text(name, group, "smiles")
+        numbers = self._numbers(name, group, smiles)
+        if b"subset" in group or (self.labels and self.subset_of is None):
+            subset = self._text(name, group, "subset")
+        else:
+            subset = self.subset_of(name, len(numbers), smiles) if self.subset_of else ""
+        first = self._dataset(name, group, "conformations").shape
+        frames = first[0] if first else 0
+        cube, row = (frames, len(numbers), 3), (frames,)
+        fields = {"conformations": self._field(name, group, "conformations", cube, LENGTH)}
+        for key, shape, units, required in (
+            (_ENERGY, row, ENERGY, self.labels),
+            (_GRADIENT, cube, GRADIENT, self.labels),
+            (_FORMATION, row, ENERGY, False),
+        ):
+            if required or key.encode() in group:
+                fields[key] = self._field(name, group, key, shape, units)
+        return Molecule(self, name, subset, smiles, numbers, frames, fields)
+
+
+def open(path: str | os.PathLike[str], labels: bool = True) -> SpiceFile:
+    """Open a file in SPICE's layout for reading: ``SpiceFile(path, labels)``.
+
+    Examples
+    --------
+    >>> from spice_data import example_path
+    >>> with open(example_path()) as file:
+    ...     ethane = file["cc"]
+    ...     ethane.smiles[:8], ethane.positions().shape
+    ('[C:1]([C', (10, 8, 3))
+    """
+    return SpiceFile(path, labels)

@@ -1,0 +1,173 @@
+"""Statistics of a dataset, gathered frame by frame in constant memory, and resumable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spice_data.elements import SYMBOLS
+
+
+@dataclass
+class SubsetCount:
+    """How much of a dataset one subset is."""
+
+    molecules: int = 0
+    frames: int = 0
+    atoms: int = 0
+
+
+@dataclass
+class Statistics:
+    """Counts and moments of everything passed to :meth:`update`.
+
+    Attributes
+    ----------
+    molecules, frames, atoms : int
+        Counts; an atom counts once per frame.
+    subsets : dict of str to SubsetCount
+        The same, by subset.
+    elements : dict of str to int
+        Atoms of each element.
+    energy_mean, energy_std : float
+        Of the formation energy per atom over frames, eV; of the total energy per atom where there is none.
+    force_rms, force_max : float
+        Root mean square and largest size of the force components, eV/Å.
+    """
+
+    molecules: int = 0
+    frames: int = 0
+    atoms: int = 0
+    subsets: dict[str, SubsetCount] = field(default_factory=dict)
+    energy_mean: float = 0.0
+    force_max: float = 0.0
+    _energy_m2: float = 0.0
+    _force_squares: float = 0.0
+    _normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(SYMBOLS), len(SYMBOLS))))
+    _moment: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(SYMBOLS)))
+    _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SYMBOLS), np.int64))
+
+    def update(
+        self,
+        subset: str,
+        numbers: NDArray[np.int64],
+        energies: NDArray[np.float64],
+        per_atom: NDArray[np.float64],
+        forces: NDArray[np.floating],
+        new_molecule: bool = True,
+    ) -> None:
+        """Add frames of one molecule.
+
+        Parameters
+        ----------
+        subset : str
+            Its subset.
+        numbers : (N,) int64
+            Atomic numbers.
+        energies : (M,) float64
+            Total energies, eV.
+        per_atom : (M,) float64
+            Energies per atom whose mean and deviation are wanted, eV.
+        forces : (M, N, 3)
+            eV/Å.
+        new_molecule : bool
+            ``False`` for further frames of the molecule before.
+        """
+        m, n = len(energies), len(numbers)
+        count = self.subsets.setdefault(subset, SubsetCount())
+        for c in (self, count):
+            c.molecules += new_molecule
+            c.frames += m
+            c.atoms += m * n
+        if m == 0:
+            return
+        mean = float(per_atom.mean())
+        delta = mean - self.energy_mean
+        self._energy_m2 += (
+            float(((per_atom - mean) ** 2).sum()) + delta**2 * m * (self.frames - m) / self.frames
+        )
+        self.energy_mean += delta * m / self.frames
+        flat = forces.reshape(-1)
+        self._force_squares += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+        self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
+        z, counts = np.unique(numbers, return_counts=True)
+        self._counts[z] += m * counts
+        self._normal[np.ix_(z, z)] += m * np.outer(counts, counts)
+        self._moment[z] += counts * energies.sum()
+
+    @property
+    def energy_std(self) -> float:
+        """Standard deviation of the energy per atom over frames, eV."""
+        return math.sqrt(self._energy_m2 / self.frames) if self.frames else 0.0
+
+    @property
+    def force_rms(self) -> float:
+        """Root mean square of the force components, eV/Å."""
+        return math.sqrt(self._force_squares / (3 * self.atoms)) if self.atoms else 0.0
+
+    @property
+    def elements(self) -> dict[str, int]:
+        """Atoms of each element, by atomic number."""
+        return {SYMBOLS[z]: int(self._counts[z]) for z in np.flatnonzero(self._counts)}
+
+    def element_energies(self) -> dict[str, float]:
+        """Energy of each element (eV) that best explains the total energies by composition (least squares).
+
+        Where the compositions do not determine them, the solution of least norm is returned.
+        """
+        z = np.flatnonzero(self._counts)
+        if len(z) == 0:
+            return {}
+        solution = np.linalg.lstsq(self._normal[np.ix_(z, z)], self._moment[z], rcond=1e-12)[0]
+        return {SYMBOLS[k]: float(e) for k, e in zip(z, solution, strict=True)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain data, from which :meth:`from_json` continues exactly."""
+        z = np.flatnonzero(self._counts)
+        return {
+            "molecules": self.molecules,
+            "frames": self.frames,
+            "atoms": self.atoms,
+            "subsets": {k: [c.molecules, c.frames, c.atoms] for k, c in self.subsets.items()},
+            "energy_mean": self.energy_mean,
+            "energy_m2": self._energy_m2,
+            "force_max": self.force_max,
+            "force_squares": self._force_squares,
+            "numbers": z.tolist(),
+            "counts": self._counts[z].tolist(),
+            "normal": self._normal[np.ix_(z, z)].tolist(),
+            "moment": self._moment[z].tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Statistics:
+        """The statistics that ``to_json`` described."""
+        self = cls(data["molecules"], data["frames"], data["atoms"])
+        self.subsets = {k: SubsetCount(*c) for k, c in data["subsets"].items()}
+        self.energy_mean, self._energy_m2 = data["energy_mean"], data["energy_m2"]
+        self.force_max, self._force_squares = data["force_max"], data["force_squares"]
+        z = np.array(data["numbers"], np.int64)
+        if len(z):
+            self._counts[z] = data["counts"]
+            self._normal[np.ix_(z, z)] = data["normal"]
+            self._moment[z] = data["moment"]
+        return self
+
+    def table(self) -> str:
+        """A summary as text."""
+        lines = [
+            f"{self.frames:,} frames of {self.molecules:,} molecules, {self.atoms:,} atoms",
+            f"energy per atom  {self.energy_mean:.6f} ± {self.energy_std:.6f} eV",
+            f"force components rms {self.force_rms:.6f}, max {self.force_max:.6f} eV/Å",
+            "elements         " + ", ".join(f"{s} {n:,}" for s, n in self.elements.items()),
+            "element energies "
+            + ", ".join(f"{s} {e:.4f}" for s, e in self.element_energies().items())
+            + " eV",
+        ]
+        for name, c in sorted(self.subsets.items()):
+            lines.append(f"  {name}: {c.molecules:,} molecules, {c.frames:,} frames, {c.atoms:,} atoms")
+        return "\n".join(lines)

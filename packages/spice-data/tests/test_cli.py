@@ -1,0 +1,120 @@
+"""The command line: the whole way, and one line for what a user can mend."""
+
+import json
+
+import pytest
+
+import spice_data
+from spice_data.cli import main
+
+
+def test_the_whole_way(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for line in (
+        "info example",
+        "verify example",
+        "select example --neutral --elements H C N O --max-force 5 --no-isolated-atoms 6 -o s.json",
+        "convert s.json a.store",
+        "verify a.store",
+        "info a.store",
+        "stats a.store",
+        "split a.store split.json --by molecule --ratios 80:10:10 --seed 7",
+        "convert a.store a.xyz",
+        "convert a.xyz b.store",
+        "download --list",
+    ):
+        assert main(line.split()) == 0, line
+    out = capsys.readouterr().out
+    for text in (
+        "102 groups, 1,022 conformations",
+        "- neutral",
+        "- max-force 5 eV/Å",
+        "kept",
+        "checksums right",
+        "bfba2224b6540e1390a579569b475510",
+    ):
+        assert text in out
+    with spice_data.Store("a.store") as a, spice_data.Store("b.store") as b:
+        assert len(a) == len(b) > 800 and a.elements == ("H", "C", "N", "O")
+        parts = spice_data.Split.load("split.json", a)
+        assert parts.by == "molecule" and parts.seed == 7
+    assert json.loads((tmp_path / "s.json").read_text())["format"] == "spice-data-selection"
+
+
+def test_filters_while_converting(tmp_path, capsys):
+    target = str(tmp_path / "w.store")
+    assert main(["convert", "example", target, "--subset", "SPICE Water*", "--subset", "*Dipeptides*"]) == 0
+    assert "80 frames of 8 molecules" in capsys.readouterr().out
+    assert main(["convert", "example", target]) == 1
+    assert "required a new file" in capsys.readouterr().err
+    assert main(["convert", "example", target, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("info nowhere.hdf5", "nowhere.hdf5"),
+        ("select example --subset Nonsense*", "'Nonsense*'"),
+        ("select example --elements H Qq", "'Qq'"),
+        ("select example --max-force -1", "limit"),
+        ("split nowhere.store s.json", "nowhere.store"),
+        ("download 9.9", "'9.9'"),
+        ("convert example nowhere/a.store", "'nowhere'"),
+        ("select example -o nowhere/s.json", "nowhere"),
+        ("convert example .", "new file"),
+        ("download --folder nowhere", "nowhere"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("spice-data: ") and message in error and error.count("\n") == 1
+
+
+def test_bad_ratios(tmp_path, capsys):
+    path = str(tmp_path / "a.store")
+    assert main(["convert", "example", path]) == 0
+    assert main(["split", path, str(tmp_path / "s"), "--ratios", "most:few"]) == 1
+    assert "'most:few'" in capsys.readouterr().err
+
+
+def test_verify_finds_a_defect(spice_file, capsys):
+    import h5py
+
+    assert main(["verify", str(spice_file)]) == 0
+    with h5py.File(spice_file, "r+") as file:
+        file["water/conformations"].attrs["units"] = "parsec"
+    assert main(["verify", str(spice_file)]) == 1
+    out, err = capsys.readouterr()
+    assert "PROBLEM" in out and "parsec" in out and "no defective group" in err
+
+
+def test_verify_checks_a_released_file(tmp_path, capsys):
+    path = tmp_path / "SPICE-2.0.1.hdf5"
+    path.write_bytes(spice_data.example_path().read_bytes())
+    assert main(["verify", str(path)]) == 1
+    assert "37479271148 bytes" in capsys.readouterr().err
+    assert main(["verify", str(path), "--no-md5"]) == 0
+
+
+def test_download_command(site, tmp_path, monkeypatch, capsys):
+    import hashlib
+
+    from spice_data import releases
+
+    entry = releases.release("test")._replace(
+        size=len(site.data), md5=hashlib.md5(site.data).hexdigest(), urls=()
+    )
+    monkeypatch.setattr("spice_data.source.release", lambda name: entry)
+    assert main(["download", "test", "--folder", str(tmp_path), "--mirror", site.url]) == 0
+    assert (tmp_path / "SPICE-test.hdf5").read_bytes() == site.data
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_help_and_version(capsys):
+    for arguments in (["--version"], ["--help"], ["select", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    assert spice_data.__version__ in capsys.readouterr().out
