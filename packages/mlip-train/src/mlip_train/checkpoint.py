@@ -1,0 +1,98 @@
+"""Checkpoints without pickle: a tree of plain data and tensors in one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+FORMAT = "mlip-train-checkpoint"
+VERSION = "1"
+
+
+def save(path: str | os.PathLike[str], tree: Any) -> None:
+    """Write a tree of dicts, lists, tuples, tensors, numbers, strings and None.
+
+    The file appears under its name only when it is complete and on disk; a crash leaves the previous one.
+
+    Raises
+    ------
+    TypeError
+        For a value of any other type, naming it.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_encode(tree, tensors))
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            f.write(serialize(tensors, {"format": FORMAT, "version": VERSION, "tree": text}))
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a tree that :func:`save` wrote; tensors on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, truncated, or another kind of file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint: required an existing file, got {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            head = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+    except (SafetensorError, OSError) as e:
+        raise ValueError(
+            f"checkpoint: required a complete checkpoint, got the damaged file {str(path)!r} ({e})"
+        ) from None
+    if head.get("format") != FORMAT or head.get("version") != VERSION:
+        raise ValueError(
+            f"checkpoint: required format {FORMAT!r} version {VERSION}, got {str(path)!r} with format "
+            f"{head.get('format')!r} version {head.get('version')!r}"
+        )
+    return _decode(json.loads(head["tree"]), tensors)
+
+
+def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[_encode(k, tensors), _encode(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(v, tensors) for v in value]}
+    if isinstance(value, list):
+        return [_encode(v, tensors) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"checkpoint: required plain data and tensors, got {type(value).__name__}")
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_decode(v, tensors) for v in content)
+    return {_decode(k, tensors): _decode(v, tensors) for k, v in content}

@@ -1,0 +1,87 @@
+"""A model on labelled frames: predictions, tables of errors, and the baseline they must beat."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlip_train.batching import BatchLoader
+from mlip_train.config import BatchConfig
+from mlip_train.loss import Prediction, predict
+from mlip_train.metrics import Metrics
+from mlip_train.statistics import compositions
+from mlip_train.table import FrameTable
+
+
+class Evaluation(NamedTuple):
+    """A model compared with labels.
+
+    Attributes
+    ----------
+    tables : dict
+        Errors overall, per subset and per element, eV, eV/Å, eV/Å³, and ``baseline``: those of per-element mean
+        energies with zero forces.
+    energy : (F, 2) float64
+        Label and prediction, eV per atom, less the per-element mean energies; rows without label left out.
+    forces : (K, 2) float64
+        Label and prediction of (at most 100,000) force components, eV/Å.
+    """
+
+    tables: dict[str, Any]
+    energy: NDArray[np.float64]
+    forces: NDArray[np.float64]
+
+
+def evaluate(
+    model: Any,
+    table: FrameTable,
+    shifts: NDArray[np.float64],
+    rows: NDArray[np.int64] | None = None,
+    batch: BatchConfig | None = None,
+    with_stress: bool = True,
+) -> Evaluation:
+    """Evaluate a model on frames of a table.
+
+    Parameters
+    ----------
+    model : EdgeModel
+        On the CPU or another device.
+    table : FrameTable
+        Frames, with neighbor lists for this model's cutoffs.
+    shifts : (T,) float64
+        Per-element mean energies of the training data, eV: the baseline.
+    rows : (F,) int64, optional
+        Which frames; by default all.
+    batch : BatchConfig, optional
+        Budgets (multiplied by ``batch.evaluate``); by default 16 frames.
+    with_stress : bool
+        Compute stresses.
+    """
+    rows = np.arange(len(table)) if rows is None else rows
+    loader = BatchLoader(table, rows, batch or BatchConfig(frames=8), shuffle=False)
+    metrics = Metrics(table.subsets, table.type_names)
+    baseline = Metrics(table.subsets, table.type_names)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    energies, forces = [], []
+    for data in loader:
+        moved = data.to(device)
+        prediction = Prediction(*(t.cpu() for t in predict(model, moved, with_stress=with_stress)))
+        if not with_stress:
+            data = data._replace(stress_weight=torch.zeros_like(data.stress_weight))
+        metrics.update(data, prediction)
+        mean = torch.from_numpy(compositions(table, data.row.numpy()) @ shifts)
+        zero = Prediction(mean, torch.zeros_like(data.forces), torch.zeros_like(data.stress))
+        baseline.update(data, zero)
+        has = data.energy_weight > 0
+        pair = torch.stack([data.energy - mean, prediction.energy - mean], 1) / data.atoms[:, None]
+        energies.append(pair[has].numpy())
+        has = data.force_weight > 0
+        forces.append(torch.stack([data.forces[has], prediction.forces[has]], -1).reshape(-1, 2).numpy())
+    f = np.concatenate(forces) if forces else np.zeros((0, 2))
+    if len(f) > 100_000:
+        f = f[np.random.default_rng(0).choice(len(f), 100_000, replace=False)]
+    tables = metrics.tables() | {"baseline": baseline.tables(), "frames": len(rows)}
+    return Evaluation(tables, np.concatenate(energies) if energies else np.zeros((0, 2)), f)

@@ -1,0 +1,186 @@
+"""Everything before the first step: data read and checked, statistics, the model built, and the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import localgraph
+from mlip_train.batching import BatchLoader, collate, label_weights
+from mlip_train.config import SourceConfig, TrainConfig
+from mlip_train.frames import DataError
+from mlip_train.loss import predict, uses
+from mlip_train.statistics import Statistics, fit_energies, gather_statistics
+from mlip_train.table import FrameTable, build_table, elements_in
+
+
+class Prepared(NamedTuple):
+    """What a run starts from.
+
+    Attributes
+    ----------
+    model : nn.Module
+        With statistics filled in, weights initialised or loaded, frozen parameters marked.
+    statistics : Statistics
+        Of the training frames.
+    train, validation : BatchLoader and BatchLoader or None
+        Batches.
+    test : FrameTable or None
+        Frames only reported on.
+    """
+
+    model: Any
+    statistics: Statistics
+    train: BatchLoader
+    validation: BatchLoader | None
+    test: FrameTable | None
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Read and check the data, and build the model.
+
+    Raises
+    ------
+    DataError, ValueError, FileNotFoundError
+        For anything in data or configuration that training would stumble over: missing or NaN labels, unknown
+        elements, frames without neighbors, frames above the batch budget. Nothing is trained before.
+    """
+    if not config.data.train:
+        raise ValueError("data.train: required at least one source, got none")
+    probe, start = _probe(config)
+    tables = {
+        part: _table(config, sources, probe)
+        for part in ("train", "validation", "test")
+        if (sources := getattr(config.data, part))
+    }
+    for table in tables.values():
+        if not config.data.partial_labels:
+            check_labels(table, config)
+    table = tables["train"]
+    rows, held = np.arange(len(table)), np.zeros(0, dtype=np.int64)
+    if "validation" not in tables:
+        rows, held = split(len(table), config.data.validation_fraction, config.seed)
+    statistics = gather_statistics(table, config.statistics, rows)
+    model = _finetuned(config, start, table, rows) if start is not None else _built(config, probe, statistics)
+    freeze(model, config.model.freeze)
+    prefetch = config.data.prefetch
+    train = BatchLoader(table, rows, config.batch, config.seed, prefetch=prefetch)
+    validation = None
+    if "validation" in tables:
+        held_table = tables["validation"]
+        held = np.arange(len(held_table))
+        validation = BatchLoader(held_table, held, config.batch, shuffle=False, prefetch=prefetch)
+    elif len(held):
+        validation = BatchLoader(table, held, config.batch, shuffle=False, prefetch=prefetch)
+    return Prepared(model, statistics, train, validation, tables.get("test"))
+
+
+def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows for training and rows held out, each sorted."""
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"data.validation_fraction: required a number in [0, 1), got {fraction}")
+    order = np.random.default_rng([seed, 1]).permutation(count)
+    held = round(count * fraction) if count > 1 else 0
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def check_labels(table: FrameTable, config: TrainConfig) -> None:
+    """Every label whose loss weight is ever not zero must be there; :class:`DataError` names file, frame and key."""
+    labels = label_weights(table)
+    weighted = np.asarray(table.arrays["weight"]) > 0
+    for name, needed, present in zip(
+        ("energy", "forces", "stress"), uses(config.loss, config.stages), labels, strict=True
+    ):
+        missing = np.flatnonzero(weighted & (table.atom_counts > 0) & (present == 0))
+        if needed and len(missing):
+            raise DataError(
+                f"{table.where(int(missing[0]))}, key {name!r}: required where loss.{name} is not zero, got no label "
+                f"({len(missing)} of {len(table)} frames; data.partial_labels: true admits them)"
+            )
+
+
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Exclude parameters whose names begin with one of the prefixes from training."""
+    for prefix in prefixes:
+        matching = [p for n, p in model.named_parameters() if n.startswith(prefix)]
+        if not matching:
+            names = sorted({n.split(".")[0] for n, _ in model.named_parameters()})
+            raise ValueError(
+                f"model.freeze: required the beginning of a parameter's name ({names} ...), got {prefix!r}"
+            )
+        for p in matching:
+            p.requires_grad_(False)
+
+
+def _probe(config: TrainConfig) -> tuple[Any, Any]:
+    """A model that knows types and cutoffs, and the model to start from if there is one."""
+    if config.model.start_from is not None:
+        start, _ = localgraph.load_model(config.model.start_from)
+        return start, start
+    plain = dict(config.model.config)
+    if "type_names" not in plain:
+        plain["type_names"] = list(elements_in(config.data.train))
+    if "cutoff" not in plain:
+        raise ValueError("model.config.cutoff: required, a length in Å, got none")
+    with torch.random.fork_rng(devices=[]):
+        return localgraph.model_class(config.model.name).from_config(plain), None
+
+
+def _table(config: TrainConfig, sources: tuple[SourceConfig, ...], probe: Any) -> FrameTable:
+    cache = config.data.cache or str(Path(config.output) / "cache")
+    return build_table(
+        sources, probe.type_names, probe.cutoffs, cache, config.data.workers, config.data.isolated
+    )
+
+
+def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
+    scale = {"force_rms": statistics.force_rms, "energy_std": statistics.energy_std, "none": 1.0}
+    filled = {
+        "type_names": list(probe.type_names),
+        "avg_num_neighbors": statistics.avg_num_neighbors,
+        "energy_shifts": statistics.energy_shifts.tolist(),
+        "energy_scales": scale[config.statistics.energy_scales] or 1.0,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return localgraph.model_class(config.model.name).from_config({**filled, **config.model.config})
+
+
+def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray[np.int64]) -> Any:
+    """The start model, with energy shifts moved by a fit to what it gets wrong on the training frames."""
+    if not config.model.refit_energies:
+        return start
+    rest = np.full(len(table), np.nan)
+    for f in rows:
+        if np.isfinite(table.arrays["energy"][f]):
+            rest[f] = table.arrays["energy"][f] - float(predict(start, collate(table, np.array([f]))).energy)
+    energies = {**table.arrays, "energy": rest}
+    labelled = rows[np.isfinite(rest[rows])]
+    moved = fit_energies(
+        FrameTable(
+            energies, table.atom_start, table.edge_start, table.subsets, table.files, table.type_names
+        ),
+        labelled,
+        config.statistics.ridge,
+    )
+    plain = start.to_config()
+    old = np.broadcast_to(np.asarray(_per_type(plain["energy_shifts"], start.type_names)), moved.shape)
+    fresh = []
+    for shifts in (old, old + moved):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            fresh.append(type(start).from_config({**plain, "energy_shifts": shifts.tolist()}))
+    before, after = (m.state_dict() for m in fresh)
+    kept = {k: after[k] if not torch.equal(before[k], after[k]) else v for k, v in start.state_dict().items()}
+    fresh[1].load_state_dict(kept)
+    return fresh[1]
+
+
+def _per_type(value: Any, names: Sequence[str]) -> Any:
+    return [value[n] for n in names] if isinstance(value, dict) else value

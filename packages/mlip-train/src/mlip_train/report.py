@@ -1,0 +1,133 @@
+"""What a run leaves behind to be looked at: figures, and one HTML file that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mlip_train.evaluate import Evaluation
+from mlip_train.metrics import UNITS
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}img{max-width:100%}pre{background:#f6f6f6;padding:1rem;overflow:auto}"""
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Energy and force errors, loss and learning rate over epochs, as a PNG."""
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2)
+    epochs = [row["epoch"] for row in history]
+    shown = (
+        ("loss", "weighted loss", 1.0),
+        ("energy_per_atom_rmse", "energy RMSE, meV/atom", 1e3),
+        ("forces_rmse", "force RMSE, meV/Å", 1e3),
+    )
+    for axis, (key, label, factor) in zip(axes.flat, shown, strict=False):
+        for part in ("train", "validation"):
+            values = [factor * row.get(f"{part}/{key}", np.nan) for row in history]
+            if np.isfinite(values).any():
+                axis.plot(epochs, values, label=part, marker="." if len(epochs) < 40 else None)
+                axis.set_yscale("log")
+        axis.set(xlabel="epoch", ylabel=label)
+        if axis.lines:
+            axis.legend(frameon=False)
+    axes[1, 1].plot(epochs, [row["lr"] for row in history], color="k")
+    axes[1, 1].set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    figure.savefig(path, dpi=110)
+
+
+def parity(evaluation: Evaluation, path: Path, title: str = "") -> None:
+    """Predicted against reference energies (less the per-element means) and forces, as a PNG."""
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    shown = (
+        (evaluation.energy * 1e3, "energy less element means, meV/atom", "energy_per_atom"),
+        (evaluation.forces, "force component, eV/Å", "forces"),
+    )
+    for axis, (pairs, label, key) in zip(figure.subplots(1, 2), shown, strict=True):
+        axis.set(xlabel=f"reference {label}", ylabel="model")
+        if len(pairs):
+            axis.plot(pairs[:, 0], pairs[:, 1], ".", markersize=3, alpha=0.5, rasterized=True)
+            ends = [float(pairs.min()), float(pairs.max())]
+            axis.plot(ends, ends, color="k", linewidth=0.8)
+            overall = evaluation.tables["overall"]
+            axis.set_title(
+                f"MAE {1e3 * overall[key + '_mae']:.2f}, RMSE {1e3 * overall[key + '_rmse']:.2f} {UNITS[key]}",
+                fontsize=10,
+            )
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def errors_by_element(evaluation: Evaluation, path: Path) -> None:
+    """Force errors of each element, as a PNG."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axis = figure.subplots()
+    rows = evaluation.tables["forces_by_element"]
+    at = np.arange(len(rows))
+    axis.bar(at - 0.2, [1e3 * r["mae"] for r in rows.values()], 0.4, label="MAE")
+    axis.bar(at + 0.2, [1e3 * r["rmse"] for r in rows.values()], 0.4, label="RMSE")
+    axis.set_xticks(at, list(rows))
+    axis.set_ylabel("force error, meV/Å")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def error_rows(tables: Mapping[str, Any]) -> list[list[str]]:
+    """Header and rows of a table of errors: overall, the baseline, every subset; meV/atom, meV/Å, meV/Å³."""
+    columns = [f"{q}_{m}" for q in UNITS for m in ("mae", "rmse") if f"{q}_{m}" in tables["overall"]]
+    head = [
+        "frames",
+        *(f"{c.rsplit('_', 1)[0].replace('_', ' ')} {c.rsplit('_', 1)[1].upper()}" for c in columns),
+    ]
+    units = ["", *(UNITS[c.rsplit("_", 1)[0]] for c in columns)]
+    head = [f"{h}, {u}" if u else h for h, u in zip(head, units, strict=True)]
+    rows = [("all", tables["overall"]), *tables["subsets"].items()]
+    if "baseline" in tables:
+        rows.insert(1, ("baseline: element means, no forces", tables["baseline"]["overall"]))
+    return [head, *([name, *(f"{1e3 * t[c]:.3f}" if c in t else "–" for c in columns)] for name, t in rows)]
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as aligned lines."""
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(w.ljust(widths[0]) if i == 0 else w.rjust(widths[i]) for i, w in enumerate(r)) for r in rows
+    )
+
+
+def write_report(
+    path: Path,
+    title: str,
+    evaluations: Mapping[str, Evaluation],
+    images: Sequence[Path],
+    facts: Mapping[str, Any],
+) -> None:
+    """One HTML file with tables, figures (embedded) and facts about the run (configuration, timing, environment)."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for name, evaluation in evaluations.items():
+        parts.append(f"<h2>Errors: {html.escape(name)}</h2>{_html_table(error_rows(evaluation.tables))}")
+    for image in images:
+        data = base64.b64encode(image.read_bytes()).decode()
+        parts.append(f'<p><img alt="{html.escape(image.stem)}" src="data:image/png;base64,{data}"></p>')
+    for name, value in facts.items():
+        parts.append(
+            f"<h2>{html.escape(name)}</h2><pre>{html.escape(json.dumps(value, indent=2, default=str))}</pre>"
+        )
+    body = "\n".join(parts)
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
+    path.write_text(f"{page}\n{body}\n</html>\n")
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    return "<table>" + line("th", rows[0]) + "".join(line("td", r) for r in rows[1:]) + "</table>"

@@ -1,0 +1,64 @@
+"""The learning rate at every step: warm-up, plateau or cosine, and the stages' own rates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlip_train.config import ScheduleConfig, StageConfig
+
+
+class Schedule:
+    """Learning rate as a function of the optimizer step and of the validation metric so far.
+
+    Parameters
+    ----------
+    config : ScheduleConfig
+        Which schedule.
+    lr : float
+        The rate it multiplies.
+    stages : tuple of StageConfig
+        Stages with an ``lr`` set the rate anew.
+    total_steps : int
+        Length of the run, for the cosine.
+    """
+
+    def __init__(self, config: ScheduleConfig, lr: float, stages: tuple[StageConfig, ...], total_steps: int):
+        self.config, self.stages, self.total_steps = config, stages, max(total_steps, 1)
+        self.lr = self.start = lr
+        self.best = math.inf
+        self.bad_epochs = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimizer step ``step``, counted from 0."""
+        c = self.config
+        lr = self.lr
+        if c.name == "cosine":
+            part = min(step / self.total_steps, 1.0)
+            lr = c.minimum + (self.lr - c.minimum) * 0.5 * (1.0 + math.cos(math.pi * part))
+        return lr * min(1.0, (step + 1) / c.warmup) if c.warmup else lr
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Apply the rate of a stage that begins with this epoch, and forget the metric of the stage before."""
+        for stage in self.stages:
+            if stage.epoch == epoch:
+                self.lr = stage.lr if stage.lr is not None else self.lr
+                self.best, self.bad_epochs = math.inf, 0
+
+    def end_epoch(self, metric: float) -> bool:
+        """Take the weighted validation metric into account; True where it is the best of this stage."""
+        if metric < self.best:
+            self.best, self.bad_epochs = metric, 0
+            return True
+        self.bad_epochs += 1
+        if self.config.name == "plateau" and self.bad_epochs % (self.config.patience + 1) == 0:
+            self.lr = max(self.lr * self.config.factor, self.config.minimum)
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` needs to continue."""
+        return {"lr": self.lr, "best": self.best, "bad_epochs": self.bad_epochs}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.lr, self.best, self.bad_epochs = state["lr"], state["best"], state["bad_epochs"]

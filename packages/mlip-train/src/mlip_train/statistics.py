@@ -1,0 +1,152 @@
+"""What the training data say about the model's constants, in one pass over the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlip_train.config import StatisticsConfig
+from mlip_train.frames import DataError
+from mlip_train.table import FrameTable
+
+BLOCK = 4096
+
+
+class Statistics(NamedTuple):
+    """Summary of a table of frames.
+
+    Attributes
+    ----------
+    frames, atoms, edges : int
+        Counts.
+    avg_num_neighbors : float
+        Edges per atom.
+    energy_shifts : (T,) float64
+        Energy of each element, eV.
+    energy_std : float
+        Standard deviation of the energy per atom after these shifts, eV.
+    force_rms : float
+        Root mean square of a force component, eV/Å.
+    """
+
+    frames: int
+    atoms: int
+    edges: int
+    avg_num_neighbors: float
+    energy_shifts: NDArray[np.float64]
+    energy_std: float
+    force_rms: float
+
+
+def compositions(table: FrameTable, frames: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Atoms of each type in each of the frames, (F, T)."""
+    n_types = len(table.type_names)
+    counts = np.zeros((len(frames), n_types))
+    for row, f in enumerate(frames):
+        types = table.arrays["types"][table.atom_start[f] : table.atom_start[f + 1]]
+        counts[row] = np.bincount(types, minlength=n_types)
+    return counts
+
+
+def gather_statistics(
+    table: FrameTable, config: StatisticsConfig, frames: NDArray[np.int64] | None = None
+) -> Statistics:
+    """Stream over the frames of a table.
+
+    Raises
+    ------
+    DataError
+        With ``energy_shifts: isolated`` where an element has no single-atom frame.
+    """
+    frames = np.arange(len(table)) if frames is None else frames
+    n_types = len(table.type_names)
+    atoms = int(table.atom_counts[frames].sum())
+    edges = int(table.edge_counts[frames].sum())
+    shifts = _shifts(table, config, frames, n_types)
+    total = squares = residual = residual2 = labelled = 0.0
+    for block in _blocks(frames):
+        for f in block:
+            forces = table.arrays["forces"][table.atom_start[f] : table.atom_start[f + 1]]
+            if len(forces) and np.isfinite(forces[0, 0]):
+                squares += float((forces * forces).sum())
+                total += forces.size
+        energy = table.arrays["energy"][block]
+        has = np.isfinite(energy)
+        rest = (energy - compositions(table, block) @ shifts)[has] / np.maximum(
+            table.atom_counts[block][has], 1
+        )
+        residual += float(rest.sum())
+        residual2 += float((rest * rest).sum())
+        labelled += len(rest)
+    mean = residual / max(labelled, 1.0)
+    return Statistics(
+        frames=len(frames),
+        atoms=atoms,
+        edges=edges,
+        avg_num_neighbors=max(edges / max(atoms, 1), 1.0e-3),
+        energy_shifts=shifts,
+        energy_std=float(np.sqrt(max(residual2 / max(labelled, 1.0) - mean * mean, 0.0))),
+        force_rms=float(np.sqrt(squares / total)) if total else 0.0,
+    )
+
+
+def _blocks(frames: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(frames), BLOCK):
+        yield frames[start : start + BLOCK]
+
+
+def _shifts(
+    table: FrameTable, config: StatisticsConfig, frames: NDArray[np.int64], n_types: int
+) -> NDArray[np.float64]:
+    frames = frames[np.isfinite(table.arrays["energy"][frames])]
+    energy = table.arrays["energy"][frames]
+    counts = np.maximum(table.atom_counts[frames], 1)
+    if config.energy_shifts == "mean":
+        return np.full(n_types, float((energy / counts).mean()) if len(frames) else 0.0)
+    single = frames[table.atom_counts[frames] == 1]
+    if config.energy_shifts == "isolated":
+        found = np.full(n_types, np.nan)
+        for f in single:
+            found[table.arrays["types"][table.atom_start[f]]] = table.arrays["energy"][f]
+        missing = [table.type_names[t] for t in np.flatnonzero(np.isnan(found))]
+        if missing:
+            raise DataError(
+                f"statistics.energy_shifts: 'isolated' required a single-atom frame of every element, got none "
+                f"of {missing}"
+            )
+        return found
+    return fit_energies(table, frames, config.ridge)
+
+
+def fit_energies(table: FrameTable, frames: NDArray[np.int64], ridge: float) -> NDArray[np.float64]:
+    """Per-element energies μ that minimise Σ_f (n_f·μ − E_f)²/N_f² + λ Σ_t (μ_t − ē)².
+
+    Parameters
+    ----------
+    table : FrameTable
+        Frames f with n_f atoms of each type, N_f in all, and energy E_f, eV.
+    frames : (F,) int64
+        Which of them; all must have an energy.
+    ridge : float
+        λ. With one composition only, the pull towards the mean energy per atom ē is what fixes μ.
+
+    Returns
+    -------
+    (T,) float64
+        eV. An element that occurs nowhere gets ē. Normal equations are summed block by block.
+    """
+    n_types = len(table.type_names)
+    if not len(frames):
+        return np.zeros(n_types)
+    mean = float((table.arrays["energy"][frames] / np.maximum(table.atom_counts[frames], 1)).mean())
+    a, b = ridge * np.eye(n_types), np.zeros(n_types)
+    for block in _blocks(frames):
+        n = compositions(table, block)
+        atoms = np.maximum(n.sum(1), 1.0)
+        x = n / atoms[:, None]
+        a += x.T @ x
+        b += x.T @ (table.arrays["energy"][block] / atoms - x.sum(1) * mean)
+    return np.asarray(mean + np.linalg.lstsq(a, b, rcond=1e-12)[0], dtype=np.float64)

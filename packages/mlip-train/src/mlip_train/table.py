@@ -1,0 +1,266 @@
+"""Frames with their neighbor lists as flat arrays in files: built once, by workers, and mapped into memory after."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+import localgraph
+from mlip_train.config import SourceConfig
+from mlip_train.frames import DataError, Frame, read
+
+Array = NDArray[Any]
+VERSION = 1
+CHUNK = 64
+LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
+    "atom_count": ("i8", ()),
+    "edge_count": ("i8", ()),
+    "energy": ("f8", ()),
+    "cell": ("f8", (3, 3)),
+    "stress": ("f8", (3, 3)),
+    "weight": ("f8", ()),
+    "subset": ("i4", ()),
+    "file": ("i4", ()),
+    "index": ("i8", ()),
+    "types": ("i2", ()),
+    "positions": ("f8", (3,)),
+    "forces": ("f8", (3,)),
+    "centre": ("i4", ()),
+    "neighbour": ("i4", ()),
+    "shifts": ("i2", (3,)),
+}
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Frames as flat arrays, possibly mapped from files.
+
+    Attributes
+    ----------
+    arrays : dict
+        See ``LAYOUT``: per frame (F, ...), per atom (A, ...) and per edge (E, ...) arrays. Missing labels are NaN.
+    atom_start, edge_start : (F + 1,) int64
+        Rows of frame f are ``start[f]:start[f + 1]``.
+    subsets, files, type_names : tuple of str
+        What ``subset``, ``file`` and ``types`` index into.
+    """
+
+    arrays: dict[str, Array]
+    atom_start: NDArray[np.int64]
+    edge_start: NDArray[np.int64]
+    subsets: tuple[str, ...]
+    files: tuple[str, ...]
+    type_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.atom_start) - 1
+
+    def where(self, frame: int) -> str:
+        """File and frame index, for messages."""
+        return f"{self.files[self.arrays['file'][frame]]}, frame {int(self.arrays['index'][frame])}"
+
+    @property
+    def atom_counts(self) -> NDArray[np.int64]:
+        """Atoms of each frame, (F,)."""
+        return np.diff(self.atom_start)
+
+    @property
+    def edge_counts(self) -> NDArray[np.int64]:
+        """Edges of each frame, (F,)."""
+        return np.diff(self.edge_start)
+
+
+def elements_in(sources: Sequence[SourceConfig]) -> tuple[str, ...]:
+    """Element symbols that occur in the sources, by atomic number."""
+    from ase.data import chemical_symbols
+
+    seen: set[int] = set()
+    for source in sources:
+        for frame in read(source):
+            seen.update(int(z) for z in frame.numbers)
+    return tuple(chemical_symbols[z] for z in sorted(seen))
+
+
+def _files(source: SourceConfig) -> list[Path]:
+    """The existing files that decide what a source holds."""
+    named = [Path(name) for name in (source.path, source.split) if name is not None]
+    return [path for path in named if path.exists()]
+
+
+def build_table(
+    sources: Sequence[SourceConfig],
+    type_names: Sequence[str],
+    cutoffs: torch.Tensor,
+    cache: str | os.PathLike[str],
+    workers: int = 0,
+    isolated: str = "error",
+) -> FrameTable:
+    """Read sources and build their neighbor lists, or map the result of an earlier call into memory.
+
+    Parameters
+    ----------
+    sources : sequence of SourceConfig
+        Files; their contents (by size and time), options, ``type_names`` and ``cutoffs`` are the key of the cache.
+    type_names : sequence of str
+        Element symbols of the model.
+    cutoffs : Tensor, (T, T) float64
+        Cutoff of each ordered type pair, Å.
+    cache : path
+        Directory of cached tables.
+    workers : int
+        Processes that build neighbor lists.
+    isolated : {"error", "keep"}
+        What to do with frames that have no edge.
+
+    Raises
+    ------
+    DataError
+        For an element that is not in ``type_names`` and a frame without edges, with file and frame index.
+    """
+    key = {
+        "version": VERSION,
+        "sources": [
+            [repr(s), *([str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(s))]
+            for s in sources
+        ],
+        "types": list(type_names),
+        "cutoffs": cutoffs.tolist(),
+    }
+    folder = Path(cache) / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    if not (folder / "table.json").exists():
+        _write(folder, sources, tuple(type_names), cutoffs, workers)
+    table = open_table(folder)
+    if isolated == "error":
+        empty = np.flatnonzero(table.edge_counts == 0)
+        if len(empty):
+            raise DataError(
+                f"{table.where(int(empty[0]))}: required at least one neighbor within the cutoff of "
+                f"{float(cutoffs.max())} Å, got none ({len(empty)} such frames; data.isolated: keep admits them)"
+            )
+    return table
+
+
+def open_table(folder: str | os.PathLike[str]) -> FrameTable:
+    """Map a table that :func:`build_table` wrote."""
+    folder = Path(folder)
+    head = json.loads((folder / "table.json").read_text())
+    arrays: dict[str, Array] = {}
+    for name, (kind, shape) in LAYOUT.items():
+        rows = head["rows"][name]
+        full = (rows, *shape)
+        arrays[name] = np.memmap(folder / name, kind, "r", shape=full) if rows else np.zeros(full, kind)
+    starts = [
+        np.concatenate([[0], np.cumsum(arrays[k], dtype=np.int64)]) for k in ("atom_count", "edge_count")
+    ]
+    return FrameTable(
+        arrays, starts[0], starts[1], tuple(head["subsets"]), tuple(head["files"]), tuple(head["type_names"])
+    )
+
+
+def _write(
+    folder: Path, sources: Sequence[SourceConfig], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    subsets: dict[str, int] = {}
+    files: dict[str, int] = {}
+    rows = dict.fromkeys(LAYOUT, 0)
+    try:
+        with contextlib.ExitStack() as opened:
+            handles = {name: opened.enter_context((part / name).open("wb")) for name in LAYOUT}
+            for columns, frame_subsets, frame_files in _chunks(sources, names, cutoffs, workers):
+                columns["subset"] = [subsets.setdefault(s, len(subsets)) for s in frame_subsets]
+                columns["file"] = [files.setdefault(f, len(files)) for f in frame_files]
+                for name, (kind, shape) in LAYOUT.items():
+                    array = np.ascontiguousarray(columns[name], dtype=kind).reshape(-1, *shape)
+                    handles[name].write(array.tobytes())
+                    rows[name] += len(array)
+        head = {"rows": rows, "subsets": list(subsets), "files": list(files), "type_names": list(names)}
+        (part / "table.json").write_text(json.dumps(head))
+        if folder.exists():
+            shutil.rmtree(folder)
+        try:
+            os.replace(part, folder)
+        except OSError:  # another process was faster; its table is the same
+            if not (folder / "table.json").exists():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _chunks(
+    sources: Sequence[SourceConfig], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
+) -> Iterator[tuple[dict[str, Any], list[str], list[str]]]:
+    frames = itertools.chain.from_iterable(read(s) for s in sources)
+    jobs = ((chunk, names, cutoffs.numpy()) for chunk in _batched(frames, CHUNK))
+    if workers == 0:
+        yield from map(_columns, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(_columns, jobs)
+
+
+def _batched(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    iterator = iter(frames)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str, Any], list[str], list[str]]:
+    frames, names, cutoffs = job
+    lookup = np.full(128, -1, dtype=np.int64)
+    for number, name in enumerate(names):
+        lookup[atomic_numbers[name]] = number
+    table = torch.from_numpy(cutoffs)
+    types: list[Array] = []
+    edges: list[Array] = []
+    shifts: list[Array] = []
+    for f in frames:
+        t: Array = lookup[f.numbers]
+        if bool(np.any(t < 0)):
+            raise DataError(
+                f"{f.file}, frame {f.number}, key 'numbers': required elements of the model {list(names)}, got atomic "
+                f"number {int(f.numbers[np.argmin(t)])}"
+            )
+        graph = localgraph.neighbors(
+            torch.from_numpy(f.positions),
+            table,
+            torch.from_numpy(f.cell) if f.pbc.any() else None,
+            torch.from_numpy(f.pbc),
+            types=torch.from_numpy(t),
+        )
+        types.append(t)
+        edges.append(graph.edge_index.numpy())
+        shifts.append(graph.shifts.numpy())
+    index = np.concatenate(edges, 1)
+    columns = {
+        "atom_count": [len(t) for t in types],
+        "edge_count": [e.shape[1] for e in edges],
+        "energy": [f.energy for f in frames],
+        "cell": [f.cell for f in frames],
+        "stress": [f.stress for f in frames],
+        "weight": [f.weight for f in frames],
+        "index": [f.number for f in frames],
+        "types": np.concatenate(types),
+        "positions": np.concatenate([f.positions for f in frames]),
+        "forces": np.concatenate([f.forces for f in frames]),
+        "centre": index[0],
+        "neighbour": index[1],
+        "shifts": np.concatenate(shifts),
+    }
+    return columns, [f.subset for f in frames], [f.file for f in frames]

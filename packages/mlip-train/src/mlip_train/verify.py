@@ -1,0 +1,162 @@
+"""A compiled step compared with the eager one before training, on every kind of batch that can come."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mlip_train.batching import Batch, BatchLoader, collate
+from mlip_train.compile import CompiledStep, PaperStep, compile_step
+from mlip_train.config import CompileConfig, LossConfig
+from mlip_train.steps import EagerStep, Step, trained_parameters
+
+
+class CompileError(RuntimeError):
+    """A step could not be compiled, or what was compiled disagrees with eager."""
+
+
+class Difference(NamedTuple):
+    """Largest differences between a step and the eager one.
+
+    Attributes
+    ----------
+    loss : float
+        Of the loss, relative.
+    gradient : float
+        Of any parameter's gradient, relative to the norm of the whole gradient.
+    energy : float
+        eV per atom.
+    forces : float
+        eV/Å.
+    """
+
+    loss: float
+    gradient: float
+    energy: float
+    forces: float
+
+
+def gradients(step: Step, model: nn.Module, batch: Batch, coefficients: Tensor) -> tuple[Any, list[Tensor]]:
+    """A step's result and the gradients it deposits (zeros where it deposits none); ``.grad`` is left as it was."""
+    parameters = list(trained_parameters(model).values())
+    result = step(batch, coefficients)
+    found = torch.autograd.grad(result.loss, parameters, allow_unused=True)
+    return result, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def compare(step: Step, reference: Step, model: nn.Module, batch: Batch, coefficients: Tensor) -> Difference:
+    """Differences between two steps on one batch."""
+    a, ga = gradients(step, model, batch, coefficients)
+    b, gb = gradients(reference, model, batch, coefficients)
+    norm = float(torch.sqrt(sum(((g.double() ** 2).sum() for g in gb), torch.zeros((), dtype=torch.float64))))
+    worst = max((float((x - y).double().norm()) for x, y in zip(ga, gb, strict=True)), default=0.0)
+    energy = (a.prediction.energy - b.prediction.energy).abs() / batch.atoms
+    forces = (a.prediction.forces - b.prediction.forces).abs()
+    return Difference(
+        abs(float(a.loss.detach() - b.loss.detach())) / max(abs(float(b.loss.detach())), 1e-30),
+        worst / max(norm, 1e-30),
+        float(energy.max()) if energy.numel() else 0.0,
+        float(forces.max()) if forces.numel() else 0.0,
+    )
+
+
+def with_lone_atom(batch: Batch) -> Batch:
+    """The batch with one more frame: a single atom without neighbors, its energy label of weight zero."""
+    one = batch.atoms.new_ones(1)
+    return batch._replace(
+        types=torch.cat([batch.types, batch.types.new_zeros(1)]),
+        frame=torch.cat([batch.frame, batch.frame.new_full((1,), batch.atoms.shape[0])]),
+        atoms=torch.cat([batch.atoms, one]),
+        volume=torch.cat([batch.volume, one]),
+        energy=torch.cat([batch.energy, 0 * one]),
+        forces=torch.cat([batch.forces, batch.forces.new_zeros(1, 3)]),
+        stress=torch.cat([batch.stress, batch.stress.new_zeros(1, 3, 3)]),
+        energy_weight=torch.cat([batch.energy_weight, 0 * one]),
+        force_weight=torch.cat([batch.force_weight, one]),
+        stress_weight=torch.cat([batch.stress_weight, 0 * one]),
+        subset=torch.cat([batch.subset, batch.subset.new_zeros(1)]),
+        row=torch.cat([batch.row, batch.row.new_full((1,), -1)]),
+    )
+
+
+def batch_kinds(loader: BatchLoader) -> dict[str, Batch]:
+    """What a compiled step must serve: a whole batch, one frame alone, and a batch with a lone atom."""
+    batch = next(BatchLoader(loader.table, loader.rows, loader.config, loader.seed, prefetch=0).__iter__())
+    one = collate(loader.table, loader.rows[:1])
+    return {"batch": batch, "one frame": one, "with a lone atom": with_lone_atom(one)}
+
+
+def verify(
+    step: Step,
+    reference: Step,
+    model: nn.Module,
+    kinds: Mapping[str, Batch],
+    coefficients: Tensor,
+    tolerance: float,
+) -> dict[str, Difference]:
+    """Compare a step with a reference on several kinds of batch.
+
+    Raises
+    ------
+    CompileError
+        Naming the kind of batch, the differences and the tolerance on relative loss and gradient.
+    """
+    found = {}
+    for kind, batch in kinds.items():
+        found[kind] = d = compare(step, reference, model, batch, coefficients)
+        if not max(d.loss, d.gradient) <= tolerance:
+            raise CompileError(
+                f"compiled step: required agreement with eager to {tolerance:g} on every batch, got on a batch of kind "
+                f"{kind!r}: loss {d.loss:.2e} (relative), gradient {d.gradient:.2e} (relative), energy {d.energy:.2e} "
+                f"eV/atom, forces {d.forces:.2e} eV/Å"
+            )
+    return found
+
+
+def tolerance_for(model: nn.Module, config: CompileConfig) -> float:
+    """The tolerance configured, or 1e-9 for models with float64 weights alone and 2e-3 for others."""
+    if config.tolerance:
+        return config.tolerance
+    double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
+    return 1e-9 if double else 2e-3
+
+
+def verified_step(
+    model: nn.Module,
+    loss: LossConfig,
+    config: CompileConfig,
+    kinds: Mapping[str, Batch],
+    coefficients: Tensor,
+    with_stress: bool = False,
+) -> tuple[EagerStep | PaperStep | CompiledStep, dict[str, Difference]]:
+    """The step that ``config`` names, compared with eager on every kind of batch.
+
+    Returns
+    -------
+    step, dict of str to Difference
+        With ``fallback: warn``, the eager step and no differences after a warning that says why.
+
+    Raises
+    ------
+    CompileError
+        With ``fallback: error``, if compilation or the comparison fails.
+    """
+    eager = EagerStep(model, loss, with_stress)
+    if config.way == "eager":
+        return eager, {}
+    try:
+        step = compile_step(model, loss, config.way, with_stress, config.evaluate)
+        return step, verify(step, eager, model, kinds, coefficients, tolerance_for(model, config))
+    except Exception as e:
+        if config.fallback == "error":
+            if isinstance(e, CompileError):
+                raise
+            raise CompileError(f"compile.way {config.way!r}: {type(e).__name__}: {e}") from e
+        warnings.warn(
+            f"training runs eager: compile.way {config.way!r} failed: {type(e).__name__}: {e}", stacklevel=2
+        )
+        return eager, {}

@@ -1,0 +1,67 @@
+"""Configuration: strict reading, dotted paths in errors, overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlip_train.config import TrainConfig
+from mlip_train.settings import from_plain, load, override, parse_yaml, to_plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimiser: {}", "optimiser: required one of the keys"),
+        ("optimizer: {learning: 1}", "optimizer.learning: required one of the keys"),
+        ("data: {train: [{file: x}]}", r"data.train\[0\].file: required one of"),
+        ("optimizer: {lr: fast}", "optimizer.lr: required float, got 'fast'"),
+        ("stop: {epochs: 1.5}", "stop.epochs: required int, got 1.5"),
+        ("stop: {epochs: true}", "stop.epochs: required int, got True"),
+        ("loss: {kind: l2}", "loss.kind: required one of"),
+        ("optimizer: {betas: [0.9]}", "optimizer.betas: required a list of 2"),
+        ("data: {train: frames.xyz}", "data.train: required a list"),
+        ("loss: 3", "loss: required a mapping"),
+        ("seed: 1\nema: 0\nseed: 2", r"line 3: required each key once, got 'seed' again \(first in line 1\)"),
+        ("loss: {energy: 1, energy: 2}", "got 'energy' again"),
+        ("loss: [", "required well-formed YAML"),
+        ("- 1", "required a mapping at the top"),
+    ],
+)
+def test_bad_input_names_the_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load(path)
+    assert "run.yaml" in str(error.value)
+
+
+def test_round_trip_and_number_forms() -> None:
+    config = from_plain(
+        TrainConfig, parse_yaml("optimizer: {lr: 1e-3, clip: 2}\nstages: [{epoch: 3, lr: 1e-4}]")
+    )
+    assert config.optimizer.lr == 1e-3
+    assert config.optimizer.clip == 2.0
+    assert config.stages[0].lr == 1e-4
+    assert from_plain(TrainConfig, to_plain(config)) == config
+
+
+def test_overrides_reach_mappings_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("data: {train: [{path: a.xyz}]}")
+    config = load(path, ["optimizer.lr=0.5", "data.train.0.path=b.xyz", "model.config.cutoff=5"])
+    assert config.optimizer.lr == 0.5
+    assert config.data.train[0].path == str(tmp_path / "b.xyz")
+    assert config.model.config == {"cutoff": 5}
+
+
+@pytest.mark.parametrize("text", ["lr", "=3", "data.train.4.path=x", "seed.deep=1"])
+def test_bad_override(text: str) -> None:
+    with pytest.raises(ValueError, match=r"override: required"):
+        override({"data": {"train": [{}]}, "seed": 1}, [text])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run: required an existing YAML file"):
+        load(tmp_path / "none.yaml")

@@ -1,0 +1,186 @@
+"""Several gloo processes against one: the same gradients, and the same training through Lightning."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+
+PRELUDE = """
+import importlib.util, json, sys
+import numpy as np, torch, localgraph
+spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
+toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+localgraph.model_class = localgraph.potential.model_class = lambda name: toys.ToyModel
+torch.set_num_threads(1)
+"""
+
+GRADIENTS = (
+    PRELUDE
+    + """
+import torch.distributed as dist
+from mlip_train.batching import BatchLoader
+from mlip_train.config import BatchConfig, LossConfig, SourceConfig
+from mlip_train.steps import EagerStep
+from mlip_train.strategy import broadcast_state, reduce_gradients
+from mlip_train.table import build_table
+
+folder, cases = sys.argv[2], json.loads(sys.argv[3])
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+results = []
+for case in cases:
+    torch.manual_seed(100 + rank if case["seeds"] else 100)
+    model = toys.ToyModel({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0]})
+    model.unused = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    model.sometimes = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    broadcast_state(model)
+    source, cache = SourceConfig(path=folder + "/f.xyz"), f"{folder}/cache{rank}of{world}"
+    table = build_table([source], ["H", "O"], model.cutoffs, cache)
+    config = BatchConfig(frames=3, accumulate=case["group"] // world)
+    loader = BatchLoader(table, np.arange(case["frames"]), config, seed=1, rank=rank, world=world, prefetch=0)
+    step = EagerStep(model, LossConfig())
+    weights = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    found, losses, local = [], [], torch.zeros((), dtype=torch.float64)
+    for i, batch in enumerate(loader):
+        loss = step(batch, weights).loss
+        if case["unused"] and batch.row[0] % 2 == 0 and batch.row[0] >= 0:
+            loss = loss + (model.sometimes ** 2).sum() * float(batch.row[0])
+        loss.backward()
+        local += loss.detach()
+        if (i + 1) % config.accumulate == 0:
+            reduce_gradients(list(model.parameters()), bucket_mib=case["bucket"])
+            dist.all_reduce(local)
+            losses.append(float(local))
+            local.zero_()
+            named = model.named_parameters()
+            found.append({n: None if p.grad is None else p.grad.flatten().tolist() for n, p in named})
+            model.zero_grad()
+    results.append([found, losses])
+if rank == 0:
+    with open(f"{folder}/{world}.json", "w") as f:
+        json.dump(results, f)
+dist.destroy_process_group()
+"""
+)
+
+FIT = (
+    PRELUDE
+    + """
+from mlip_train import TrainConfig, fit, from_plain
+if __name__ == "__main__":
+    fit(from_plain(TrainConfig, json.loads(sys.argv[2])))
+"""
+)
+
+
+def launch(script: Path, arguments: list[str], world: int) -> None:
+    """Run a script in ``world`` processes as torchrun would."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    common |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(world), "PYTHONWARNINGS": "ignore"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(Path(__file__).with_name("conftest.py")), *arguments],
+            env=common
+            | {"RANK": str(r), "LOCAL_RANK": str(r), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "x"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(world)
+    ]
+    ends = [(p.communicate(timeout=240)[1], p.returncode) for p in running]
+    assert all(code == 0 for _, code in ends), "\n".join(text[-2000:] for text, _ in ends)
+
+
+CASES = [
+    {"name": "plain", "group": 6, "frames": 36, "unused": False, "bucket": 0.0, "seeds": False},
+    {"name": "buckets, seeds", "group": 6, "frames": 36, "unused": False, "bucket": 1e-4, "seeds": True},
+    {
+        "name": "accumulated, uneven",
+        "group": 12,
+        "frames": 40,
+        "unused": False,
+        "bucket": 0.0,
+        "seeds": False,
+    },
+    {"name": "unused", "group": 6, "frames": 31, "unused": True, "bucket": 0.0, "seeds": False},
+]
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """Gradients and losses of every case by 1, 2 and 3 processes."""
+    folder = tmp_path_factory.mktemp("gradients")
+    conftest = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("conftest.py"))
+    assert conftest is not None and conftest.loader is not None
+    toys = importlib.util.module_from_spec(conftest)
+    conftest.loader.exec_module(toys)
+    ase.io.write(folder / "f.xyz", toys.random_frames(40))
+    script = folder / "gradients.py"
+    script.write_text(GRADIENTS)
+    for world in (1, 2, 3):
+        launch(script, [str(folder), json.dumps(CASES)], world)
+    return {world: json.loads((folder / f"{world}.json").read_text()) for world in (1, 2, 3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(c["name"]) for c in CASES])
+def test_gradients_of_one_two_and_three_processes(number: int, gradients: dict[int, Any]) -> None:
+    reference, losses = gradients[1][number]
+    assert len(reference) > 1
+    assert all(step["unused"] is None for step in reference)
+    assert any(step["sometimes"] is not None for step in reference) == CASES[number]["unused"]
+    for world in (2, 3):
+        found, other = gradients[world][number]
+        assert np.allclose(other, losses, rtol=1e-12, atol=0)
+        assert len(found) == len(reference)
+        for a, b in zip(found, reference, strict=True):
+            for name in b:
+                assert (a[name] is None) == (b[name] is None)
+                if b[name] is not None:
+                    assert np.abs(np.subtract(a[name], b[name])).max() <= 1e-12 * max(
+                        np.abs(b[name]).max(), 1.0
+                    )
+
+
+@pytest.mark.slow
+def test_training_does_not_depend_on_the_number_of_processes(
+    plain_run: dict[str, Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(FIT)
+    rows = {}
+    for world in (1, 2):
+        plain = json.loads(json.dumps(plain_run))
+        plain["output"] = str(tmp_path / f"run{world}")
+        plain["data"]["cache"] = str(tmp_path / f"cache{world}")
+        plain["batch"] = {"frames": 4, "accumulate": 2 // world}
+        plain["optimizer"]["clip"] = 0.5
+        plain["ema"] = 0.9
+        plain["logging"]["report"] = False
+        plain["hardware"] |= {"devices": world}
+        launch(script, [json.dumps(plain)], world)
+        table = np.genfromtxt(tmp_path / f"run{world}" / "metrics.csv", delimiter=",", names=True)
+        rows[world] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
+    assert rows[1].shape[0] == 2
+    assert np.allclose(rows[1], rows[2], rtol=1e-10, atol=0)
+
+
+def test_arguments_are_checked() -> None:
+    from mlip_train import SyncAfterBackward
+
+    with pytest.raises(ValueError, match="op: required 'sum' or 'mean', got 'max'"):
+        SyncAfterBackward(op="max")
