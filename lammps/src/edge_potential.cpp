@@ -1,0 +1,186 @@
+// Loading and calling an AOT-Inductor package, with the checks that it does not make itself.
+
+#include "edge_potential.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+#include <torch/csrc/api/include/torch/cuda.h>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <torch/headeronly/version.h>
+
+#include <fstream>
+#include <stdexcept>
+#include <unordered_map>
+
+namespace mlip {
+
+using Strings = std::unordered_map<std::string, std::string>;
+using Loader = torch::inductor::AOTIModelPackageLoader;
+
+namespace {
+
+// The items of a JSON array of strings or numbers, nested arrays flattened. Element symbols hold no escapes.
+std::vector<std::string> json_items(const std::string &text)
+{
+  std::vector<std::string> items;
+  std::string item;
+  for (char c : text) {
+    if (c == '[' || c == ']' || c == ',' || c == ' ' || c == '"') {
+      if (!item.empty()) items.push_back(item);
+      item.clear();
+    } else {
+      item.push_back(c);
+    }
+  }
+  return items;
+}
+
+std::string field(const Strings &metadata, const std::string &name, const std::string &path)
+{
+  auto found = metadata.find(name);
+  if (found == metadata.end())
+    throw std::runtime_error(path + ": required a package written by mlip-export compile, got one without '" + name +
+                             "' in its metadata");
+  return found->second;
+}
+
+std::string until_second_dot(const std::string &version)
+{
+  size_t dot = version.find('.');
+  if (dot != std::string::npos) dot = version.find('.', dot + 1);
+  return version.substr(0, dot);
+}
+
+bool runs_here(const std::string &isa)
+{
+#if defined(__x86_64__) || defined(_M_X64)
+  if (isa == "avx512") return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return true;
+#else
+  return isa == "default";
+#endif
+}
+
+PackageInfo read_info(const Strings &metadata, const std::string &path)
+{
+  if (field(metadata, "format", path) != "mlip-export" || field(metadata, "format_version", path) != "1")
+    throw std::runtime_error(path + ": required format mlip-export version 1, got " + field(metadata, "format", path) +
+                             " version " + field(metadata, "format_version", path));
+  if (field(metadata, "length_unit", path) != "angstrom" || field(metadata, "energy_unit", path) != "eV")
+    throw std::runtime_error(path + ": required a package in angstrom and eV, got " +
+                             field(metadata, "length_unit", path) + " and " + field(metadata, "energy_unit", path));
+  PackageInfo info;
+  info.model = field(metadata, "model", path);
+  info.dtype = field(metadata, "dtype", path);
+  info.device = field(metadata, "device", path);
+  info.isa = field(metadata, "isa", path);
+  info.torch_version = field(metadata, "torch_version", path);
+  info.type_names = json_items(field(metadata, "type_names", path));
+  info.cutoff = std::stod(field(metadata, "cutoff", path));
+  for (const auto &item : json_items(field(metadata, "cutoffs", path))) info.cutoffs.push_back(std::stod(item));
+  const size_t types = info.type_names.size();
+  if (info.cutoffs.size() != types * types)
+    throw std::runtime_error(path + ": required one cutoff per ordered pair of types in its metadata");
+  const std::string here =
+      std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR);
+  if (until_second_dot(info.torch_version) != here)
+    throw std::runtime_error(path + ": compiled by torch " + info.torch_version + ", this plugin runs torch " + here);
+  if (info.device == "cuda" && !torch::cuda::is_available())
+    throw std::runtime_error(path + ": compiled for cuda, but torch finds no CUDA device here");
+  if (info.device == "cpu" && !runs_here(info.isa))
+    throw std::runtime_error(path + ": compiled for " + info.isa +
+                             " instructions, which this processor lacks (compile with --isa avx2)");
+  return info;
+}
+
+// torch's own messages end in a stack trace of no use to a user
+std::string first_line(const std::exception &e)
+{
+  const auto *c10_error = dynamic_cast<const c10::Error *>(&e);
+  std::string text = c10_error ? c10_error->what_without_backtrace() : e.what();
+  return text.substr(0, text.find('\n'));
+}
+
+// The metadata without loading the code, where this torch can (2.9 could not); else empty.
+template <class L> auto peek(const std::string &path, int) -> decltype(L::load_metadata_from_package(path, "model"))
+{
+  return L::load_metadata_from_package(path, "model");
+}
+template <class L> Strings peek(const std::string &, long) { return {}; }
+
+}    // namespace
+
+struct EdgePotential::Implementation {
+  PackageInfo info;
+  std::unique_ptr<Loader> loader;
+  c10::Device device{c10::kCPU};
+};
+
+EdgePotential::EdgePotential(const std::string &path, int local_rank) : self(new Implementation)
+{
+  if (!std::ifstream(path).good()) throw std::runtime_error(path + ": required a readable .pt2 package, got no such file");
+  try {
+    const Strings early = peek<Loader>(path, 0);
+    if (!early.empty()) self->info = read_info(early, path);
+    c10::DeviceIndex index = -1;
+    if (self->info.device == "cuda") {
+      index = static_cast<c10::DeviceIndex>(local_rank % static_cast<int>(torch::cuda::device_count()));
+      self->device = c10::Device(c10::kCUDA, index);
+    }
+    self->loader = std::make_unique<Loader>(path, "model", false, 1, index);
+    if (early.empty()) self->info = read_info(self->loader->get_metadata(), path);
+  } catch (const c10::Error &e) {
+    throw std::runtime_error(path + ": required a complete .pt2 package whose code loads here, got an error from torch: " +
+                             first_line(e));
+  }
+}
+
+EdgePotential::~EdgePotential() = default;
+
+const PackageInfo &EdgePotential::info() const { return self->info; }
+
+namespace {
+
+// Wraps memory at either place as the package's inputs, runs it, and copies the outputs to the same place.
+void run(Loader &loader, c10::Device from, c10::Device device, const double *vectors, const int64_t *edge_index,
+         int64_t edges, const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
+{
+  c10::InferenceMode guard;
+  const auto doubles = at::TensorOptions().dtype(at::kDouble).device(from);
+  const auto integers = at::TensorOptions().dtype(at::kLong).device(from);
+  try {
+    // from_blob takes no const; the package does not write to its inputs
+    at::Tensor r = at::from_blob(const_cast<double *>(vectors), {edges, 3}, doubles);
+    at::Tensor index = at::from_blob(const_cast<int64_t *>(edge_index), {2, edges}, integers);
+    at::Tensor kinds = at::from_blob(const_cast<int64_t *>(types), {atoms}, integers);
+    std::vector<at::Tensor> out = loader.run({r.to(device), index.to(device), kinds.to(device)});
+    if (out.size() != 2 || out[0].numel() != atoms || out[1].numel() != 3 * edges)
+      throw std::runtime_error("the package returned tensors of other shapes than energies and edge forces");
+    at::from_blob(energies, {atoms}, doubles).copy_(out[0].view({atoms}));
+    at::from_blob(edge_forces, {edges, 3}, doubles).copy_(out[1].view({edges, 3}));
+  } catch (const c10::Error &e) {
+    throw std::runtime_error("evaluating the package failed in torch: " + first_line(e));
+  }
+}
+
+}    // namespace
+
+void EdgePotential::evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
+                             int64_t atoms, double *energies, double *edge_forces)
+{
+  run(*self->loader, c10::kCPU, self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
+}
+
+void EdgePotential::evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges,
+                                       const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
+{
+  run(*self->loader, self->device, self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
+}
+
+void set_threads(int threads) { at::set_num_threads(threads < 1 ? 1 : threads); }
+
+}    // namespace mlip

@@ -1,0 +1,47 @@
+// A compiled package as a plain C++ function of edges: the only file pair styles need to see of torch.
+
+#ifndef MLIP_EDGE_POTENTIAL_H
+#define MLIP_EDGE_POTENTIAL_H
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mlip {
+
+struct PackageInfo {
+  std::string model, dtype, device, isa, torch_version;
+  std::vector<std::string> type_names;
+  double cutoff;                  // largest, Angstrom
+  std::vector<double> cutoffs;    // [centre][neighbour], row by row, Angstrom
+};
+
+class EdgePotential {
+ public:
+  // Throws std::runtime_error: file missing or damaged, or made for another machine.
+  EdgePotential(const std::string &path, int local_rank);
+  ~EdgePotential();
+
+  const PackageInfo &info() const;
+
+  // vectors (edges, 3) Angstrom; edge_index (2, edges) [centre; neighbour] sorted by centre; types (atoms).
+  // Fills energies (atoms) eV and edge_forces (edges, 3) eV/Angstrom. Throws std::runtime_error.
+  void evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
+                int64_t atoms, double *energies, double *edge_forces);
+
+  // The same with every pointer on the device of the package.
+  void evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
+                          int64_t atoms, double *energies, double *edge_forces);
+
+ private:
+  struct Implementation;
+  std::unique_ptr<Implementation> self;
+};
+
+// Threads that torch uses inside one call, in this process.
+void set_threads(int threads);
+
+}    // namespace mlip
+
+#endif

@@ -1,0 +1,82 @@
+// pair_style allegro: any potential compiled by mlip-export, with domain decomposition, per-atom virials and committees.
+
+#ifdef PAIR_CLASS
+// clang-format off
+PairStyle(allegro,PairAllegro);
+// clang-format on
+#else
+
+#ifndef LMP_PAIR_ALLEGRO_H
+#define LMP_PAIR_ALLEGRO_H
+
+#include "pair.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace mlip {
+class EdgePotential;
+}
+
+namespace LAMMPS_NS {
+
+class PairAllegro : public Pair {
+ public:
+  PairAllegro(class LAMMPS *);
+  ~PairAllegro() override;
+
+  void compute(int, int) override;
+  void settings(int, char **) override;
+  void coeff(int, char **) override;
+  void init_style() override;
+  void setup() override;
+  double init_one(int, int) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
+  double memory_usage() override;
+  void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
+
+ protected:
+  // one call's worth of edges, by whole centres
+  struct Chunk {
+    std::vector<double> vectors;         // (E, 3)
+    std::vector<int64_t> index;          // (2, E) once closed: row 0 filled while gathering, row 1 appended
+    std::vector<int64_t> neighbour;      // (E) stand-in atom of each neighbour's type, counted from 0
+    std::vector<int64_t> types;          // (n + T)
+    std::vector<int> centres;            // atom of each row
+    std::vector<int> atoms;              // (E) local or ghost atom of each neighbour
+    std::vector<double> energies;        // (n + T), mean
+    std::vector<double> edge_forces;     // (E, 3), mean
+    std::vector<double> member_energies, member_forces;
+    void clear();
+  };
+
+  std::vector<std::unique_ptr<mlip::EdgePotential>> members;
+  Chunk chunk;
+  std::vector<int> type_of;              // model's type of each LAMMPS type, -1 for NULL
+  std::vector<double> cutoffs_sq;        // [centre][neighbour] by LAMMPS type
+  bigint max_edges;                      // edges per call
+  double largest_cutoff;
+  double energy_scale;                   // LAMMPS energy unit per eV
+  double shortest_allowed_sq;
+
+  int spread_max;                        // allocated atoms of the arrays below
+  std::vector<double> force_of_member;   // (members, spread_max, 3), only with more than one member
+  double *force_spread, *energy_spread;  // (spread_max)
+  double largest_force_spread;           // on this rank
+
+  void allocate();
+  int local_rank();
+  void grow_spread();
+  void gather(int);
+  void evaluate();
+  void scatter();
+  void finish_spread();
+};
+
+}    // namespace LAMMPS_NS
+
+#endif
+#endif

@@ -1,0 +1,146 @@
+"""An ASE calculator that runs a package, or a committee of packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator as ASECalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from torch import Tensor
+
+from localgraph import Graph, forces, segment_sum
+from localgraph.graph import row_offsets
+from mlip_export.committee import evaluate_members, load_members
+from mlip_export.edges import MovingEdges
+from mlip_export.settings import default_max_edges
+
+Path = str | os.PathLike[str]
+
+
+class Calculator(ASECalculator):
+    """Energy, forces and stress, and their per-atom parts, from a package.
+
+    Touches no seed, default dtype or thread count. One calculator serves one system at a time: its neighbor
+    list is reused while atoms have moved by less than the skin allows.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        A package, or the packages of a committee: results are then the members' mean, and their root mean
+        square deviation appears in ``results`` as ``energy_spread`` (eV), ``energies_spread`` (N,) (eV) and
+        ``forces_spread`` (N,) (eV/Å; of the force vector).
+    skin : float
+        Å added to the cutoff when neighbors are searched.
+    max_edges : int, optional
+        Edges evaluated per call, which bounds memory beyond the list of edges itself; a default by device.
+    device : str or torch.device, optional
+        For CUDA packages, which GPU.
+
+    Raises
+    ------
+    FileNotFoundError, mlip_export.PackageError
+        As :func:`mlip_export.load`.
+
+    Notes
+    -----
+    ``stresses`` (N, 6) share each edge's virial equally between its two atoms, as LAMMPS's ``stress/atom``
+    does, and are divided by the volume of the cell, so that they sum to ``stress``. Units and signs are
+    ASE's: eV/Å³, positive in tension, Voigt order xx, yy, zz, yz, xz, xy.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc]
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+    ]
+    nolabel = True
+
+    def __init__(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        skin: float = 0.5,
+        max_edges: int | None = None,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.members = load_members(path, device)
+        self.potential = self.members.first
+        self.max_edges = default_max_edges(self.potential.device) if max_edges is None else max_edges
+        self.moving = MovingEdges(self.potential.cutoffs, skin)
+        self.edge_count = 0
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Evaluate the atoms; everything that the geometry defines is computed at once."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise ValueError("atoms: required a structure, got none")
+        atoms = self.atoms
+        volume = _volume(atoms)
+        if volume is None and {"stress", "stresses"} & set(properties):
+            raise PropertyNotImplementedError("stress: required a cell with a volume, got atoms without one")
+        positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        if not bool(torch.isfinite(positions).all()):
+            raise ValueError("positions: required finite positions, got NaN or infinity")
+        cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
+        pbc = tuple(bool(p) for p in atoms.pbc)
+        types = self.potential.types_of(atoms.get_chemical_symbols())
+        r, index = self.moving.at(positions, cell, pbc, types)
+        self.edge_count = r.shape[0]
+        place = self.potential.device
+        energies, edge_forces = evaluate_members(
+            self.members, r.to(place), index.to(place), types.to(place), self.max_edges
+        )
+        self._collect(r, index, energies.cpu(), edge_forces.cpu(), volume)
+
+    def _collect(
+        self, r: Tensor, index: Tensor, energies: Tensor, edge_forces: Tensor, volume: float | None
+    ) -> None:
+        atoms = energies.shape[1]
+        graph = Graph(index, index.new_zeros(0, 3, dtype=torch.int32), row_offsets(index[0], atoms))
+        mean_energies, mean_edge_forces = energies.mean(0), edge_forces.mean(0)
+        energy = float(mean_energies.sum())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": mean_energies.numpy(),
+            "forces": forces(mean_edge_forces, graph).numpy(),
+        }
+        if volume is not None:
+            atomic = _shared_virials(r, mean_edge_forces, index, atoms) / volume
+            self.results["stresses"] = atomic.numpy()
+            self.results["stress"] = atomic.sum(0).numpy()
+        if len(self.members) > 1:
+            per_member = torch.stack([forces(g, graph) for g in edge_forces])
+            deviation = per_member - per_member.mean(0)
+            self.results["energy_spread"] = float(energies.sum(1).std(correction=0))
+            self.results["energies_spread"] = energies.std(0, correction=0).numpy()
+            self.results["forces_spread"] = deviation.square().sum(2).mean(0).sqrt().numpy()
+
+
+def _volume(atoms: Atoms) -> float | None:
+    """The cell's volume, Å³; None where there is none."""
+    return float(atoms.get_volume()) if atoms.cell.rank == 3 else None
+
+
+def _shared_virials(r: Tensor, g: Tensor, index: Tensor, atoms: int) -> Tensor:
+    """Each edge's symmetric r ⊗ g shared equally by its two atoms: (N, 6) xx, yy, zz, yz, xz, xy, one at a time."""
+    columns = []
+    for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+        half = 0.25 * (r[:, i] * g[:, j] + r[:, j] * g[:, i])
+        columns.append(segment_sum(half, index[0], atoms) + segment_sum(half, index[1], atoms))
+    return torch.stack(columns, 1)

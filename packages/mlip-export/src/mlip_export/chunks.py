@@ -1,0 +1,79 @@
+"""Large graphs in pieces of whole centres, so that memory is bounded by a stated number of edges."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
+    """Indices of centres at which chunks begin and end, each of at most ``max_edges`` edges or of one centre.
+
+    Parameters
+    ----------
+    counts : Tensor, (N,) int64
+        Number of edges of each centre.
+    max_edges : int
+        At least 1.
+    """
+    if max_edges < 1:
+        raise ValueError(f"max_edges: required at least 1, got {max_edges}")
+    ends = torch.cumsum(counts, 0)
+    atoms = counts.shape[0]
+    bounds = [0]
+    while bounds[-1] < atoms:
+        start = bounds[-1]
+        done = int(ends[start - 1]) if start else 0
+        stop = int(torch.searchsorted(ends, done + max_edges, right=True))
+        bounds.append(min(atoms, max(stop, start + 1)))
+    return bounds
+
+
+def evaluate(
+    function: Function,
+    edge_vectors: Tensor,
+    edge_index: Tensor,
+    types: Tensor,
+    types_count: int,
+    max_edges: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Atom energies and edge forces, chunk by chunk of centres.
+
+    A strictly local model reads of a neighbour its type alone, so each chunk holds its own centres and one
+    stand-in atom per type; the result is that of one call, up to rounding in the order of its sums.
+
+    Parameters
+    ----------
+    function : callable
+        An :class:`mlip_export.EdgePotential` (or a bare compiled function).
+    edge_vectors, edge_index, types : Tensor
+        The graph, sorted by centre.
+    types_count : int
+        Number of types T.
+    max_edges : int, optional
+        Edges per call (at least those of one centre); None makes one call.
+    """
+    edges, atoms = edge_vectors.shape[0], types.shape[0]
+    if max_edges is None or edges <= max_edges:
+        return function(edge_vectors, edge_index, types)
+    centre, neighbour = edge_index[0], edge_index[1]
+    counts = torch.bincount(centre, minlength=atoms)
+    offsets = torch.zeros(atoms + 1, dtype=torch.int64, device=types.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    energies = torch.empty(atoms, dtype=edge_vectors.dtype, device=edge_vectors.device)
+    edge_forces = torch.empty_like(edge_vectors)
+    stand_ins = torch.arange(types_count, dtype=torch.int64, device=types.device)
+    bounds = chunk_bounds(counts, max_edges)
+    for start, stop in itertools.pairwise(bounds):
+        a, b = int(offsets[start]), int(offsets[stop])
+        index = torch.stack([centre[a:b] - start, types[neighbour[a:b]] + (stop - start)])
+        local = torch.cat([types[start:stop], stand_ins])
+        e, g = function(edge_vectors[a:b], index, local)
+        energies[start:stop] = e[: stop - start]
+        edge_forces[a:b] = g
+    return energies, edge_forces

@@ -1,0 +1,77 @@
+"""One potential or several of equal elements and cutoffs: the mean that drives, and the members' spread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlip_export.chunks import evaluate
+from mlip_export.runtime import EdgePotential, load
+
+Path = str | os.PathLike[str]
+
+
+class Members:
+    """The potentials of one calculator.
+
+    Parameters
+    ----------
+    potentials : sequence of EdgePotential
+        At least one; equal ``type_names``, ``cutoffs`` and device.
+
+    Raises
+    ------
+    ValueError
+        For none, or members that differ.
+    """
+
+    def __init__(self, potentials: Sequence[EdgePotential]):
+        if not potentials:
+            raise ValueError("path: required at least one package, got none")
+        first = potentials[0]
+        for k, other in enumerate(potentials[1:], 1):
+            if other.type_names != first.type_names or not torch.equal(other.cutoffs, first.cutoffs):
+                raise ValueError(
+                    f"path: required a committee of equal elements and cutoffs, member {k} has "
+                    f"{other.type_names} and differs from {first.type_names}"
+                )
+            if other.device != first.device:
+                raise ValueError(
+                    f"path: required members on one device, got {other.device} and {first.device}"
+                )
+        self.potentials = tuple(potentials)
+        self.first = first
+
+    def __len__(self) -> int:
+        return len(self.potentials)
+
+    def __iter__(self) -> Iterator[EdgePotential]:
+        return iter(self.potentials)
+
+
+class Evaluation(NamedTuple):
+    """Results of every member, stacked first: energies (K, N) eV and edge forces (K, E, 3) eV/Å."""
+
+    energies: Tensor
+    edge_forces: Tensor
+
+
+def load_members(path: Path | Sequence[Path], device: str | torch.device | None = None) -> Members:
+    """Load one package, or each of a sequence."""
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    return Members([load(p, device) for p in paths])
+
+
+def evaluate_members(
+    members: Members, edge_vectors: Tensor, edge_index: Tensor, types: Tensor, max_edges: int | None
+) -> Evaluation:
+    """Every member on one graph, in chunks of centres of at most ``max_edges`` edges."""
+    count = len(members.first.type_names)
+    results = [evaluate(p, edge_vectors, edge_index, types, count, max_edges) for p in members]
+    if len(results) == 1:
+        return Evaluation(results[0][0][None], results[0][1][None])
+    return Evaluation(torch.stack([e for e, _ in results]), torch.stack([g for _, g in results]))

@@ -1,0 +1,73 @@
+"""Edges of a moving system: localgraph's list with a skin, cut down to those within the cutoffs now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from localgraph import SkinList, allocate, edge_vectors, update
+
+
+class Edges(NamedTuple):
+    """The edges within the cutoffs now: vectors (E, 3) Å, edge_index (2, E) sorted by centre."""
+
+    vectors: Tensor
+    edge_index: Tensor
+
+
+class MovingEdges:
+    """Edges of one system from step to step.
+
+    The list is searched again when an edge may have been missed (:func:`localgraph.update`), and made anew
+    for other types or periodic axes.
+
+    Parameters
+    ----------
+    cutoffs : Tensor, (T, T) float64
+        Cutoff of each ordered type pair, Å.
+    skin : float
+        Å, not negative.
+
+    Attributes
+    ----------
+    searches : int
+        How many searches there have been.
+    """
+
+    def __init__(self, cutoffs: Tensor, skin: float):
+        if not skin >= 0:
+            raise ValueError(f"skin: required a length of at least 0 Å, got {skin}")
+        self.cutoffs = cutoffs
+        self.skin = float(skin)
+        self.searches = 0
+        self._list: SkinList | None = None
+        self._pbc: tuple[bool, ...] = ()
+
+    def at(self, positions: Tensor, cell: Tensor, pbc: tuple[bool, ...], types: Tensor) -> Edges:
+        """The edges of a geometry.
+
+        Parameters
+        ----------
+        positions : Tensor, (N, 3) float64
+            Å.
+        cell : Tensor, (3, 3) float64
+            Rows are lattice vectors, Å; rows of open axes are not read.
+        pbc : three bools
+        types : Tensor, (N,) int64
+        """
+        periodic = cell if any(pbc) else None
+        last = self._list
+        if last is None or last.types is None or pbc != self._pbc or not torch.equal(types, last.types):
+            found = allocate(positions, self.cutoffs, periodic, list(pbc), skin=self.skin, types=types)
+            self.searches += 1
+        else:
+            found = update(last, positions, periodic)
+            self.searches += found.rebuilds - last.rebuilds
+        self._list, self._pbc = found, pbc
+        vectors = edge_vectors(positions, found.graph, periodic)
+        index = found.graph.edge_index
+        bound = self.cutoffs.flatten()[types[index[0]] * self.cutoffs.shape[0] + types[index[1]]]
+        near = vectors.square().sum(1) < bound.square()
+        return Edges(vectors[near], index[:, near].contiguous())

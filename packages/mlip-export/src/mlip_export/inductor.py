@@ -1,0 +1,95 @@
+"""The one call into AOT Inductor: options, a private cache, and the mend for an error of torch 2.13."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+ISA_ORDER = ("default", "avx2", "avx512")
+"""Instruction sets from the narrowest to the widest."""
+
+
+def options(isa: str, metadata: Mapping[str, str], fuse: bool = True) -> dict[str, Any]:
+    """Inductor options of a package.
+
+    Parameters
+    ----------
+    isa : str
+        ``native``, ``avx512``, ``avx2`` (cpu only).
+    metadata : mapping of str to str
+        Stored in the package.
+    fuse : bool
+        False keeps every kernel alone (slower; the fallback when a fused program disagrees with eager).
+    """
+    chosen: dict[str, Any] = {
+        "cpp.dynamic_threads": True,  # otherwise the thread count of this process is baked in
+        "aot_inductor.metadata": dict(metadata),
+    }
+    if _version() >= (2, 10):
+        chosen["aot_inductor.check_lowerbound"] = False  # zero atoms or edges are ordinary
+        chosen["aot_inductor.precompile_headers"] = False
+    if isa == "avx2":
+        chosen |= {"cpp.simdlen": 256, "cpp.march": "x86-64-v3"}
+    elif isa == "avx512":
+        chosen |= {"cpp.simdlen": 512, "cpp.march": "x86-64-v4"}
+    if not fuse:
+        chosen["max_fusion_size"] = 1
+    return chosen
+
+
+def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str, Any]) -> None:
+    """Compile ``program`` into the package ``path``, in a cache of its own that is removed afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
+        mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
+        warnings.catch_warnings(),
+        _mended_scheduler(),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's own export code
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=str(path), inductor_configs=dict(chosen)
+        )
+
+
+def isa_of_this_machine() -> str:
+    """``avx512``, ``avx2`` or ``default``: the widest instruction set this processor runs."""
+    if torch.cpu._is_avx512_supported():
+        return "avx512"
+    if torch.cpu._is_avx2_supported():
+        return "avx2"
+    return "default"
+
+
+def _version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+@contextlib.contextmanager
+def _mended_scheduler() -> Iterator[None]:
+    """Keep renames of mutated buffers when torch 2.13 recomputes dependencies (pytorch issue 185509).
+
+    Without it the reader of a scattered buffer may be scheduled before the scatter, and results are wrong.
+    """
+    if _version() != (2, 13):
+        yield
+        return
+    from torch._inductor.scheduler import SchedulerNode
+
+    original: Callable[..., None] = SchedulerNode.recompute_size_and_body
+
+    def recompute(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.set_read_writes(self.read_writes.rename(self.mutation_renames))
+
+    with mock.patch.object(SchedulerNode, "recompute_size_and_body", recompute):
+        yield

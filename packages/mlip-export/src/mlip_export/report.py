@@ -1,0 +1,60 @@
+"""A package's metadata as the lines a user asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlip_export.metadata import Metadata
+
+
+def describe(metadata: Metadata) -> str:
+    """Elements, cutoffs, units, precision, versions, size, verification and training summary, one per line.
+
+    Parameters
+    ----------
+    metadata : Metadata
+
+    Returns
+    -------
+    str
+        Lines ``name: value``, without a newline at the end.
+    """
+    m = metadata
+    distinct = {c for row in m.cutoffs for c in row}
+    lines = [
+        ("model", f"{m.model}, {m.parameters:,} parameters"),
+        ("elements", " ".join(m.type_names)),
+        ("cutoff", f"{m.cutoff:g} Å" + ("" if len(distinct) == 1 else f" ({len(distinct)} values by pair)")),
+        ("units", f"{m.length_unit}, {m.energy_unit}"),
+        ("precision", f"{m.dtype} network, float64 geometry, energies and forces"),
+        ("runs on", f"{m.device} ({m.isa}), torch {'.'.join(m.torch_version.split('.')[:2])}"),
+        ("compiled by", f"mlip-export {m.exporter_version} with torch {m.torch_version}"),
+        ("format", f"{m.format} version {m.format_version}"),
+        ("weights", f"sha256 {m.checksum}"),
+        ("against eager", _verification(m.verification)),
+    ]
+    lines += [(f"training: {name}", value) for name, value in _flat(m.training)]
+    if len(distinct) > 1:
+        for a, row in zip(m.type_names, m.cutoffs, strict=True):
+            pairs = (f"{a}-{b} {c:g}" for b, c in zip(m.type_names, row, strict=True))
+            lines.append((f"cutoffs of {a}, Å", ", ".join(pairs)))
+    return "\n".join(f"{name}: {value}" for name, value in lines)
+
+
+def _verification(found: dict[str, Any]) -> str:
+    if not found:
+        return "not recorded"
+    return (
+        f"{found['comparisons']} comparisons, largest difference {found['max_energy']:.2g} eV per atom, "
+        f"{found['max_force']:.2g} eV/Å"
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{name}.")
+        else:
+            lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
+    return lines

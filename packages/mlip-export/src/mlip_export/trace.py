@@ -1,0 +1,52 @@
+"""From an EdgeModel to an exported program of (energies, edge forces), with every size dynamic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental import _config as fx_config
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mlip_export.graphs import Edges
+
+TRACE_ATOMS = 1009
+"""Atoms of the traced example (a prime): enough that the compiler sees loops worth running in parallel."""
+
+
+def energies_and_forces(
+    module: Any, edge_vectors: Tensor, edge_index: Tensor, types: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Atom energies (N,) eV and edge forces (E, 3) eV/Å of a module, as values without history."""
+    r = edge_vectors.detach().requires_grad_(True)
+    with torch.enable_grad():
+        energies = module(r, edge_index, types)
+        (g,) = torch.autograd.grad(energies.sum(), r)
+    return energies.detach(), g
+
+
+def trace(module: torch.nn.Module, example: Edges) -> torch.export.ExportedProgram:
+    """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
+
+    The derivative is taken while tracing (``make_fx``), since ``torch.export`` does not export
+    ``torch.autograd.grad``; weights become constants of the program.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Called as ``module(edge_vectors, edge_index, types)``; its parameters must not require gradients.
+    example : Edges
+        Sizes that differ from one another and from every size in the model (duck shaping is off, so equal
+        sizes would be harmless; they still steer the compiler's loop heuristics).
+    """
+
+    def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        return energies_and_forces(module, edge_vectors, edge_index, types)
+
+    with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        joint = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+        atoms = torch.export.Dim("atoms", min=1)
+        edges = torch.export.Dim("edges", min=1)
+        shapes = ({0: edges}, {1: edges}, {0: atoms})
+        return torch.export.export(joint, tuple(example), dynamic_shapes=shapes)

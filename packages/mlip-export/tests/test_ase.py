@@ -1,0 +1,127 @@
+"""The ASE calculator against the eager model, finite differences, and conservation of energy."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+import localgraph
+from mlip_export.ase import Calculator
+
+
+def eager(model, atoms):
+    """Energy, atom energies, forces and stress by localgraph and the eager model."""
+    types = torch.tensor([model.type_names.index(s) for s in atoms.get_chemical_symbols()])
+    positions = torch.tensor(atoms.positions)
+    cell = torch.tensor(atoms.cell.array) if atoms.pbc.any() else None
+    graph = localgraph.neighbors(
+        positions, model.cutoffs, cell=cell, pbc=list(map(bool, atoms.pbc)), types=types
+    )
+    r = localgraph.edge_vectors(positions, graph, cell)
+    energies, g = localgraph.energies_and_edge_forces(model, r, graph.edge_index, types)
+    stress = None if cell is None else localgraph.stress(localgraph.virial(g, r), cell)
+    return energies, localgraph.forces(g, graph), stress
+
+
+@pytest.mark.parametrize("triclinic", [False, True])
+@pytest.mark.parametrize("pbc", [True, (True, True, False)])
+def test_equals_eager(water_package, water_model, make_water, triclinic, pbc):
+    atoms = make_water(3, triclinic)
+    atoms.pbc = pbc
+    atoms.calc = Calculator(water_package, max_edges=200)
+    energies, forces, stress = eager(water_model, atoms)
+    assert atoms.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-10)
+    np.testing.assert_allclose(atoms.get_potential_energies(), energies, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), stress, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(atoms.get_stresses().sum(0), atoms.get_stress(), rtol=0, atol=1e-12)
+
+
+def test_a_cell_smaller_than_the_cutoff(water_package, water_model):
+    atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[2.9, 3.0, 3.1], pbc=True)
+    atoms.calc = Calculator(water_package)
+    energies, forces, stress = eager(water_model, atoms)
+    assert atoms.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-11)
+    np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), stress, rtol=0, atol=1e-12)
+
+
+def test_forces_and_stress_against_finite_differences(water_package, make_water):
+    atoms = make_water(2, triclinic=True)
+    atoms.calc = Calculator(water_package)
+    numerical = calculate_numerical_forces(atoms, eps=1e-4, iatoms=[0, 5, 11])
+    np.testing.assert_allclose(atoms.get_forces()[[0, 5, 11]], numerical, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), rtol=0, atol=1e-7
+    )
+
+
+def test_molecules_isolated_atoms_and_no_atoms(water_package, water_model):
+    molecule = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    molecule.calc = Calculator(water_package)
+    energies, forces, _ = eager(water_model, molecule)
+    assert molecule.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-12)
+    np.testing.assert_allclose(molecule.get_forces(), forces, rtol=0, atol=1e-12)
+    with pytest.raises(PropertyNotImplementedError, match="required a cell with a volume"):
+        molecule.get_stress()
+    far = Atoms("HOH", [[0, 0, 0], [50, 0, 0], [0, 50, 0]])
+    far.calc = Calculator(water_package)
+    assert far.get_potential_energies().tolist() == [-1.5, -0.5, -1.5]
+    assert not far.get_forces().any()
+    none = Atoms(cell=[5, 5, 5], pbc=True)
+    none.calc = Calculator(water_package)
+    assert none.get_potential_energy() == 0.0 and none.get_forces().shape == (0, 3)
+
+
+def _drift(path, atoms, femtoseconds, total=20.0):
+    atoms = atoms.copy()
+    atoms.calc = Calculator(path)
+    spread = np.sqrt(100 * units.kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    md = VelocityVerlet(atoms, timestep=femtoseconds * units.fs)
+    energies = []
+    md.attach(lambda: energies.append(atoms.get_total_energy()))
+    md.run(round(total / femtoseconds))
+    assert atoms.calc.moving.searches < len(energies) / 2
+    return float(np.std(energies))
+
+
+def test_energy_error_scales_as_the_square_of_the_time_step(water_package, make_water):
+    atoms = make_water(2)
+    atoms.calc = Calculator(water_package)
+    BFGS(atoms, logfile=None).run(fmax=0.5, steps=40)
+    ratio = _drift(water_package, atoms, 0.2) / _drift(water_package, atoms, 0.1)
+    assert 3.5 < ratio < 4.5
+
+
+def test_bad_geometries(water_package):
+    calculator = Calculator(water_package)
+    with pytest.raises(ValueError, match=r"required elements among \['H', 'O'\], got \['Si'\]"):
+        Atoms("SiO", [[0, 0, 0], [0, 0, 1]], calculator=calculator).get_potential_energy()
+    with pytest.raises(ValueError, match=r"required finite vectors longer than 0.1 Å"):
+        Atoms("HO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator).get_potential_energy()
+    with pytest.raises(ValueError, match="positions: required finite positions"):
+        Atoms("HO", [[0, 0, 0], [0, 0, np.nan]], calculator=calculator).get_potential_energy()
+
+
+@pytest.mark.slow
+def test_a_committee(water_package, second_package, make_water):
+    atoms = make_water(2)
+    single = []
+    for path in (water_package, second_package):
+        atoms.calc = Calculator(path)
+        single.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
+    atoms.calc = Calculator([water_package, second_package])
+    assert atoms.get_potential_energy() == pytest.approx((single[0][0] + single[1][0]) / 2, abs=1e-10)
+    mean = (single[0][1] + single[1][1]) / 2
+    np.testing.assert_allclose(atoms.get_forces(), mean, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(atoms.get_stress(), (single[0][2] + single[1][2]) / 2, rtol=0, atol=1e-12)
+    results = atoms.calc.results
+    assert results["energy_spread"] == pytest.approx(abs(single[0][0] - single[1][0]) / 2, abs=1e-10)
+    spread = np.linalg.norm(single[0][1] - single[1][1], axis=1) / 2
+    np.testing.assert_allclose(results["forces_spread"], spread, rtol=0, atol=1e-11)
+    assert results["energies_spread"].shape == (24,) and spread.max() > 1e-3

@@ -1,0 +1,275 @@
+"""pair_style allegro against ASE: one and several ranks, virials, hybrids, committees, and every refusal."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.lammps import Prism
+
+import mlip_export.lammps
+from mlip_export._plugin import directory
+from mlip_export.ase import Calculator
+
+BAR = 1 / 1.6021765e6  # eV/Å³, with the constant of LAMMPS
+
+HEAD = """
+units {units}
+atom_style atomic
+{newton}
+boundary p p p
+read_data data
+pair_style allegro {settings}
+pair_coeff * * {packages} {elements}
+"""
+PRINTS = """
+thermo_style custom step pe ke etotal pxx pyy pzz pxy pxz pyz
+thermo_modify format float %20.14g
+thermo 1
+"""
+DUMP = "write_dump all custom dump id type x y z fx fy fz modify format float %22.16g\n"
+
+
+def head(packages, units="metal", settings="", elements="H O", newton=""):
+    packages = " ".join(map(str, packages)) if isinstance(packages, list) else packages
+    return HEAD.format(units=units, packages=packages, settings=settings, elements=elements, newton=newton)
+
+
+def stress_of(thermo, row=0):
+    """ASE's stress, eV/Å³, from LAMMPS's pressure of atoms at rest, bar."""
+    return np.array([-thermo[k][row] * BAR for k in ("Pxx", "Pyy", "Pzz", "Pyz", "Pxz", "Pxy")])
+
+
+@pytest.mark.parametrize(
+    "ranks, triclinic, settings", [(1, False, ""), (2, True, "edges 50"), (4, False, ""), (4, True, "")]
+)
+def test_equals_ase(lammps, water_package, make_water, ranks, triclinic, settings):
+    atoms = make_water(3, triclinic)
+    out = lammps(head(water_package, settings=settings) + PRINTS + "run 0\n" + DUMP, atoms, ranks)
+    atoms.calc = Calculator(water_package)
+    assert out.thermo["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    forces = np.stack([out.dump[k] for k in ("fx", "fy", "fz")], 1)
+    np.testing.assert_allclose(_unrotated(forces, atoms), atoms.get_forces(), rtol=0, atol=1e-8)
+    if not triclinic:
+        np.testing.assert_allclose(stress_of(out.thermo), atoms.get_stress(), rtol=0, atol=1e-9)
+
+
+def _unrotated(vectors, atoms):
+    """Vectors of LAMMPS's frame (first lattice vector along x) in that of the atoms."""
+    return Prism(atoms.cell.array, pbc=True).vector_to_ase(vectors)
+
+
+def test_ranks_give_one_trajectory(lammps, water_package, make_water):
+    """200 steps of NVE from one start: equal thermo on 1, 2 and 4 ranks, and with edges in small calls."""
+    text = (
+        PRINTS
+        + "velocity all create 50 12345 loop geom\ntimestep 0.0002\nfix 1 all nve\nthermo 20\nrun 200\n"
+        + DUMP
+    )
+    reference = lammps(head(water_package) + text, make_water(3))
+    for ranks, settings in ((2, ""), (4, "edges 40")):
+        other = lammps(head(water_package, settings=settings) + text, make_water(3), ranks)
+        for name in reference.thermo:
+            np.testing.assert_allclose(other.thermo[name], reference.thermo[name], rtol=1e-8, atol=1e-6)
+        for name in ("x", "y", "z"):
+            np.testing.assert_allclose(other.dump[name], reference.dump[name], rtol=0, atol=1e-8)
+
+
+def test_energy_error_scales_as_the_square_of_the_time_step(lammps, water_package, make_water):
+    errors = []
+    for steps in (100, 200):
+        text = head(water_package) + PRINTS + "min_style cg\nminimize 0 1e-1 50 200\nreset_timestep 0\n"
+        text += f"velocity all create 50 7 loop geom\ntimestep {0.02 / steps}\nfix 1 all nve\nrun {steps}\n"
+        errors.append(np.std(lammps(text, make_water(2)).thermo["TotEng"]))
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+def test_units_real(lammps, water_package, make_water):
+    atoms = make_water(2)
+    metal = lammps(head(water_package) + PRINTS + "run 0\n" + DUMP, atoms)
+    real = lammps(head(water_package, units="real") + PRINTS + "run 0\n" + DUMP, atoms)
+    factor = 23.060549
+    assert real.thermo["PotEng"][0] == pytest.approx(metal.thermo["PotEng"][0] * factor, rel=1e-7)
+    np.testing.assert_allclose(real.dump["fx"], metal.dump["fx"] * factor, rtol=1e-6, atol=1e-9)
+    assert real.thermo["Pxy"][0] * 1.01325 == pytest.approx(metal.thermo["Pxy"][0], rel=1e-4)
+
+
+def test_per_atom_energies_and_virials(lammps, water_package, make_water):
+    text = head(water_package) + PRINTS
+    text += "compute e all pe/atom\ncompute s all stress/atom NULL virial\n"
+    text += "compute c all centroid/stress/atom NULL virial\n"
+    text += "run 0\nwrite_dump all custom dump id c_e c_s[*] c_c[*] modify format float %22.16g\n"
+    atoms = make_water(3)
+    outs = [lammps(text, atoms, ranks) for ranks in (1, 2)]
+    atoms.calc = Calculator(water_package)
+    for out in outs:
+        np.testing.assert_allclose(out.dump["c_e"], atoms.get_potential_energies(), rtol=0, atol=1e-9)
+        order = (1, 2, 3, 6, 5, 4)
+        stresses = np.stack([out.dump[f"c_s[{k}]"] for k in order], 1) * BAR / atoms.get_volume()
+        np.testing.assert_allclose(stresses, atoms.get_stresses(), rtol=0, atol=1e-10)
+        centroid = (
+            np.stack([out.dump[f"c_c[{k}]"] for k in range(1, 10)], 1).sum(0) * BAR / atoms.get_volume()
+        )
+        np.testing.assert_allclose(centroid[[0, 1, 2, 5, 4, 3]], atoms.get_stress(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(centroid[[8, 7, 6]], atoms.get_stress()[3:], rtol=0, atol=1e-9)
+
+
+def test_the_heat_flux_is_the_time_derivative_of_the_energy_moment(lammps, water_package):
+    """For a cluster in a vacuum, J = d/dt Σ x_i (E_i + m v²/2): compared with central differences along NVE."""
+    generator = np.random.default_rng(3)
+    positions = np.stack(np.meshgrid(*[np.arange(2) * 1.5] * 3), -1).reshape(-1, 3)
+    atoms = Atoms("OHHOHOHH", positions + 20 + 0.1 * generator.normal(size=(8, 3)), cell=[43.0] * 3, pbc=True)
+    text = head(water_package)
+    text += "compute ke all ke/atom\ncompute pe all pe/atom\ncompute s all centroid/stress/atom NULL virial\n"
+    text += "compute j all heat/flux ke pe s\nvelocity all create 2000 5 loop geom\n"
+    for k, axis in enumerate("xyz", 1):
+        text += f"variable m{k} atom {axis}*(c_ke+c_pe)\ncompute m{k} all reduce sum v_m{k}\n"
+    text += (
+        "thermo_style custom step c_m1 c_m2 c_m3 c_j[1] c_j[2] c_j[3]\nthermo_modify format float %24.17g\n"
+    )
+    step = 1e-6
+    out = lammps(text + f"thermo 1\ntimestep {step}\nfix 1 all nve\nrun 4\n", atoms)
+    for k in (1, 2, 3):
+        moment = out.thermo[f"c_m{k}"]
+        slope = (moment[3] - moment[1]) / (2 * step)
+        assert slope == pytest.approx(out.thermo[f"c_j[{k}]"][2], abs=1e-3)
+
+
+def test_several_types_of_one_element_and_null(lammps, water_package, make_water):
+    """Half of the hydrogens are type 3; then a third element that belongs to another style of a hybrid."""
+    atoms = make_water(2)
+    whole = lammps(head(water_package) + PRINTS + "run 0\n" + DUMP, atoms)
+    text = head(water_package).replace("read_data data", "read_data data extra/atom/types 1\nmass 3 1.008")
+    text = text.replace("H O", "H O H").replace(
+        "pair_style", "set atom 2 type 3\nset atom 5*6 type 3\npair_style"
+    )
+    split = lammps(text + PRINTS + "run 0\n" + DUMP, atoms)
+    assert split.thermo["PotEng"][0] == pytest.approx(whole.thermo["PotEng"][0], abs=1e-10)
+
+
+@pytest.mark.parametrize("style", ["hybrid", "hybrid/overlay"])
+def test_hybrid_with_null(lammps, water_package, make_water, style):
+    """Some hydrogens become type 3, which only a Lennard-Jones style knows: the sum of the parts."""
+    atoms = make_water(2)
+    change = "read_data data extra/atom/types 1\nmass 3 39.9\nset atom 1*6 type 3"
+    lj = "pair_coeff {}* 3 lj/cut 0.01 2.0\n"
+    both = (
+        head(water_package)
+        .replace("read_data data", change)
+        .replace("pair_style allegro", f"pair_style {style} lj/cut 5.0 allegro")
+    )
+    both = both.replace("pair_coeff * *", "pair_coeff * * allegro").replace("H O\n", "H O NULL\n")
+    both += lj.format(1) + PRINTS + "run 0\n" + DUMP
+    together = lammps(both, atoms, ranks=2)
+    only = (
+        "units metal\natom_style atomic\nboundary p p p\n"
+        + change
+        + "\npair_style lj/cut 5.0\npair_coeff * * 0.0 1.0\n"
+    )
+    only += "pair_coeff * 3 0.01 2.0\n" + PRINTS + "run 0\n" + DUMP
+    rest = atoms[6:]
+    rest.calc = Calculator(water_package)
+    other = lammps(only, atoms)
+    expected = other.thermo["PotEng"][0] + rest.get_potential_energy()
+    assert together.thermo["PotEng"][0] == pytest.approx(expected, abs=1e-8)
+    forces = np.stack([other.dump[k] for k in ("fx", "fy", "fz")], 1)
+    forces[6:] += rest.get_forces()
+    found = np.stack([together.dump[k] for k in ("fx", "fy", "fz")], 1)
+    np.testing.assert_allclose(found, forces, rtol=0, atol=1e-8)
+
+
+def test_minimize_npt_restart_and_empty_ranks(lammps, water_package, make_water):
+    atoms = make_water(2)
+    text = (
+        head(water_package)
+        + PRINTS
+        + "minimize 0 1e-2 20 100\nvelocity all create 50 1 loop geom\ntimestep 0.0002\n"
+    )
+    text += "fix 1 all npt temp 50 50 0.1 aniso 1 1 1\nrun 5\nwrite_restart again\nrun 5\n" + DUMP
+    first = lammps(text, atoms)
+    again = "read_restart again\npair_style allegro\n" + f"pair_coeff * * {water_package} H O\n" + PRINTS
+    again += "fix 1 all npt temp 50 50 0.1 aniso 1 1 1\nrun 5\n" + DUMP
+    second = lammps(again, atoms)
+    np.testing.assert_allclose(second.thermo["PotEng"], first.thermo["PotEng"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(second.dump["x"], first.dump["x"], rtol=0, atol=1e-9)
+    molecule = Atoms("OH2", [[1, 1, 1], [1.96, 1, 1], [0.76, 1.93, 1]], cell=[40, 40, 40], pbc=True)
+    out = lammps(head(water_package) + PRINTS + "run 1\n", molecule, ranks=4)
+    molecule.calc = Calculator(water_package)
+    assert out.thermo["PotEng"][0] == pytest.approx(molecule.get_potential_energy(), abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_committee(lammps, water_package, second_package, make_water, ranks):
+    text = head([water_package, second_package]) + PRINTS
+    text += "fix spread all pair 1 allegro force_spread 0 energy_spread 0\ncompute worst all reduce max f_spread[1]\n"
+    text += (
+        "run 0\nwrite_dump all custom dump id fx fy fz f_spread[1] f_spread[2] modify format float %22.16g\n"
+    )
+    atoms = make_water(2)
+    out = lammps(text, atoms, ranks)
+    atoms.calc = Calculator([water_package, second_package])
+    np.testing.assert_allclose(out.dump["fx"], atoms.get_forces()[:, 0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        out.dump["f_spread[1]"], atoms.calc.results["forces_spread"], rtol=0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        out.dump["f_spread[2]"], atoms.calc.results["energies_spread"], rtol=0, atol=1e-9
+    )
+    halt = head([water_package, second_package]) + PRINTS + "fix spread all pair 1 allegro force_spread 0\n"
+    halt += "compute worst all reduce max f_spread\nvariable worst equal c_worst\nfix 1 all nve\n"
+    halt += "fix stop all halt 1 v_worst > 0.001 error soft\nthermo_style custom step pe c_worst\nrun 50\n"
+    assert lammps(halt, atoms, ranks).thermo["Step"][-1] < 50
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"packages": "none.pt2"}, "none.pt2: required a readable .pt2 package, got no such file"),
+        ({"packages": "data.pt2"}, "data.pt2: required a complete .pt2 package"),
+        ({"packages": "model.so"}, "required a package ending in .pt2 after"),
+        ({"elements": "H Xe"}, "required elements among those of .*: H O; got Xe"),
+        ({"elements": "H"}, "[Nn]umber of element|one element per atom type"),
+        ({"units": "lj"}, "required units metal or real, got lj"),
+        ({"newton": "newton off"}, "required newton pair on"),
+        ({"settings": "chunk 5"}, "required keyword 'edges', got 'chunk'"),
+        ({"settings": "edges 0"}, "required edges of at least 1, got 0"),
+    ],
+)
+def test_bad_input(lammps, water_package, make_water, tmp_path, change, message):
+    (tmp_path / "data.pt2").write_bytes(water_package.read_bytes()[:5000])
+    text = head(**({"packages": str(water_package)} | change))
+    with pytest.raises(RuntimeError, match=message):
+        lammps(text + "run 0\n", make_water(2))
+
+
+def test_bad_geometry_stops_the_run(lammps, water_package):
+    near = Atoms("HO", [[1, 1, 1], [1, 1, 1.01]], cell=[9, 9, 9], pbc=True)
+    with pytest.raises(
+        RuntimeError, match=r"overlap: required a distance of at least 0\.1 Angstrom, got 0\.01"
+    ):
+        lammps(head(water_package) + "run 0\n", near)
+    start = Atoms("HO", [[1, 1, 1], [1, 1, 2]], cell=[9, 9, 9], pbc=True)
+    with pytest.raises(RuntimeError, match=r"required finite positions|[Nn]on-numeric|ERROR"):
+        lammps(head(water_package) + "fix 1 all nve\nfix 2 all addforce 1e308 1e308 0\nrun 5\n", start)
+
+
+def test_dropped_bonded_neighbours_are_refused(lammps, water_package, make_water):
+    text = head(water_package).replace("atom_style atomic", "atom_style hybrid atomic bond")
+    with pytest.raises(RuntimeError, match=r"special_bonds|Invalid|Incorrect"):
+        lammps(text + "run 0\n", make_water(2))
+
+
+def test_the_build_is_reused_and_the_entry_point_never_raises(plugin, monkeypatch):
+    stamp = plugin.stat().st_mtime_ns
+    assert mlip_export.lammps.build() == plugin and plugin.stat().st_mtime_ns == stamp
+    assert directory() == str(plugin.parent)
+    monkeypatch.setattr(mlip_export.lammps, "plugin_directory", lambda: 1 / 0)
+    assert directory() == "/nonexistent/mlip-export-plugin"
+
+
+def test_a_build_without_a_compiler(plugin, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLIP_EXPORT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(mlip_export.lammps.BuildError, match=r"required a C\+\+ compiler"):
+        mlip_export.lammps.build()
+    assert not (mlip_export.lammps.plugin_directory() / mlip_export.lammps.PLUGIN).exists()

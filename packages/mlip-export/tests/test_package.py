@@ -1,0 +1,187 @@
+"""compile: what it writes, what it refuses to write, and what the record says."""
+
+import dataclasses
+import json
+import zipfile
+
+import pytest
+import torch
+
+import localgraph
+import mlip_export
+from mlip_export import inductor, metadata, package, runtime, verify
+from mlip_export.graphs import cluster
+from mlip_export.report import describe
+
+
+def test_the_record_says_what_the_model_is(water_package, water_model):
+    found = mlip_export.read_metadata(water_package)
+    assert found.type_names == ("H", "O")
+    assert found.cutoff == 3.5 and found.cutoffs == ((2.5, 3.5), (3.5, 3.5))
+    assert found.config == water_model.to_config()
+    assert found.parameters == sum(p.numel() for p in water_model.parameters())
+    assert found.checksum == package.checksum(water_model.state_dict())
+    assert found.training == {"energy_mae_meV": 1.25}
+    assert found.verification["comparisons"] == 42
+    assert found.verification["max_energy"] < 1e-10
+    assert metadata.Metadata.from_strings(found.to_strings()) == found
+    text = describe(found)
+    for part in (
+        "elements: H O",
+        "cutoff: 3.5 Å",
+        "energy_mae_meV: 1.25",
+        "float64 network",
+        "cutoffs of H, Å: H-H 2.5",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("atoms, isolated", [(1009, 0), (300, 3), (2, 0), (1, 0), (1, 7)])
+def test_equals_the_eager_model(water_package, water_model, atoms, isolated):
+    potential = mlip_export.load(water_package)
+    edges = cluster(water_model.cutoffs, atoms, isolated=isolated, seed=11)
+    energies, edge_forces = potential(*edges)
+    expected = localgraph.energies_and_edge_forces(water_model, *edges)
+    torch.testing.assert_close(energies, expected[0], rtol=0, atol=1e-11)
+    torch.testing.assert_close(edge_forces, expected[1], rtol=0, atol=1e-11)
+
+
+def test_a_float32_model_from_its_file_and_in_float64(tmp_path, toy):
+    model = toy(("C", "H"), 4.0, dtype="float32")
+    source = tmp_path / "model.safetensors"
+    localgraph.save_model(source, model, {"epochs": 3})
+    found = mlip_export.compile(
+        source, tmp_path / "a.pt2", isa="avx2" if torch.cpu._is_avx2_supported() else "native"
+    )
+    assert found.dtype == "float32" and found.training == {"epochs": 3}
+    assert 0 < found.verification["max_energy"] < 1e-4
+    edges = cluster(model.cutoffs, 200, seed=3)
+    double = toy(("C", "H"), 4.0, dtype="float64")
+    double.load_state_dict(model.state_dict())
+    reference = localgraph.energies_and_edge_forces(double, *edges)
+    energies, _ = mlip_export.load(tmp_path / "a.pt2")(*edges)
+    assert energies.dtype == torch.float64
+    torch.testing.assert_close(energies, reference[0], rtol=0, atol=1e-4)
+
+
+def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypatch):
+    built = []
+
+    def build(program, path, chosen):
+        built.append(chosen.get("max_fusion_size"))
+        path.write_bytes(b"")
+
+    def wrong(path, device=None):
+        def function(*edges):
+            energies, forces = localgraph.energies_and_edge_forces(water_model, *edges)
+            return energies + 1e-6, forces
+
+        return function
+
+    monkeypatch.setattr(inductor, "build", build)
+    monkeypatch.setattr(package, "open_package", wrong)
+    with pytest.raises(mlip_export.Disagreement, match=r"1009 atoms with 1 thread.*1e-06 eV per atom"):
+        mlip_export.compile(water_model, tmp_path / "wrong.pt2")
+    assert built == [None, 1]  # tried with fusion, then without
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_reads_its_neighbours_energies_is_refused(toy):
+    """Hosts replace neighbours by stand-ins of their types; a model that is not strictly local would be wrong."""
+
+    class Passing(toy):
+        def forward(self, edge_vectors, edge_index, types):
+            first = super().forward(edge_vectors, edge_index, types)
+            return first + torch.zeros_like(first).index_add(0, edge_index[0], 1e-3 * first[edge_index[1]])
+
+    model = Passing(("H", "O"), 3.5)
+
+    def eager(*edges):
+        return localgraph.energies_and_edge_forces(model, *edges)
+
+    with pytest.raises(mlip_export.Disagreement, match="neighbours by type alone"):
+        verify.verify(eager, model, model.cutoffs, "float64", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"path": "model.so"}, r"path: required a name ending in \.pt2, got 'model\.so'"),
+        ({"path": "/no/such/folder/a.pt2"}, "path: required an existing folder"),
+        ({"device": "tpu"}, "device: required 'cpu' or 'cuda', got 'tpu'"),
+        ({"isa": "sse"}, "isa: required one of .*, got 'sse'"),
+        ({"dtype": "float16"}, "dtype: required 'float32' or 'float64', got 'float16'"),
+        ({"model": 3}, "model: required an EdgeModel or the path of a model file, got int"),
+    ],
+)
+def test_bad_arguments(water_model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mlip_export.compile(**({"model": water_model, "path": "a.pt2"} | arguments))
+
+
+def test_cuda_without_a_device(water_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees none"):
+        mlip_export.compile(water_model, "a.pt2", device="cuda")
+
+
+def test_missing_truncated_and_foreign_files(water_package, tmp_path):
+    with pytest.raises(FileNotFoundError, match="required an existing"):
+        mlip_export.load(tmp_path / "none.pt2")
+    content = water_package.read_bytes()
+    for name, data in (
+        ("half.pt2", content[: len(content) // 2]),
+        ("empty.pt2", b""),
+        ("text.pt2", b"hello" * 100),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(mlip_export.PackageError, match="truncated or foreign"):
+            mlip_export.load(tmp_path / name)
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 0xFF
+    (tmp_path / "damaged.pt2").write_bytes(bytes(damaged))
+    with pytest.raises(mlip_export.PackageError, match="fails its checksum"):
+        mlip_export.load(tmp_path / "damaged.pt2")
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        archive.writestr("a/b", "c")
+    with pytest.raises(mlip_export.PackageError, match="an archive of something else"):
+        mlip_export.load(tmp_path / "other.pt2")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format_version": "2"}, "required format version 1, got '2'"),
+        ({"format": "other"}, "required a package written by mlip-export"),
+        ({"cutoffs": "[[1.0"}, "required complete metadata"),
+        ({"torch_version": "1.13.0"}, r"compiled by torch 1\.13\.0, this is torch"),
+        ({"device": "cuda", "isa": "sm_999"}, "compiled for (cuda|sm_999)"),
+        ({"energy_unit": "hartree"}, "units angstrom and hartree, required angstrom and eV"),
+    ],
+)
+def test_a_package_of_another_kind_or_machine(water_package, tmp_path, change, message):
+    path = tmp_path / "changed.pt2"
+    with zipfile.ZipFile(water_package) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            data = source.read(entry)
+            if entry.filename.endswith("_metadata.json"):
+                data = json.dumps(json.loads(data) | change).encode()
+            target.writestr(entry, data)
+    with pytest.raises(mlip_export.PackageError, match=message):
+        mlip_export.load(path)
+
+
+def test_a_narrower_processor_is_told(water_package, monkeypatch):
+    found = dataclasses.replace(mlip_export.read_metadata(water_package), isa="avx512")
+    monkeypatch.setattr(inductor, "isa_of_this_machine", lambda: "avx2")
+    assert runtime.check_machine(found) == [
+        "compiled for avx512 instructions, this processor runs avx2 (compile again here)"
+    ]
+
+
+def test_importing_and_compiling_leave_the_process_alone(water_package):
+    before = (torch.get_default_dtype(), torch.get_num_threads(), torch.random.get_rng_state())
+    potential = mlip_export.load(water_package)
+    potential(*cluster(potential.cutoffs, 30))
+    assert torch.get_default_dtype() == before[0] and torch.get_num_threads() == before[1]
+    assert torch.equal(torch.random.get_rng_state(), before[2])

@@ -1,0 +1,126 @@
+"""EdgePotential's guards, chunks of centres, and moving edges."""
+
+import numpy as np
+import pytest
+import torch
+
+import mlip_export
+from localgraph import edge_vectors, neighbors
+from mlip_export.chunks import chunk_bounds, evaluate
+from mlip_export.committee import Members
+from mlip_export.edges import MovingEdges
+from mlip_export.graphs import cluster
+
+
+@pytest.fixture
+def potential(water_package):
+    return mlip_export.load(water_package)
+
+
+@pytest.fixture
+def edges(potential):
+    return cluster(potential.cutoffs, 60, isolated=2, seed=8)
+
+
+@pytest.mark.parametrize(
+    "change, kind, message",
+    [
+        (
+            lambda r, i, t: (r.float(), i, t),
+            TypeError,
+            "edge_vectors: required dtype torch.float64, got torch.float32",
+        ),
+        (
+            lambda r, i, t: (r, i.int(), t),
+            TypeError,
+            "edge_index: required dtype torch.int64, got torch.int32",
+        ),
+        (lambda r, i, t: (r, i, t.int()), TypeError, "types: required dtype"),
+        (
+            lambda r, i, t: (r.T.contiguous().T, i, t),
+            ValueError,
+            "edge_vectors: required a contiguous tensor",
+        ),
+        (lambda r, i, t: (r, i.T.contiguous().T, t), ValueError, "edge_index: required a contiguous tensor"),
+        (lambda r, i, t: (r[:-1], i, t), ValueError, r"edge_index: required shape \(2, "),
+        (lambda r, i, t: (r.flatten(), i, t), ValueError, r"edge_vectors: required shape \(E, 3\)"),
+        (lambda r, i, t: (r, i, t[:, None]), ValueError, r"types: required shape \(N,\)"),
+        (lambda r, i, t: (r, i.flip(1).contiguous(), t), ValueError, "required edges sorted by centre"),
+        (lambda r, i, t: (r, i + 1000, t), ValueError, "edge_index: required indices from 0 to 61"),
+        (lambda r, i, t: (r, i, t + 1), ValueError, "types: required values from 0 to 1"),
+        (lambda r, i, t: (r * 1e-3, i, t), ValueError, "longer than 0.1 Å"),
+        (lambda r, i, t: (r * float("nan"), i, t), ValueError, "required finite vectors"),
+    ],
+)
+def test_guards(potential, edges, change, kind, message):
+    with pytest.raises(kind, match=message):
+        potential(*change(*edges))
+
+
+def test_no_atoms_no_edges_and_unknown_elements(potential):
+    none = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(2, 0, dtype=torch.int64)
+    energies, forces = potential(*none, torch.zeros(0, dtype=torch.int64))
+    assert energies.shape == (0,) and forces.shape == (0, 3)
+    energies, _ = potential(*none, torch.tensor([1, 0, 1]))
+    assert energies.tolist() == [-0.5, -1.5, -0.5]
+    assert potential.types_of(["O", "H"]).tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"required elements among \['H', 'O'\], got \['Xe'\] besides"):
+        potential.types_of(["H", "Xe"])
+
+
+@pytest.mark.parametrize("max_edges", [1, 7, 100, 10**6, None])
+def test_chunks_change_nothing(potential, edges, max_edges):
+    whole = potential(*edges)
+    parts = evaluate(potential, *edges, 2, max_edges)
+    torch.testing.assert_close(parts[0], whole[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-12)
+
+
+def test_chunk_bounds():
+    counts = torch.tensor([3, 0, 4, 9, 1, 1, 0])
+    assert chunk_bounds(counts, 7) == [0, 3, 4, 7]
+    assert chunk_bounds(counts, 1) == [0, 1, 2, 3, 4, 5, 7]
+    assert chunk_bounds(counts, 100) == [0, 7]
+    assert chunk_bounds(counts[:0], 5) == [0]
+    with pytest.raises(ValueError, match="max_edges: required at least 1, got 0"):
+        chunk_bounds(counts, 0)
+
+
+def test_a_committee_needs_equal_members(potential, toy, tmp_path):
+    with pytest.raises(ValueError, match="required at least one package"):
+        Members([])
+    other = mlip_export.EdgePotential(lambda *a: a, potential.metadata, torch.device("cpu"))
+    other.type_names = ("O", "H")
+    with pytest.raises(ValueError, match="member 1 has"):
+        Members([potential, other])
+
+
+def _pairs(edges):
+    rows = np.concatenate([edges.edge_index.T.numpy(), edges.vectors.numpy().round(9)], axis=1)
+    return sorted(map(tuple, rows))
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_moving_edges_are_those_of_a_new_search(pbc):
+    generator = torch.Generator().manual_seed(1)
+    cutoffs = torch.tensor([[2.0, 3.0], [2.5, 2.2]], dtype=torch.float64)
+    cell = torch.tensor([[6.0, 0, 0], [1.5, 7.0, 0], [-1.0, 0.7, 5.0]], dtype=torch.float64)
+    positions = torch.rand(40, 3, generator=generator, dtype=torch.float64) @ cell
+    types = torch.randint(0, 2, (40,), generator=generator)
+    moving = MovingEdges(cutoffs, skin=0.4)
+    for _ in range(40):
+        positions = positions + 0.02 * torch.randn(40, 3, generator=generator, dtype=torch.float64)
+        strain = torch.eye(3, dtype=torch.float64)
+        strain = strain + 0.002 * torch.randn(3, 3, generator=generator, dtype=torch.float64)
+        positions, cell = positions @ strain, cell @ strain
+        found = moving.at(positions, cell, pbc, types)
+        periodic = cell if any(pbc) else None
+        graph = neighbors(positions, cutoffs, cell=periodic, pbc=list(pbc), types=types)
+        expected = type(found)(edge_vectors(positions, graph, periodic), graph.edge_index)
+        assert _pairs(found) == _pairs(expected)
+    assert 1 < moving.searches < 40
+
+
+def test_a_negative_skin():
+    with pytest.raises(ValueError, match="skin: required"):
+        MovingEdges(torch.ones(1, 1), -0.1)

@@ -1,0 +1,66 @@
+"""The torch-sim model: a batch gives what ASE gives for each structure."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from mlip_export.ase import Calculator
+
+torch_sim = pytest.importorskip("torch_sim")
+
+from mlip_export.torchsim import Model  # noqa: E402
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_batch_equals_ase(water_package, make_water, dtype):
+    boxes = [make_water(2, triclinic=True), make_water(3, seed=1), make_water(2, seed=2)]
+    model = Model(water_package, dtype=dtype, max_edges=300)
+    generator = np.random.default_rng(0)
+    tolerance = (
+        1e-10 if dtype == torch.float64 else 2e-3
+    )  # eV of an energy near 100 eV, from positions in float32
+    for _ in range(3):
+        found = model(torch_sim.io.atoms_to_state(boxes, torch.device("cpu"), dtype))
+        assert found["energy"].shape == (3,) and found["stress"].shape == (3, 3, 3)
+        start = 0
+        for k, atoms in enumerate(boxes):
+            atoms.calc = Calculator(water_package)
+            stop = start + len(atoms)
+            assert float(found["energy"][k]) == pytest.approx(atoms.get_potential_energy(), abs=tolerance)
+            np.testing.assert_allclose(
+                found["forces"][start:stop], atoms.get_forces(), rtol=0, atol=tolerance
+            )
+            np.testing.assert_allclose(
+                found["stress"][k], atoms.get_stress(voigt=False), rtol=0, atol=tolerance
+            )
+            start = stop
+        for atoms in boxes:
+            atoms.positions += 0.05 * generator.normal(size=atoms.positions.shape)
+            atoms.set_cell(atoms.cell.array * 1.003, scale_atoms=True)
+
+
+def test_molecules_change_the_list_and_unknown_elements(water_package):
+    model = Model(water_package)
+    cpu = torch.device("cpu")
+    for symbols in ("OHH", "HOH"):
+        atoms = Atoms(symbols, [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[9, 9, 9], pbc=False)
+        found = model(torch_sim.io.atoms_to_state([atoms], cpu, torch.float64))
+        atoms.calc = Calculator(water_package)
+        assert float(found["energy"][0]) == pytest.approx(atoms.get_potential_energy(), abs=1e-11)
+    with pytest.raises(ValueError, match=r"required elements among \['H', 'O'\], got atomic numbers \[14\]"):
+        model(torch_sim.io.atoms_to_state([Atoms("Si", cell=[5, 5, 5])], cpu, torch.float64))
+
+
+def test_the_interface_of_torch_sim(tmp_path, water_package, make_water):
+    """A short NVE of torch-sim itself, two structures at once."""
+    boxes = [make_water(2), make_water(2, seed=1)]
+    final = torch_sim.integrate(
+        system=boxes,
+        model=Model(water_package),
+        integrator=torch_sim.nve,
+        n_steps=3,
+        temperature=50,
+        timestep=0.0002,
+    )
+    assert final.energy.shape == (2,) and bool(torch.isfinite(final.energy).all())
