@@ -1,0 +1,227 @@
+"""Throughput and memory of reading training data: the store beside SPICE's HDF5, ASE extxyz and LMDB pickles.
+
+    python benchmarks/bench_data.py --frames 10000 1000000 --folder /scratch --json data.json
+
+makes datasets of random numbers in SPICE's layout (50 conformations a group, 10–50 atoms), converts them, and
+measures every reader in a process of its own: frames/s of random access and of a shuffled epoch, and resident
+memory with its growth. Each figure is the best of many rounds of a few milliseconds. Every file is read through
+once beforehand, so that it is the readers that are compared, not the disk. Memory counts mapped pages, and LMDB
+maps its file. extxyz is left out above 10⁴ frames, because its random access scans the file; its epoch is in
+file order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+BOHR, HARTREE = 0.529177210903, 27.211386245988
+PER_GROUP = 50
+
+
+def synthesise(path: Path, frames: int) -> None:
+    rng, text = np.random.default_rng(0), h5py.string_dtype("utf-8")
+    with h5py.File(path, "w") as file:
+        for i in range(frames // PER_GROUP):
+            n = int(rng.integers(10, 51))
+            group = file.create_group(f"{900000000 + i}")
+            group.create_dataset("subset", data=[f"SPICE PubChem Set {i % 6 + 1}"], dtype=text)
+            smiles = "".join(f"[{'C' if k % 2 else 'H'}:{k + 1}]" for k in range(n))
+            group.create_dataset("smiles", data=[smiles], dtype=text)
+            numbers = [6 if k % 2 else 1 for k in range(n)]
+            group.create_dataset("atomic_numbers", data=np.array(numbers, np.int16))
+            for key, values, unit in (
+                ("conformations", rng.random((PER_GROUP, n, 3), np.float32), "bohr"),
+                ("formation_energy", rng.random(PER_GROUP), "hartree"),
+                ("dft_total_energy", rng.random(PER_GROUP), "hartree"),
+                ("dft_total_gradient", rng.random((PER_GROUP, n, 3), np.float32), "hartree/bohr"),
+            ):
+                group.create_dataset(key, data=values).attrs["units"] = unit
+
+
+def to_lmdb(store_path: Path, path: Path) -> None:
+    import lmdb
+
+    from spice_data import Store
+
+    with lmdb.open(str(path), map_size=1 << 36, subdir=False, sync=False) as env, Store(store_path) as store:
+        for start in range(0, len(store), 1000):
+            with env.begin(write=True) as transaction:
+                for i in range(start, min(start + 1000, len(store))):
+                    f = store[i]
+                    row = (f.positions.astype("f4"), f.numbers, f.energy, f.forces.astype("f4"))
+                    transaction.put(str(i).encode(), pickle.dumps(row, protocol=5))
+
+
+def hdf5_reader(path: Path) -> Callable[[int], object]:
+    file = h5py.File(path, "r")
+    names = list(file)
+
+    def read(i: int) -> object:
+        group, k = file[names[i // PER_GROUP]], i % PER_GROUP
+        return (
+            group["conformations"][k] * BOHR,
+            group["atomic_numbers"][()],
+            group["dft_total_energy"][k] * HARTREE,
+            group["dft_total_gradient"][k] * (-HARTREE / BOHR),
+        )
+
+    return read
+
+
+def store_reader(path: Path) -> Callable[[int], object]:
+    from spice_data import Store
+
+    return Store(path).__getitem__
+
+
+def lmdb_reader(path: Path) -> Callable[[int], object]:
+    import lmdb
+
+    transaction = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False).begin()
+    return lambda i: pickle.loads(transaction.get(str(i).encode()))
+
+
+def extxyz_reader(path: Path) -> Callable[[int], object]:
+    from ase.io import read
+
+    return lambda i: read(path, i)
+
+
+READERS = {"store": store_reader, "hdf5": hdf5_reader, "lmdb": lmdb_reader, "extxyz": extxyz_reader}
+
+
+def resident() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS in /proc/self/status")
+
+
+COUNTS = {"store": 1000, "hdf5": 40, "lmdb": 1000, "extxyz": 1}
+EPOCH = {"store": 1_000_000, "hdf5": 10_000, "lmdb": 200_000, "extxyz": 10_000}
+
+
+def warm(path: Path) -> None:
+    with path.open("rb") as file:
+        while file.read(1 << 24):
+            pass
+
+
+def measure(kind: str, path: Path, frames: int, rounds: int) -> dict:
+    """Frames/s of random access and of a shuffled epoch, and resident memory (MB), in this process."""
+    warm(path)
+    rng, count = np.random.default_rng(1), COUNTS[kind]
+    before = resident()
+    read = READERS[kind](path)
+    times, peak = [], 0.0
+    for _ in range(rounds if kind != "extxyz" else 5):
+        indices = rng.integers(0, frames, count).tolist()
+        start = time.perf_counter()
+        for i in indices:
+            read(i)
+        times.append(time.perf_counter() - start)
+        peak = max(peak, resident())
+    order = rng.permutation(frames)[: EPOCH[kind]]
+    epoch = []
+    if kind == "extxyz":
+        from ase.io import iread
+
+        whole = iread(path, ":")
+        blocks = [lambda: [next(whole) for _ in range(100)] for _ in range(frames // 100)]
+        size = 100
+    elif kind == "store":
+        from spice_data import Store
+
+        store, size = Store(path), 1600
+        blocks = [
+            lambda k=k: [store.batch(order[j : j + 32]) for j in range(k, k + size, 32)]
+            for k in range(0, len(order) - size + 1, size)
+        ]
+    else:
+        size = 10 * count if kind == "lmdb" else count
+        listed = order.tolist()
+        blocks = [
+            lambda k=k: [read(i) for i in listed[k : k + size]] for k in range(0, len(order) - size + 1, size)
+        ]
+    for block in blocks:
+        start = time.perf_counter()
+        block()
+        epoch.append(time.perf_counter() - start)
+        peak = max(peak, resident())
+    speeds = {"random": count / min(times), "epoch": size / min(epoch), "epoch_mean": size / np.mean(epoch)}
+    return speeds | {"rss": peak, "rss_growth": peak - before}
+
+
+def prepare(folder: Path, frames: int) -> dict[str, Path]:
+    from spice_data import Store, convert
+    from spice_data.xyz import write_xyz
+
+    paths = {"hdf5": folder / f"{frames}.hdf5", "store": folder / f"{frames}.store"}
+    if not paths["hdf5"].exists():
+        synthesise(paths["hdf5"], frames)
+    start = time.perf_counter()
+    if not paths["store"].exists():
+        convert(paths["hdf5"], paths["store"]).close()
+        seconds = time.perf_counter() - start
+        size = paths["hdf5"].stat().st_size / 1e6
+        print(
+            f"converted {frames:,} frames in {seconds:.1f} s, {size / seconds:.0f} MB/s of HDF5", flush=True
+        )
+    paths["lmdb"] = folder / f"{frames}.lmdb"
+    if not paths["lmdb"].exists():
+        to_lmdb(paths["store"], paths["lmdb"])
+    if frames <= 10_000:
+        paths["extxyz"] = folder / f"{frames}.xyz"
+        if not paths["extxyz"].exists():
+            with Store(paths["store"]) as store:
+                write_xyz(paths["extxyz"], store)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--folder", type=Path, required=True, help="where the datasets are made and kept")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    hidden = ("KIND", "PATH", "FRAMES")
+    parser.add_argument("--measure", nargs=3, metavar=hidden, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.measure:
+        kind, path, frames = a.measure
+        print(json.dumps(measure(kind, Path(path), int(frames), a.rounds)))
+        return
+    rows = []
+    itself = [sys.executable, __file__, "--folder", str(a.folder), "--rounds", str(a.rounds), "--measure"]
+    for frames in a.frames:
+        for kind, path in prepare(a.folder, frames).items():
+            command = [*itself, kind, str(path), str(frames)]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(
+                {"reader": kind, "frames": frames, "bytes": path.stat().st_size, **json.loads(run.stdout)}
+            )
+    reference = {r["frames"]: r["random"] for r in rows if r["reader"] == "hdf5"}
+    print("| reader | frames | file MB | random frames/s | × HDF5 | epoch frames/s | RSS MB | growth MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for r in rows:
+        r["ratio"] = r["random"] / reference[r["frames"]]
+        print(
+            f"| {r['reader']} | {r['frames']:,} | {r['bytes'] / 1e6:.0f} | {r['random']:,.0f} "
+            f"| {r['ratio']:.1f} | {r['epoch']:,.0f} | {r['rss']:.0f} | {r['rss_growth']:.0f} |"
+        )
+    if a.json:
+        a.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Do strategy and compilation change what is learned, and what do they cost? The SI's Tables 3 and 4 at small scale.
+
+    python benchmarks/ddp_protocol.py --run benchmarks/accuracy/spice.yaml --devices 2 --epochs 3 --output ddp
+
+Trains the same run as: one process; standard DDP; reduction after the backward; the same with the whole step
+compiled; reduction after the backward again; and with another seed. Prints final validation errors (Table 3:
+strategies must differ no more than a run and its repetition, and far less than two seeds) and the least seconds
+per epoch (Table 4). Every run is a subprocess of its own with ``--threads`` threads per process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+VARIANTS = {
+    "one process": ["hardware.devices=1", "batch.accumulate={devices}"],
+    "standard DDP": ["hardware.devices={devices}", "hardware.strategy=ddp"],
+    "sync after backward": ["hardware.devices={devices}"],
+    "sync, whole step compiled": ["hardware.devices={devices}", "compile.way=whole"],
+    "sync, again": ["hardware.devices={devices}"],
+    "sync, new seed": ["hardware.devices={devices}", "seed=1"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("ddp"))
+    parser.add_argument("--skip", nargs="*", default=[], choices=VARIANTS)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    rows = []
+    for name, changes in VARIANTS.items():
+        if name in arguments.skip:
+            continue
+        folder = arguments.output / name.replace(" ", "_").replace(",", "")
+        command = [sys.executable, "-m", "mlip_train.cli", "fit", arguments.run, f"output={folder}"]
+        command += [f"stop.epochs={arguments.epochs}", "compile.way=eager", "logging.progress=false"]
+        command += [f"hardware.threads={arguments.threads}", f"data.cache={arguments.output / 'cache'}"]
+        command += [*arguments.overrides, *(c.format(devices=arguments.devices) for c in changes)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        with (folder / "metrics.csv").open() as f:
+            history = list(csv.DictReader(f))
+        last = history[-1]
+        later = [float(b["seconds"]) - float(a["seconds"]) for a, b in itertools.pairwise(history)]
+        energy, force = (1e3 * float(last[f"validation/{k}_rmse"]) for k in ("energy_per_atom", "forces"))
+        rows.append((name, f"{energy:.6f}", f"{force:.6f}", f"{min(later):.2f}" if later else "–"))
+        print(rows[-1], flush=True)
+    print("\n| run | energy RMSE, meV/atom | force RMSE, meV/Å | least s per epoch |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Run the examples of the READMEs: fenced `python` and `console` blocks, top to bottom, one folder per file.
+
+    python ci/readme_examples.py [README.md ...]
+
+Blocks of one file share a folder, and its Python blocks share a namespace. Other blocks (indented ones, `text`,
+`yaml`) are for reading; a `yaml` block whose first line is `# NAME.yaml` is written to that file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(readme: Path) -> int:
+    """Run one README's blocks; returns how many ran."""
+    blocks = [
+        (kind, text)
+        for kind, text in FENCE.findall(readme.read_text())
+        if kind in ("python", "console", "yaml")
+    ]
+    script, count = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
+        for kind, text in blocks:
+            name = re.match(r"# (\S+\.ya?ml)\n", text)
+            if kind == "yaml":
+                if name:
+                    script.append(f"open({name[1]!r}, 'w').write({text!r})")
+                continue
+            count += 1
+            if kind == "python":
+                script.append(f"exec(compile({text!r}, {str(readme)!r}, 'exec'), globals())")
+            else:
+                script.append(
+                    f"import subprocess; subprocess.run(['bash', '-euo', 'pipefail', '-c', {text!r}], check=True)"
+                )
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(script)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"{readme}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return count
+
+
+def main() -> None:
+    """Run those named, or all."""
+    named = [Path(p).resolve() for p in sys.argv[1:]]
+    readmes = named or [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
+    total = 0
+    for readme in readmes:
+        count = run(readme)
+        total += count
+        print(f"{readme.relative_to(ROOT)}: {count} examples passed", flush=True)
+    print(f"{total} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()
