@@ -1,0 +1,1 @@
+"""What checks the repository as a whole: examples, regressions, releases."""

@@ -1,0 +1,99 @@
+"""The record of exact counters, benchmarks/counters.json, and its comparison with what is counted now.
+
+Any difference fails: more is a regression, fewer is an improvement that is to be recorded, so that it stays. Triton's
+registers and spills are recorded beside equitensor's tests, which hold more shapes of them
+(``python -m equitensor.triton.resources > packages/equitensor/tests/triton_registers.json`` records them anew).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "benchmarks" / "counters.json"
+REGISTERS = ROOT / "packages" / "equitensor" / "tests" / "triton_registers.json"
+UPDATE = "nox -f nox.py -s counters -- update"
+
+
+class OtherVersion(Exception):
+    """The record was made with another release of torch or Triton: counters of the two cannot be compared."""
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON under a temporary name, then rename."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    os.replace(part, path)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
+    """The numbers of nested mappings with their paths, joined by " · "."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key} · ")
+        else:
+            yield prefix + key, value
+
+
+def differences(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """One line for every counter that is not what was recorded; a missing one counts as 0.
+
+    Examples
+    --------
+    >>> differences({"step": {"nodes": 3}}, {"step": {"nodes": 4, "aten.clone": 1}})
+    ['more: step · aten.clone 0 → 1', 'more: step · nodes 3 → 4']
+    """
+    old, new = dict(flat(recorded)), dict(flat(found))
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name, 0), new.get(name, 0)
+        if before != now:
+            lines.append(f"{'more' if now > before else 'fewer'}: {name} {before:,} → {now:,}")
+    return lines
+
+
+def same_version(library: str, recorded: str, here: str) -> None:
+    """Raise :class:`OtherVersion` unless the record is of this release (builds may differ)."""
+    if recorded.split("+")[0] != here.split("+")[0]:
+        raise OtherVersion(
+            f"{library}: required {recorded}, with which the counters were recorded, got {here}"
+        )
+
+
+def measured() -> dict[str, Any]:
+    """Every group of counters, by name."""
+    from ci.regressions import counted
+
+    found = {}
+    for name, group in counted.measure():
+        found[name] = group
+        print(f"{name}: " + ", ".join(f"{k} {v:,}" for k, v in group.items() if k != "operators"), flush=True)
+    return found
+
+
+def compare() -> list[str]:
+    """Count everything and return the differences from the records."""
+    import torch
+    import triton
+
+    from ci.regressions import counted
+
+    record, registers = (json.loads(path.read_text()) for path in (RECORD, REGISTERS))
+    same_version("torch", record["torch"], torch.__version__)
+    lines = differences(record["counters"], measured())
+    same_version("triton", registers["triton"], triton.__version__)
+    kernels = counted.kernels()
+    recorded = {shape: registers["counters"].get(shape, {}) for shape in kernels}
+    return lines + differences(recorded, kernels)
+
+
+def update() -> None:
+    """Count everything but the kernels' registers, and write it down."""
+    import torch
+
+    found = {"torch": torch.__version__.split("+")[0], "command": UPDATE, "counters": measured()}
+    write_json(RECORD, found)
