@@ -1,13 +1,16 @@
 """Compiled, exported and packaged graphs equal the eager ones, at sizes from zero, in chains of operators."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import equitensor
 from equitensor import TensorProduct, paths, row_offsets, spherical_harmonics, to_atoms, to_basis, to_weights
 
 L_MAX, CHANNELS = 2, 5
@@ -164,3 +167,39 @@ def test_other_dtypes_fall_back_to_aten():
     w, y = (torch.randn(s, generator=g).bfloat16() for s in ((30, 2, 6), (30, 4)))
     f = lambda w, y: to_atoms(w, y, centres, offsets)  # noqa: E731
     compare([torch.compile(f)(w, y)], [f(w, y)], 0.1)
+
+
+COMPILE_TWICE_THE_SUM = """
+import sys, torch
+import equitensor as eq
+centres = torch.tensor([0, 0, 2])
+offsets = eq.row_offsets(centres, 3)
+w, y = torch.ones(3, 1, 16), torch.ones(3, 1)
+compiled = torch.compile(lambda w, y: eq.to_atoms(w, y, centres, offsets), fullgraph=True)
+print(eq.__file__, compiled(w, y)[0, 0, 0].item())
+"""
+
+
+@pytest.mark.slow
+def test_a_change_of_the_kernels_misses_the_caches_of_compiled_graphs(tmp_path):
+    """Three processes share Inductor's caches; one of them has kernels that give twice the sum."""
+    copy = tmp_path / "changed" / "equitensor"
+    shutil.copytree(Path(equitensor.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    header = copy / "inductor" / "edges.h"
+    text = header.read_text()
+    put = "store<T, Whole>(sum[k * V + v], out"
+    assert put in text
+    header.write_text(text.replace(put, "store<T, Whole>(sum[k * V + v] + sum[k * V + v], out"))
+    found = []
+    for path in (copy.parent.parent / "absent", copy.parent, copy.parent.parent / "absent"):
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+            "PYTHONPATH": str(path),
+        }
+        command = [sys.executable, "-W", "ignore", "-c", COMPILE_TWICE_THE_SUM]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        where, value = done.stdout.split()
+        assert where.startswith(str(copy)) == (path == copy.parent)
+        found.append(float(value))
+    assert found == [2.0, 4.0, 2.0]

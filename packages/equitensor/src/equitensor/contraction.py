@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import decompose_when_compiled, implementation
+from equitensor.dispatch import SOURCES, decompose_when_compiled, implementation
 from equitensor.edges import to_weights
 from equitensor.paths import Path, admissible_paths, irreps_dim, irreps_string
 from equitensor.spec import Spec, make_spec, parse_spec
@@ -107,7 +107,7 @@ class TensorProduct:
             n, b, c = y.shape
             ones = y.new_ones(centres.shape[0], 1)
             y = to_weights(ones, y.reshape(n, 1, b * c), centres, offsets, [1]).reshape(-1, b, c)
-        return _contract(x, y, weights, str(self.spec), [0, 1, 2])
+        return _contract(x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
 
     def pull_back(self, g: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The transpose in the first operand: Σ_p W[p, u] Σ_{bo} C^p_{abo} y[z, b, u] g[z, o, u], (Z, A, C).
@@ -138,7 +138,7 @@ class TensorProduct:
                 f"g: required shape (Z, {irreps_dim(self.spec.out)}, C) for irreps "
                 f"{irreps_string(self.spec.out)}, got {tuple(g.shape)}"
             )
-        return _contract(g, y, weights, str(self.spec), [2, 1, 0])
+        return _contract(g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
 
     def _check(self, x: Tensor, y: Tensor, weights: Tensor, rows: int) -> None:
         a, b = irreps_dim(self.spec.in1), irreps_dim(self.spec.in2)
@@ -190,65 +190,74 @@ def _third(spec: str, slots: Sequence[int]) -> int:
 
 
 def _compute_contract(
-    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int]
+    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
 ) -> Tensor:
     i, j, k = slots
     return implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
 
 
-def _compute_contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool) -> Tensor:
+def _compute_contract_weights(
+    x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = ""
+) -> Tensor:
     return implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
 
 
 @torch.library.custom_op("equitensor::contract", mutates_args=())
-def _contract(first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int]) -> Tensor:
+def _contract(
+    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
+) -> Tensor:
     return _compute_contract(first, second, weights, spec, slots)
 
 
 @_contract.register_fake
-def _(first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int]) -> Tensor:
+def _(
+    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
+) -> Tensor:
     return first.new_empty(first.shape[0], _third(spec, slots), first.shape[2])
 
 
 @torch.library.custom_op("equitensor::contract_weights", mutates_args=())
-def _contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool) -> Tensor:
+def _contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = "") -> Tensor:
     return _compute_contract_weights(x, y, g, spec, coupled)
 
 
 @_contract_weights.register_fake
-def _(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool) -> Tensor:
+def _(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = "") -> Tensor:
     paths = parse_spec(spec).num_paths
     return x.new_empty(paths, x.shape[2]) if coupled else x.new_empty(paths)
 
 
 def _save_contract(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
-    ctx.spec, ctx.slots = inputs[3], list(inputs[4])
+    ctx.spec, ctx.slots, ctx.sources = inputs[3], list(inputs[4]), inputs[5]
 
 
 def _backward_contract(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     first, second, weights = ctx.saved_tensors
-    spec, (i, j, k) = ctx.spec, ctx.slots
-    g_first = _contract(g, second, weights, spec, [k, j, i]) if ctx.needs_input_grad[0] else None
-    g_second = _contract(first, g, weights, spec, [i, k, j]) if ctx.needs_input_grad[1] else None
+    spec, (i, j, k), sources = ctx.spec, ctx.slots, ctx.sources
+    g_first = _contract(g, second, weights, spec, [k, j, i], sources) if ctx.needs_input_grad[0] else None
+    g_second = _contract(first, g, weights, spec, [i, k, j], sources) if ctx.needs_input_grad[1] else None
     g_weights = None
     if ctx.needs_input_grad[2]:
         operands = {i: first, j: second, k: g}
-        g_weights = _contract_weights(operands[0], operands[1], operands[2], spec, weights.dim() == 2)
-    return g_first, g_second, g_weights, None, None
+        g_weights = _contract_weights(
+            operands[0], operands[1], operands[2], spec, weights.dim() == 2, sources
+        )
+    return g_first, g_second, g_weights, None, None, None
 
 
 def _save_contract_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
-    ctx.spec = inputs[3]
+    ctx.spec, ctx.sources = inputs[3], inputs[5]
 
 
 def _backward_contract_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, y, o = ctx.saved_tensors
-    g_x = _contract(y, o, g, ctx.spec, [1, 2, 0]) if ctx.needs_input_grad[0] else None
-    g_y = _contract(x, o, g, ctx.spec, [0, 2, 1]) if ctx.needs_input_grad[1] else None
-    g_o = _contract(x, y, g, ctx.spec, [0, 1, 2]) if ctx.needs_input_grad[2] else None
-    return g_x, g_y, g_o, None, None
+    spec, sources = ctx.spec, ctx.sources
+    g_x = _contract(y, o, g, spec, [1, 2, 0], sources) if ctx.needs_input_grad[0] else None
+    g_y = _contract(x, o, g, spec, [0, 2, 1], sources) if ctx.needs_input_grad[1] else None
+    g_o = _contract(x, y, g, spec, [0, 1, 2], sources) if ctx.needs_input_grad[2] else None
+    return g_x, g_y, g_o, None, None, None
 
 
 _contract.register_autograd(_backward_contract, setup_context=_save_contract)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from importlib.resources import files
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,23 @@ from equitensor import cpu, reference
 
 # Releases of torch whose Inductor the C++ lowerings are tested with; others get the ATen formulation.
 _INDUCTOR = ((2, 8), (2, 13))
+
+
+def _digest() -> str:
+    """A digest of every source file of this package."""
+    sha, folders = hashlib.sha256(), [files("equitensor")]
+    for folder in folders:
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+            if entry.is_dir():
+                folders.append(entry)
+            elif entry.name.endswith((".py", ".h")):
+                sha.update(entry.name.encode() + b"\0" + entry.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+SOURCES = _digest()
+"""The last argument of every operator with kernels: compilers' caches (Inductor's and AOTAutograd's) are keyed on
+the text of a graph alone, which must differ where an operator may be compiled to something else."""
 
 
 def lowered(tensor: Tensor) -> bool:

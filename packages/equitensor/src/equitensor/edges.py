@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import decompose_when_compiled, implementation
+from equitensor.dispatch import SOURCES, decompose_when_compiled, implementation
 
 
 def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
@@ -84,7 +84,7 @@ def to_atoms(
     """
     dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
     _check("to_atoms", {"w": w, "basis": basis}, dims, centres, offsets)
-    return _to_atoms(w, basis, centres, offsets, dims)
+    return _to_atoms(w, basis, centres, offsets, dims, SOURCES)
 
 
 def to_weights(
@@ -115,7 +115,7 @@ def to_weights(
     """
     dims = _blocks("to_weights", dims, None, basis.shape[-1])
     _check("to_weights", {"basis": basis, "features": features}, dims, centres, offsets)
-    return _to_weights(basis, features, centres, offsets, dims)
+    return _to_weights(basis, features, centres, offsets, dims, SOURCES)
 
 
 def to_basis(
@@ -144,7 +144,7 @@ def to_basis(
     """
     dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
     _check("to_basis", {"w": w, "features": features}, dims, centres, offsets)
-    return _to_basis(w, features, centres, offsets, dims)
+    return _to_basis(w, features, centres, offsets, dims, SOURCES)
 
 
 def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: int) -> list[int]:
@@ -218,82 +218,92 @@ def _(centres: Tensor, num_atoms: int) -> Tensor:
 
 
 def _compute_to_atoms(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return implementation(w).to_atoms(w, basis, centres, offsets, dims)
 
 
 def _compute_to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return implementation(basis).to_weights(basis, features, centres, offsets, dims)
 
 
 def _compute_to_basis(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return implementation(w).to_basis(w, features, centres, offsets, dims)
 
 
 @torch.library.custom_op("equitensor::to_atoms", mutates_args=())
-def _to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def _to_atoms(
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
     return _compute_to_atoms(w, basis, centres, offsets, dims)
 
 
 @_to_atoms.register_fake
-def _(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def _(
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
     return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
 
 
 @torch.library.custom_op("equitensor::to_weights", mutates_args=())
 def _to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return _compute_to_weights(basis, features, centres, offsets, dims)
 
 
 @_to_weights.register_fake
-def _(basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def _(
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
     return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
 
 
 @torch.library.custom_op("equitensor::to_basis", mutates_args=())
-def _to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def _to_basis(
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
     return _compute_to_basis(w, features, centres, offsets, dims)
 
 
 @_to_basis.register_fake
-def _(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def _(
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
     return w.new_empty(w.shape[0], features.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:4])
-    ctx.dims = inputs[4]
+    ctx.rest = inputs[4:]
 
 
 def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     w, basis, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, ctx.dims)
+    rest = (centres, offsets, *ctx.rest)
     g_w = _to_weights(basis, g, *rest) if ctx.needs_input_grad[0] else None
     g_basis = _to_basis(w, g, *rest) if ctx.needs_input_grad[1] else None
-    return g_w, g_basis, None, None, None
+    return g_w, g_basis, None, None, None, None
 
 
 def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     basis, features, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, ctx.dims)
+    rest = (centres, offsets, *ctx.rest)
     g_basis = _to_basis(g, features, *rest) if ctx.needs_input_grad[0] else None
     g_features = _to_atoms(g, basis, *rest) if ctx.needs_input_grad[1] else None
-    return g_basis, g_features, None, None, None
+    return g_basis, g_features, None, None, None, None
 
 
 def _backward_to_basis(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     w, features, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, ctx.dims)
+    rest = (centres, offsets, *ctx.rest)
     g_w = _to_weights(g, features, *rest) if ctx.needs_input_grad[0] else None
     g_features = _to_atoms(w, g, *rest) if ctx.needs_input_grad[1] else None
-    return g_w, g_features, None, None, None
+    return g_w, g_features, None, None, None, None
 
 
 _to_atoms.register_autograd(_backward_to_atoms, setup_context=_save)

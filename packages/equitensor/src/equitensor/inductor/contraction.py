@@ -130,7 +130,9 @@ def _functions(keys: Sequence[Key]) -> str:
 
 
 @register_lowering(torch.ops.equitensor.contract.default, type_promotion_kind=None)
-def _contract(first: Any, second: Any, weights: Any, spec: str, slots: Sequence[int]) -> Any:
+def _contract(
+    first: Any, second: Any, weights: Any, spec: str, slots: Sequence[int], sources: str = ""
+) -> Any:
     parsed = parse_spec(spec)
     i, j, k = slots
     where = [irreps_slices(s) for s in parsed]
@@ -161,7 +163,7 @@ def _contract(first: Any, second: Any, weights: Any, spec: str, slots: Sequence[
 
 
 @register_lowering(torch.ops.equitensor.contract_weights.default, type_promotion_kind=None)
-def _contract_weights(x: Any, y: Any, g: Any, spec: str, coupled: bool) -> Any:
+def _contract_weights(x: Any, y: Any, g: Any, spec: str, coupled: bool, sources: str = "") -> Any:
     parsed = parse_spec(spec)
     where = [irreps_slices(s) for s in parsed]
     dims = [irreps_dim(s) for s in parsed]

@@ -92,7 +92,7 @@ def _tiled(function: str, width: int, arguments: str) -> str:
 
 
 @register_lowering(torch.ops.equitensor.to_atoms.default, type_promotion_kind=None)
-def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = "") -> Any:
     calls = [
         _tiled(
             "atom_tile",
@@ -110,7 +110,9 @@ def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int
 
 
 @register_lowering(torch.ops.equitensor.to_weights.default, type_promotion_kind=None)
-def _to_weights(basis: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+def _to_weights(
+    basis: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = ""
+) -> Any:
     rows = []
     for condition, vectors, whole, count in (
         ("for (; u + 2 * L <= C; u += 2 * L)", 2, "true", "0"),
@@ -143,7 +145,9 @@ def _to_weights(basis: Any, features: Any, centres: Any, offsets: Any, dims: Seq
 
 
 @register_lowering(torch.ops.equitensor.to_basis.default, type_promotion_kind=None)
-def _to_basis(w: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int]) -> Any:
+def _to_basis(
+    w: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = ""
+) -> Any:
     calls = [
         f"    equitensor::basis_rows<T, {', '.join(map(str, blocks))}>(w + first * R * C, R * C, "
         f"features + (i * D + {k}) * C, C, edges, out + first * D + {k}, D);"
