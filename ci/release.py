@@ -48,9 +48,9 @@ class ReleaseError(Exception):
     """Something that a release must not have; says what was required and what was found."""
 
 
-def git(*arguments: str, root: Path = ROOT) -> bytes:
+def git(*arguments: str) -> bytes:
     """Output of a git command, or ``ReleaseError`` with what it said."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True)
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
     if done.returncode:
         raise ReleaseError(f"git {' '.join(arguments)}: {done.stderr.decode().strip()}")
     return done.stdout
@@ -150,10 +150,10 @@ def check_tag(tag: str, package: str, built: str) -> None:
         raise ReleaseError(f"tag: required {tag_name(package, built)}, the version that was built, got {tag}")
 
 
-def distributions(root: Path = ROOT) -> dict[str, str]:
+def distributions() -> dict[str, str]:
     """Folder of each distribution in packages/."""
     found = {}
-    for path in sorted(root.glob("packages/*/pyproject.toml")):
+    for path in sorted(ROOT.glob("packages/*/pyproject.toml")):
         found[tomllib.loads(path.read_text())["project"]["name"]] = path.parent.name
     return found
 
@@ -286,6 +286,7 @@ def apply(package: str, tree: Path) -> None:
     except BaseException:
         for file, content in before.items():
             (ROOT / file).write_bytes(content)
+            (ROOT / file.with_name(file.name + ".part")).unlink(missing_ok=True)
         raise
 
 
