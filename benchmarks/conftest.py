@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 @pytest.fixture
 def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``timed(call, reference=None, atoms=…, edges=…, dtype=…, parameters=…)`` times ``call`` after one call to warm up.
+    """``timed(call, reference=None, atoms=…, edges=…, dtype=…, parameters=…)`` times ``call``, warmed up by one call.
 
     ``reference`` names the provider whose least time in the same run ours is divided by. Everything else is kept as
     extra_info, with the provider and the number of threads.

@@ -65,3 +65,35 @@ def model(preset: str, **changes: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Allegro(config)
+
+
+def bare_products(preset: str, edges: int, times: int) -> Any:
+    """A call of every matrix product per edge of a folded preset, forward and transposed, ``times`` over: a floor.
+
+    It is made of torch alone, so it does not change with this repository: ratios are taken to it.
+    """
+    from benchmarks.bench_inference import products
+
+    pairs = products(model(preset).to_config())
+    operands = [
+        (torch.randn(edges, a), torch.randn(a, b)) for i, o in pairs for a, b in ((i, o), (o, i))
+    ] * times
+
+    def call() -> None:
+        for x, w in operands:
+            torch.mm(x, w)
+
+    return call
+
+
+def nequip_data(system: Box) -> Any:
+    """The same box as nequip takes it, graph included."""
+    import ase
+    from benchmarks.bench_model import ELEMENTS as THEIRS
+    from nequip.data import AtomicDataDict, from_ase
+    from nequip.data._nl import compute_neighborlist_
+
+    data = from_ase(ase.Atoms("OHH" * (system.atoms // 3), system.positions, cell=system.cell, pbc=True))
+    names = ["O", "H", "H"] * (system.atoms // 3)
+    data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([THEIRS.index(name) for name in names])
+    return compute_neighborlist_(data, r_max=CUTOFF, backend="ase")
