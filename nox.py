@@ -267,7 +267,7 @@ def release(session: nox.Session, package: str) -> None:
     session.run("twine", "check", "--strict", *(str(path) for path in dist.iterdir()))
     session.run(*ours, "check", package, str(tree), str(dist), *(["--tag", tag] if tag else []))
     wheels = []
-    for line in filter(None, str(session.run(*ours, "floors", package, silent=True)).splitlines()):
+    for line in filter(None, str(session.run(*ours, "floors", package, str(tree), silent=True)).splitlines()):
         sibling, floor, revision = line.split()
         origin = "its tag" if revision != "HEAD" else "THIS COMMIT, for it was never released"
         session.log(f"sibling {sibling} {floor}: built from {origin}")

@@ -3,7 +3,7 @@
     python ci/release.py copy COPY [--revision TAG] [--set PACKAGE VERSION]
     python ci/release.py prepare PACKAGE COPY [VERSION|patch|minor|major]
     python ci/release.py check PACKAGE COPY DIST [--tag TAG]     # --tag: the release itself, notes become errors
-    python ci/release.py floors PACKAGE                          # SIBLING VERSION SOURCE, one a line
+    python ci/release.py floors PACKAGE COPY                     # SIBLING VERSION SOURCE, one a line
     python ci/release.py apply PACKAGE COPY                      # the prepared version and changelog into this tree
 
 ``nox -f nox.py -s "release(PACKAGE)"`` calls these in turn and stops before any upload.
@@ -150,10 +150,10 @@ def check_tag(tag: str, package: str, built: str) -> None:
         raise ReleaseError(f"tag: required {tag_name(package, built)}, the version that was built, got {tag}")
 
 
-def distributions() -> dict[str, str]:
-    """Folder of each distribution in packages/."""
+def distributions(root: Path) -> dict[str, str]:
+    """Folder of each distribution in packages/ of the tree ``root``."""
     found = {}
-    for path in sorted(ROOT.glob("packages/*/pyproject.toml")):
+    for path in sorted(root.glob("packages/*/pyproject.toml")):
         found[tomllib.loads(path.read_text())["project"]["name"]] = path.parent.name
     return found
 
@@ -262,7 +262,7 @@ def check(package: str, tree: Path, dist: Path, tag: str | None) -> list[str]:
     with tarfile.open(sdist) as archive:
         check_sdist(archive.getnames())
     try:
-        check_floors(sibling_floors(requirements, distributions()), tags())
+        check_floors(sibling_floors(requirements, distributions(tree)), tags())
     except ReleaseError as error:
         if tag is not None:
             raise
@@ -290,11 +290,11 @@ def apply(package: str, tree: Path) -> None:
         raise
 
 
-def floors(package: str) -> list[str]:
+def floors(package: str, tree: Path) -> list[str]:
     """``SIBLING VERSION SOURCE`` of everything that the package needs of this repository, all the way down."""
-    siblings, existing, found, queue = distributions(), tags(), {}, [package]
+    siblings, existing, found, queue = distributions(tree), tags(), {}, [package]
     while queue:
-        project = tomllib.loads((ROOT / "packages" / queue.pop() / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((tree / "packages" / queue.pop() / "pyproject.toml").read_text())["project"]
         for sibling, low in sibling_floors(project["dependencies"], siblings).items():
             if sibling not in found:
                 queue.append(sibling)
@@ -317,9 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--set", nargs=2, metavar=("PACKAGE", "VERSION"))
     for name in ("prepare", "check", "floors", "apply"):
         p = commands.add_parser(name)
-        p.add_argument("package", choices=sorted(distributions().values()))
-        if name != "floors":
-            p.add_argument("tree", type=Path)
+        p.add_argument("package", choices=sorted(distributions(ROOT).values()))
+        p.add_argument("tree", type=Path)
         if name == "prepare":
             p.add_argument("version", nargs="?")
         if name == "check":
@@ -337,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for note in check(o.package, o.tree, o.dist, o.tag):
                 print(f"note: {note}")
         elif o.command == "floors":
-            print("\n".join(floors(o.package)))
+            print("\n".join(floors(o.package, o.tree)))
         else:
             apply(o.package, o.tree)
     except ReleaseError as error:

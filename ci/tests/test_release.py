@@ -79,19 +79,19 @@ def test_tag_is_the_built_version():
 
 
 def test_sibling_floors_are_released(repository):
-    siblings = release.distributions()
+    siblings = release.distributions(repository)
     assert siblings == {"base-thing": "base", "mlip-thing": "thing"}
     floors = release.sibling_floors(
         ["base-thing<0.2,>=0.1", "numpy>=1", "base-thing>=0.1; extra == 'x'"], siblings
     )
     assert floors == {"base": "0.1.0"}
-    assert release.floors("thing") == ["base 0.1.0 HEAD"]
+    assert release.floors("thing", repository) == ["base 0.1.0 HEAD"]
     with pytest.raises(ReleaseError, match=r"no tag base-v0\.1\.0"):
         release.check_floors(floors, release.tags())
     subprocess.run(["git", "-C", str(repository), "tag", "base-v0.1.0"], check=True)
     release.check_floors(floors, release.tags())
     assert release.released("base") == ["0.1.0"] and release.released("thing") == []
-    assert release.floors("thing") == ["base 0.1.0 base-v0.1.0"]
+    assert release.floors("thing", repository) == ["base 0.1.0 base-v0.1.0"]
 
 
 def test_wheels_and_sdists_hold_only_what_they_should():
