@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
+from mlip_train import TrainConfig, frames, from_plain
 from mlip_train.batching import BatchLoader, collate, plan
 from mlip_train.config import BatchConfig, SourceConfig, StatisticsConfig
 from mlip_train.frames import DataError, read
+from mlip_train.prepare import prepare
 from mlip_train.statistics import gather_statistics
 from mlip_train.table import FrameTable, build_table
 
@@ -252,3 +255,34 @@ def test_spice_files(shared_data: Path, tmp_path: Path) -> None:
             )
         )
     )
+
+
+def test_elements_do_not_cost_a_second_reading(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    original = frames._read_ase
+    monkeypatch.setattr(frames, "_read_ase", lambda path: (parsed.append(path), original(path))[1])
+    for _ in range(2):
+        prepared = prepare(from_plain(TrainConfig, plain_run))
+        assert prepared.model.type_names == ("H", "O")
+    assert len(parsed) == 1
+
+
+def test_atomic_energies_of_a_rare_element(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    energies = {"H": -16.3, "C": -1037.5, "Br": -70046.0}
+    written = []
+    for k in range(40):
+        symbols = ["H"] * int(rng.integers(2, 9)) + ["C"] * int(rng.integers(1, 5)) + ["Br"] * (k == 7)
+        atoms = Atoms(symbols, rng.normal(size=(len(symbols), 3)))
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=sum(energies[s] for s in symbols), forces=np.zeros((len(symbols), 3))
+        )
+        written.append(atoms)
+    ase.io.write(tmp_path / "f.xyz", written)
+    names = list(energies)
+    cutoffs = torch.full((3, 3), 4.0, dtype=torch.float64)
+    table = build_table([SourceConfig(path=str(tmp_path / "f.xyz"))], names, cutoffs, tmp_path / "c")
+    found = gather_statistics(table, StatisticsConfig()).energy_shifts
+    assert np.abs(found - list(energies.values())).max() < 0.01

@@ -23,6 +23,7 @@ from mlip_train import TrainConfig, checkpoint, dry_run, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import ScheduleConfig, StageConfig
 from mlip_train.ema import MovingAverage
+from mlip_train.extend import with_elements
 from mlip_train.frames import DataError
 from mlip_train.schedule import Schedule
 
@@ -201,6 +202,37 @@ def test_fine_tuning(toy: Any, plain_run: dict[str, Any], frames_file: Path, tmp
     plain["model"]["freeze"] = ["pears"]
     plain["output"] = str(tmp_path / "other")
     with pytest.raises(ValueError, match=r"model.freeze: required the beginning of a parameter's name"):
+        run(plain)
+
+
+def test_fine_tuning_with_a_new_element(toy: Any, plain_run: dict[str, Any], tmp_path: Path) -> None:
+    first = run(plain_run)
+    frames = ase.io.read(plain_run["data"]["train"][0]["path"], index=":")
+    for k, atoms in enumerate(frames):
+        results, carbon = dict(atoms.calc.results), k % 3 == 0
+        if carbon:
+            atoms.numbers[1] = 6
+        atoms.calc.results = results | {"energy": results["energy"] - 1000.0 * carbon}
+    ase.io.write(tmp_path / "carbon.xyz", frames)
+    plain = copy.deepcopy(plain_run)
+    plain["output"] = str(tmp_path / "tuned")
+    plain["data"]["train"][0]["path"] = str(tmp_path / "carbon.xyz")
+    plain["model"] = {"start_from": str(first.model), "add_elements": ["C"]}
+    start, _ = localgraph.load_model(first.model)
+    larger = with_elements(start, ["C"])
+    old = ase.io.read(plain_run["data"]["train"][0]["path"], index="7")
+    graph = localgraph.neighbors(torch.tensor(old.positions), 4.0)
+    vectors = localgraph.edge_vectors(torch.tensor(old.positions), graph)
+    types = torch.tensor([("H", "O").index(s) for s in old.get_chemical_symbols()])
+    assert torch.equal(larger(vectors, graph.edge_index, types), start(vectors, graph.edge_index, types))
+    tuned, _ = localgraph.load_model(run(plain).model)
+    assert tuned.type_names == ("H", "O", "C")
+    assert tuned.pair.shape[:2] == (3, 3)
+    moved = tuned.shifts[2] - tuned.shifts[0]  # carbon took the place of a hydrogen
+    assert float(moved) == pytest.approx(-1000.0, abs=5.0)
+    plain["model"]["add_elements"] = ["O"]
+    plain["output"] = str(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"model.add_elements: required elements other than \['H', 'O'\]"):
         run(plain)
 
 

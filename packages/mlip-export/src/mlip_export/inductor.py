@@ -1,17 +1,18 @@
-"""The one call into AOT Inductor: options, a private cache, and the mend for an error of torch 2.13."""
+"""The one call into AOT Inductor: options and a private cache."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+
+from localgraph.inductor import mended_scheduler
 
 ISA_ORDER = ("default", "avx2", "avx512")
 """Instruction sets from the narrowest to the widest."""
@@ -51,7 +52,7 @@ def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str
         tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
         mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
         warnings.catch_warnings(),
-        _mended_scheduler(),
+        mended_scheduler(),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's own export code
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -72,24 +73,3 @@ def isa_of_this_machine() -> str:
 def _version() -> tuple[int, int]:
     major, minor = torch.__version__.split(".")[:2]
     return int(major), int(minor)
-
-
-@contextlib.contextmanager
-def _mended_scheduler() -> Iterator[None]:
-    """Keep renames of mutated buffers when torch 2.13 recomputes dependencies (pytorch issue 185509).
-
-    Without it the reader of a scattered buffer may be scheduled before the scatter, and results are wrong.
-    """
-    if _version() != (2, 13):
-        yield
-        return
-    from torch._inductor.scheduler import SchedulerNode
-
-    original: Callable[..., None] = SchedulerNode.recompute_size_and_body
-
-    def recompute(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.set_read_writes(self.read_writes.rename(self.mutation_renames))
-
-    with mock.patch.object(SchedulerNode, "recompute_size_and_body", recompute):
-        yield

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+from localgraph.inductor import mended_scheduler
 from mlip_train.batching import Batch
 from mlip_train.config import LossConfig
 from mlip_train.loss import Prediction, loss_terms, predict
@@ -134,7 +133,7 @@ class PaperStep:
         state = _state(model)
         example = _inputs(example_batch(next(iter(state.values())).device))
         weights = [state[n].detach() for n in self.names]
-        with _mended_scheduler():
+        with mended_scheduler():
             self._graph, _ = _trace(self._function, weights, example)
         _without_detach(self._graph)
         self._run = torch.compile(self._graph, dynamic=True, fullgraph=True)
@@ -154,11 +153,15 @@ class PaperStep:
         """See :class:`mlip_train.steps.Step`."""
         self.calls += 1
         state = _state(self.model)
-        with _mended_scheduler():
+        with mended_scheduler():
             prediction = Prediction(*self._run(*(state[n] for n in self.names), *_inputs(batch)))
         terms = loss_terms(self.loss, batch, prediction)
         detached = Prediction(*(t.detach() for t in prediction))
         return StepResult((coefficients * terms).sum(), terms.detach(), detached)
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predictions of a batch by the eager model: a graph without gradients would be a second compilation."""
+        return predict(self.model, batch, with_stress=self.with_stress)
 
 
 def compile_step(
@@ -204,7 +207,7 @@ def compile_function(
     callable, int
         The compiled function and the number of nodes of its graph.
     """
-    with _mended_scheduler():
+    with mended_scheduler():
         graph, fakes = _trace(function, weights, data)
         with torch.no_grad(), tracing(TracingContext(fakes[0].fake_mode)):
             run: Any = compile_fx(graph, fakes)
@@ -270,24 +273,3 @@ def _without_detach(graph: torch.fx.GraphModule) -> None:
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-@contextlib.contextmanager
-def _mended_scheduler() -> Iterator[None]:
-    """Keep renames of mutated buffers when torch 2.13 recomputes dependencies (pytorch issue 185509).
-
-    Without it the reader of a scattered buffer may be scheduled before the scatter, and results are wrong.
-    """
-    if not torch.__version__.startswith("2.13."):
-        yield
-        return
-    from torch._inductor.scheduler import SchedulerNode
-
-    original: Callable[..., None] = SchedulerNode.recompute_size_and_body
-
-    def recompute(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.set_read_writes(self.read_writes.rename(self.mutation_renames))
-
-    with mock.patch.object(SchedulerNode, "recompute_size_and_body", recompute):
-        yield

@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 import localgraph
 from mlip_train import checkpoint
 from mlip_train.batching import BatchLoader
-from mlip_train.config import TrainConfig
+from mlip_train.config import CompileConfig, TrainConfig
 from mlip_train.evaluate import Evaluation, evaluate
 from mlip_train.module import TrainingModule
 from mlip_train.prepare import Prepared, prepare
@@ -319,7 +319,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         heavy = BatchLoader(loader.table, np.sort(largest), loader.config, shuffle=False, prefetch=0)
         kinds = {"largest": next(iter(heavy)), **batch_kinds(loader)}
         weights = torch.ones(3, dtype=torch.float64)
-        step, _ = verified_step(prepared.model, config.loss, type(config.compile)(), kinds, weights)
+        step, _ = verified_step(prepared.model, config.loss, CompileConfig(way="eager"), kinds, weights)
         step(kinds["largest"], weights).loss.backward()
     parameters = list(prepared.model.parameters())
     return {

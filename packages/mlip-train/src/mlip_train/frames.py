@@ -58,6 +58,29 @@ class Frame(NamedTuple):
     number: int
 
 
+class Reader:
+    """Reads sources; a file that has to be parsed whole to learn its elements is parsed once.
+
+    SPICE files and stores are streamed: their elements are read without their coordinates. The frames of any other
+    file are kept between :meth:`elements` and the first :meth:`frames` after it.
+    """
+
+    def __init__(self) -> None:
+        self._parsed: dict[SourceConfig, list[Frame]] = {}
+
+    def elements(self, source: SourceConfig) -> set[int]:
+        """Atomic numbers that occur in a source."""
+        if Path(source.path).suffix.lower() in SPICE_SUFFIXES:
+            return {int(z) for numbers in _spice_numbers(source) for z in numbers}
+        self._parsed[source] = frames = list(read(source))
+        return {int(z) for frame in frames for z in frame.numbers}
+
+    def frames(self, source: SourceConfig) -> Iterator[Frame]:
+        """See :func:`read`."""
+        parsed = self._parsed.pop(source, None)
+        return read(source) if parsed is None else iter(parsed)
+
+
 def read(source: SourceConfig) -> Iterator[Frame]:
     """The frames of one source, in file order, or shuffled and sliced as it says.
 
@@ -163,18 +186,21 @@ def _stress(atoms: Atoms, source: SourceConfig, where: str) -> Floats:
     return value if key == source.stress else -value / atoms.get_volume()
 
 
-def _read_spice(source: SourceConfig) -> Iterator[Frame]:
+def _spice(source: SourceConfig) -> Any:
     try:
         import spice_data
     except ImportError:
         raise ImportError(
             f"data: required spice-data to read {source.path!r} (pip install 'mlip-train[spice]')"
         ) from None
+    return spice_data
+
+
+def _read_spice(source: SourceConfig) -> Iterator[Frame]:
+    spice_data = _spice(source)
     if source.path.endswith(".store"):
         with spice_data.Store(source.path) as store:
-            listed = _listed(spice_data, store, source)
-            for k in _chosen(len(listed), source):
-                i = int(listed[k])
+            for i in _stored(spice_data, store, source):
                 frame = store[i]
                 if frame.subset not in source.exclude:
                     yield _spice_frame(
@@ -182,18 +208,42 @@ def _read_spice(source: SourceConfig) -> Iterator[Frame]:
                     )
         return
     with spice_data.open(source.path) as file:
-        at: list[tuple[str, int]] = []
-        for molecule in file:
-            if molecule.subset in source.exclude or (
-                source.charge is not None and molecule.charge != source.charge
-            ):
-                continue
-            at += [(molecule.name, k) for k in range(molecule.n_frames)]
-        for i in _chosen(len(at), source):
-            name, k = at[i]
+        for i, name, k in _conformations(file, source):
             m = file[name]
             x, e, f = m.positions(k, k + 1)[0], float(m.energies(k, k + 1)[0]), m.forces(k, k + 1)[0]
             yield _spice_frame(source, m.subset, i, m.numbers, x, e, f)
+
+
+def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
+    """Atomic numbers of the molecules (of a store: of the frames) that :func:`_read_spice` reads."""
+    spice_data = _spice(source)
+    if source.path.endswith(".store"):
+        with spice_data.Store(source.path) as store:
+            for i in _stored(spice_data, store, source):
+                frame = store[i]
+                if frame.subset not in source.exclude:
+                    yield frame.numbers
+        return
+    with spice_data.open(source.path) as file:
+        for name in dict.fromkeys(name for _, name, _ in _conformations(file, source)):
+            yield file[name].numbers
+
+
+def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
+    listed = _listed(spice_data, store, source)
+    return [int(listed[k]) for k in _chosen(len(listed), source)]
+
+
+def _conformations(file: Any, source: SourceConfig) -> list[tuple[int, str, int]]:
+    """Number in the file, molecule and conformation of the frames chosen."""
+    at: list[tuple[str, int]] = []
+    for molecule in file:
+        if molecule.subset in source.exclude or (
+            source.charge is not None and molecule.charge != source.charge
+        ):
+            continue
+        at += [(molecule.name, k) for k in range(molecule.n_frames)]
+    return [(i, *at[i]) for i in _chosen(len(at), source)]
 
 
 def _listed(spice_data: Any, store: Any, source: SourceConfig) -> NDArray[np.int64]:

@@ -12,10 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mlip_train.batching import Batch, BatchLoader
-from mlip_train.compile import CompiledStep
 from mlip_train.config import TrainConfig
 from mlip_train.ema import MovingAverage
-from mlip_train.loss import Prediction, coefficients, loss_terms, predict, uses
+from mlip_train.loss import coefficients, loss_terms, uses
 from mlip_train.metrics import Metrics
 from mlip_train.schedule import Schedule
 from mlip_train.steps import Step, StepResult
@@ -191,15 +190,11 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Errors of one batch."""
-        prediction = self.predict(batch)
+        if self.step is None:
+            raise RuntimeError("step: required before validation_step (made in on_fit_start, or passed in)")
+        prediction = self.step.predict(batch)
         self.metrics["validation"].update(batch, prediction)
         self._add_terms("validation", batch, loss_terms(self.config.loss, batch, prediction))
-
-    def predict(self, batch: Batch) -> Prediction:
-        """Predictions with the weights as they are."""
-        if isinstance(self.step, CompiledStep):
-            return self.step.predict(batch)
-        return predict(self.model, batch, with_stress=self.with_stress)
 
     def finish_epoch(self) -> dict[str, float]:
         """Reduce errors over processes, move the schedule, decide whether to stop; a row of ``metrics.csv``."""

@@ -14,7 +14,8 @@ from torch import nn
 import localgraph
 from mlip_train.batching import BatchLoader, collate, label_weights
 from mlip_train.config import SourceConfig, TrainConfig
-from mlip_train.frames import DataError
+from mlip_train.extend import with_elements
+from mlip_train.frames import DataError, Reader
 from mlip_train.loss import predict, uses
 from mlip_train.statistics import Statistics, fit_energies, gather_statistics
 from mlip_train.table import FrameTable, build_table, elements_in
@@ -53,9 +54,10 @@ def prepare(config: TrainConfig) -> Prepared:
     """
     if not config.data.train:
         raise ValueError("data.train: required at least one source, got none")
-    probe, start = _probe(config)
+    reader = Reader()
+    probe, start = _probe(config, reader)
     tables = {
-        part: _table(config, sources, probe)
+        part: _table(config, sources, probe, reader)
         for part in ("train", "validation", "test")
         if (sources := getattr(config.data, part))
     }
@@ -118,24 +120,32 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             p.requires_grad_(False)
 
 
-def _probe(config: TrainConfig) -> tuple[Any, Any]:
+def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
     """A model that knows types and cutoffs, and the model to start from if there is one."""
     if config.model.start_from is not None:
         start, _ = localgraph.load_model(config.model.start_from)
+        if config.model.add_elements:
+            start = with_elements(start, config.model.add_elements, config.seed)
         return start, start
+    if config.model.add_elements:
+        raise ValueError("model.add_elements: required with model.start_from, got no model to start from")
     plain = dict(config.model.config)
     if "type_names" not in plain:
-        plain["type_names"] = list(elements_in(config.data.train))
+        plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
     if "cutoff" not in plain:
         raise ValueError("model.config.cutoff: required, a length in Å, got none")
     with torch.random.fork_rng(devices=[]):
         return localgraph.model_class(config.model.name).from_config(plain), None
 
 
-def _table(config: TrainConfig, sources: tuple[SourceConfig, ...], probe: Any) -> FrameTable:
-    cache = config.data.cache or str(Path(config.output) / "cache")
+def _cache(config: TrainConfig) -> str:
+    return config.data.cache or str(Path(config.output) / "cache")
+
+
+def _table(config: TrainConfig, sources: tuple[SourceConfig, ...], probe: Any, reader: Reader) -> FrameTable:
+    data = config.data
     return build_table(
-        sources, probe.type_names, probe.cutoffs, cache, config.data.workers, config.data.isolated
+        sources, probe.type_names, probe.cutoffs, _cache(config), data.workers, data.isolated, reader
     )
 
 
@@ -154,7 +164,7 @@ def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
 
 def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray[np.int64]) -> Any:
     """The start model, with energy shifts moved by a fit to what it gets wrong on the training frames."""
-    if not config.model.refit_energies:
+    if not (config.model.refit_energies or config.model.add_elements):
         return start
     rest = np.full(len(table), np.nan)
     for f in rows:

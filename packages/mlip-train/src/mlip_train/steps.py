@@ -38,6 +38,10 @@ class Step(Protocol):
         """Loss (with gradients) of a batch for the weights (3,) of energy, forces and stress."""
         ...
 
+    def predict(self, batch: Batch) -> Prediction:
+        """Predictions of a batch with the weights as they are, for validation."""
+        ...
+
 
 class EagerStep:
     """A step as PyTorch runs it: the oracle of the compiled ones.
@@ -61,6 +65,10 @@ class EagerStep:
         terms = loss_terms(self.loss, batch, prediction)
         detached = Prediction(*(t.detach() for t in prediction))
         return StepResult((coefficients * terms).sum(), terms.detach(), detached)
+
+    def predict(self, batch: Batch) -> Prediction:
+        """See :class:`Step`."""
+        return predict(self.model, batch, with_stress=self.with_stress)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 import localgraph
 from mlip_train.config import SourceConfig
-from mlip_train.frames import DataError, Frame, read
+from mlip_train.frames import DataError, Frame, Reader
 
 Array = NDArray[Any]
 VERSION = 1
@@ -85,15 +85,40 @@ class FrameTable:
         return np.diff(self.edge_start)
 
 
-def elements_in(sources: Sequence[SourceConfig]) -> tuple[str, ...]:
-    """Element symbols that occur in the sources, by atomic number."""
-    from ase.data import chemical_symbols
+def elements_in(
+    sources: Sequence[SourceConfig], cache: str | os.PathLike[str], reader: Reader
+) -> tuple[str, ...]:
+    """Element symbols that occur in the sources, by atomic number; remembered in ``cache``.
 
-    seen: set[int] = set()
-    for source in sources:
-        for frame in read(source):
-            seen.update(int(z) for z in frame.numbers)
-    return tuple(chemical_symbols[z] for z in sorted(seen))
+    Parameters
+    ----------
+    sources : sequence of SourceConfig
+        Files.
+    cache : path
+        Directory of :func:`build_table`.
+    reader : Reader
+        Given to :func:`build_table` afterwards, it does not parse a file a second time.
+    """
+    key = json.dumps({"version": VERSION, "elements": _fingerprint(sources)})
+    path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.elements.json"
+    if path.exists():
+        return tuple(json.loads(path.read_text()))
+    seen = set().union(*(reader.elements(source) for source in sources))
+    found = tuple(chemical_symbols[z] for z in sorted(seen))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(found, file)
+    os.replace(temporary, path)
+    return found
+
+
+def _fingerprint(sources: Sequence[SourceConfig]) -> list[list[Any]]:
+    """Options, and sizes and times of the files, of each source."""
+    return [
+        [repr(s), *([str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(s))]
+        for s in sources
+    ]
 
 
 def _files(source: SourceConfig) -> list[Path]:
@@ -109,6 +134,7 @@ def build_table(
     cache: str | os.PathLike[str],
     workers: int = 0,
     isolated: str = "error",
+    reader: Reader | None = None,
 ) -> FrameTable:
     """Read sources and build their neighbor lists, or map the result of an earlier call into memory.
 
@@ -126,6 +152,8 @@ def build_table(
         Processes that build neighbor lists.
     isolated : {"error", "keep"}
         What to do with frames that have no edge.
+    reader : Reader or None
+        One that may hold the sources' frames already.
 
     Raises
     ------
@@ -134,16 +162,14 @@ def build_table(
     """
     key = {
         "version": VERSION,
-        "sources": [
-            [repr(s), *([str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(s))]
-            for s in sources
-        ],
+        "sources": _fingerprint(sources),
         "types": list(type_names),
         "cutoffs": cutoffs.tolist(),
     }
     folder = Path(cache) / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     if not (folder / "table.json").exists():
-        _write(folder, sources, tuple(type_names), cutoffs, workers)
+        frames = itertools.chain.from_iterable(map((reader or Reader()).frames, sources))
+        _write(folder, frames, tuple(type_names), cutoffs, workers)
     table = open_table(folder)
     if isolated == "error":
         empty = np.flatnonzero(table.edge_counts == 0)
@@ -173,7 +199,7 @@ def open_table(folder: str | os.PathLike[str]) -> FrameTable:
 
 
 def _write(
-    folder: Path, sources: Sequence[SourceConfig], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
+    folder: Path, frames: Iterable[Frame], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -183,7 +209,7 @@ def _write(
     try:
         with contextlib.ExitStack() as opened:
             handles = {name: opened.enter_context((part / name).open("wb")) for name in LAYOUT}
-            for columns, frame_subsets, frame_files in _chunks(sources, names, cutoffs, workers):
+            for columns, frame_subsets, frame_files in _chunks(frames, names, cutoffs, workers):
                 columns["subset"] = [subsets.setdefault(s, len(subsets)) for s in frame_subsets]
                 columns["file"] = [files.setdefault(f, len(files)) for f in frame_files]
                 for name, (kind, shape) in LAYOUT.items():
@@ -204,9 +230,8 @@ def _write(
 
 
 def _chunks(
-    sources: Sequence[SourceConfig], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
+    frames: Iterable[Frame], names: tuple[str, ...], cutoffs: torch.Tensor, workers: int
 ) -> Iterator[tuple[dict[str, Any], list[str], list[str]]]:
-    frames = itertools.chain.from_iterable(read(s) for s in sources)
     jobs = ((chunk, names, cutoffs.numpy()) for chunk in _batched(frames, CHUNK))
     if workers == 0:
         yield from map(_columns, jobs)

@@ -1,0 +1,153 @@
+"""The run of a configuration with nequip-allegro's model and its train-time compile in place of ours.
+
+    python benchmarks/accuracy/nequip_allegro.py benchmarks/accuracy/acac.yaml output=reference stop.seconds=300
+    mlip-train fit benchmarks/accuracy/acac.yaml output=ours model.start_from=reference/start.safetensors
+
+Data, batches, loss, optimizer, moving average, validation and trainer are the same on both sides; only the step
+differs. The initial weights are written to ``start.safetensors``, from which our run starts; ``metrics.csv`` has the
+learning curve with the seconds of training, ``reference.json`` those of compilation, which are not among them.
+Non-periodic frames only. Needs nequip-allegro, allegro-model, mlip-train and, for SPICE, spice-data together.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from allegro.model import AllegroModel
+from nequip.data import AtomicDataDict as Keys
+from nequip.model.utils import override_model_compile_mode
+from nequip.utils.global_state import set_global_state
+
+import localgraph
+from allegro_model.nequip import from_nequip
+from mlip_train.batching import Batch
+from mlip_train.fit import make_trainer, write_csv
+from mlip_train.loss import Prediction, loss_terms
+from mlip_train.module import TrainingModule
+from mlip_train.prepare import prepare
+from mlip_train.settings import load
+from mlip_train.steps import StepResult
+
+
+def reference_model(config: Any, seed: int) -> Any:
+    """nequip-allegro's model of one of our configurations."""
+    names = list(config.type_names)
+    per_type = {k: config.per_type(k) for k in ("energy_scales", "energy_shifts")}
+    per_type = {k: v * len(names) if len(v) == 1 else v for k, v in per_type.items()}
+    return AllegroModel(
+        seed=seed,
+        model_dtype=config.dtype,
+        r_max=config.cutoff,
+        type_names=names,
+        l_max=config.l_max,
+        parity=config.parity,
+        radial_chemical_embed={
+            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+            "num_bessels": config.num_bessels,
+            "polynomial_cutoff_p": config.polynomial_cutoff_p,
+        },
+        radial_chemical_embed_dim=config.embed_dim,
+        scalar_embed_mlp_hidden_layers_depth=config.scalar_embed_depth,
+        scalar_embed_mlp_hidden_layers_width=config.scalar_embed_width,
+        num_layers=config.num_layers,
+        num_scalar_features=config.num_scalar_features,
+        num_tensor_features=config.num_tensor_features,
+        allegro_mlp_hidden_layers_depth=config.latent_depth,
+        allegro_mlp_hidden_layers_width=config.latent_width,
+        readout_mlp_hidden_layers_depth=config.readout_depth,
+        readout_mlp_hidden_layers_width=config.readout_width,
+        readout_mlp_nonlinearity=config.readout_nonlinearity,
+        avg_num_neighbors=config.per_type("avg_num_neighbors")[0],
+        per_type_energy_scales=dict(zip(names, per_type["energy_scales"], strict=True)),
+        per_type_energy_shifts=dict(zip(names, per_type["energy_shifts"], strict=True)),
+    )
+
+
+class ReferenceStep:
+    """A step of nequip-allegro's model; positions come from the tables, which a batch of ours no longer needs."""
+
+    def __init__(self, model: Any, loss: Any, tables: dict[str, Any]):
+        self.model, self.loss, self.tables = model, loss, tables
+        self.part = "train"
+
+    def prediction(self, batch: Batch) -> Prediction:
+        """Energies and forces."""
+        table = self.tables[self.part]
+        atoms = [np.arange(table.atom_start[f], table.atom_start[f + 1]) for f in batch.row.tolist()]
+        out = self.model(
+            {
+                Keys.POSITIONS_KEY: torch.from_numpy(table.arrays["positions"][np.concatenate(atoms)]),
+                Keys.EDGE_INDEX_KEY: batch.edge_index,
+                Keys.ATOM_TYPE_KEY: batch.types,
+                Keys.BATCH_KEY: batch.frame,
+                Keys.NUM_NODES_KEY: batch.atoms.long(),
+            }
+        )
+        stress = batch.stress.new_zeros(batch.stress.shape)
+        return Prediction(out[Keys.TOTAL_ENERGY_KEY].flatten().double(), out[Keys.FORCE_KEY].double(), stress)
+
+    def __call__(self, batch: Batch, coefficients: torch.Tensor) -> StepResult:
+        """Loss and predictions of training frames."""
+        self.part = "train"
+        prediction = self.prediction(batch)
+        terms = loss_terms(self.loss, batch, prediction)
+        detached = Prediction(*(t.detach() for t in prediction))
+        return StepResult((coefficients * terms).sum(), terms.detach(), detached)
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predictions of validation frames."""
+        self.part = "validation"
+        with torch.enable_grad():
+            return Prediction(*(t.detach() for t in self.prediction(batch)))
+
+
+class Curve(pl.Callback):
+    """Writes the learning curve."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        """One more row."""
+        module.finish_epoch()
+        write_csv(self.path, module.history)
+
+
+def main() -> None:
+    """Train as configured."""
+    config = load(sys.argv[1], sys.argv[2:])
+    set_global_state()
+    torch.set_num_threads(config.hardware.threads or 1)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = prepare(config)
+    assert prepared.validation is not None
+    ours = prepared.model.config
+    localgraph.save_model(folder / "start.safetensors", from_nequip(reference_model(ours, config.seed)))
+    with override_model_compile_mode("compile"):
+        model = reference_model(ours, config.seed)
+    model.train()
+    step = ReferenceStep(
+        model, config.loss, {"train": prepared.train.table, "validation": prepared.validation.table}
+    )
+    weights = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    start = time.perf_counter()
+    for batch, _ in zip(prepared.train, range(2), strict=False):
+        step(batch, weights).loss.backward()  # compiles
+    step.predict(next(iter(prepared.validation)))
+    seconds = {"compile_s": round(time.perf_counter() - start, 1)}
+    (folder / "reference.json").write_text(json.dumps(seconds) + "\n")
+    model.zero_grad()
+    module = TrainingModule(model, config, prepared.train, prepared.validation, step=step)
+    make_trainer(config, config.stop.epochs, [Curve(folder / "metrics.csv")]).fit(module)
+
+
+if __name__ == "__main__":
+    main()
