@@ -1,11 +1,12 @@
 """Do strategy and compilation change what is learned, and what do they cost? The SI's Tables 3 and 4 at small scale.
 
-    python benchmarks/ddp_protocol.py --run benchmarks/accuracy/spice.yaml --devices 2 --epochs 3 --output ddp
+    python benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 4 --output ddp --json ddp.json
 
-Trains the same run as: one process; standard DDP; reduction after the backward; the same with the whole step
-compiled; reduction after the backward again; and with another seed. Prints final validation errors (Table 3:
-strategies must differ no more than a run and its repetition, and far less than two seeds) and the least seconds
-per epoch (Table 4). Every run is a subprocess of its own with ``--threads`` threads per process.
+Trains the same run as: one process; the same with the whole step compiled; standard DDP; reduction after the
+backward; the same with the whole step compiled; reduction after the backward again; and with another seed. Prints
+final validation errors (Table 3: strategies must differ no more than a run and its repetition, and far less than two
+seeds) and the least seconds per epoch (Table 4). Every run is a subprocess of its own with ``--threads`` threads
+per process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +22,11 @@ from pathlib import Path
 
 VARIANTS = {
     "one process": ["hardware.devices=1", "batch.accumulate={devices}"],
+    "one process, whole step compiled": [
+        "hardware.devices=1",
+        "batch.accumulate={devices}",
+        "compile.way=whole",
+    ],
     "standard DDP": ["hardware.devices={devices}", "hardware.strategy=ddp"],
     "sync after backward": ["hardware.devices={devices}"],
     "sync, whole step compiled": ["hardware.devices={devices}", "compile.way=whole"],
@@ -35,6 +42,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("ddp"))
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--skip", nargs="*", default=[], choices=VARIANTS)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -54,11 +62,16 @@ def main() -> None:
         last = history[-1]
         later = [float(b["seconds"]) - float(a["seconds"]) for a, b in itertools.pairwise(history)]
         energy, force = (1e3 * float(last[f"validation/{k}_rmse"]) for k in ("energy_per_atom", "forces"))
-        rows.append((name, f"{energy:.6f}", f"{force:.6f}", f"{min(later):.2f}" if later else "–"))
-        print(rows[-1], flush=True)
+        row = {"run": name, "energy_rmse_meV_per_atom": energy, "force_rmse_meV_per_A": force}
+        rows.append(row | {"least_s_per_epoch": min(later, default=float("nan"))})
+        print(json.dumps(rows[-1]), flush=True)
     print("\n| run | energy RMSE, meV/atom | force RMSE, meV/Å | least s per epoch |\n|---|---|---|---|")
     for row in rows:
-        print("| " + " | ".join(row) + " |")
+        name, energy, force, seconds = row.values()
+        print(f"| {name} | {energy:.6f} | {force:.6f} | {seconds:.2f} |")
+    if arguments.json:
+        command = " ".join(["python", *sys.argv])
+        arguments.json.write_text(json.dumps({"command": command, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

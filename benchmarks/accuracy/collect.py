@@ -1,0 +1,87 @@
+"""One record and one figure of several runs: learning curves, final errors, time, and what was trained.
+
+    python benchmarks/accuracy/collect.py runs/* --json accuracy.json --figure accuracy.png
+
+Every folder is the output of ``mlip-train fit``, or of ``nequip_allegro.py`` (which has curves only). Folders whose
+names differ by an ending ``_nequip`` share a panel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+CURVES = {"energy": "validation/energy_per_atom_rmse", "forces": "validation/forces_rmse"}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What a run left; errors in meV/atom and meV/Å."""
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    record: dict[str, Any] = {"epochs": len(rows), "steps": int(float(rows[-1]["step"]))}
+    record["seconds"] = [round(float(r["seconds"]), 1) for r in rows]
+    for name, key in CURVES.items():
+        record[name] = [round(1e3 * float(r[key]), 4) for r in rows]
+    for name in ("run.json", "errors.json", "reference.json"):
+        if (folder / name).exists():
+            record[name.split(".")[0]] = json.loads((folder / name).read_text())
+    if "errors" in record:
+        record["errors"] = {part: tables["overall"] for part, tables in record["errors"].items()}
+    if "run" in record:
+        run = record.pop("run")
+        record["configuration"] = {
+            k: run[k] for k in ("model", "batch", "optimizer", "schedule", "ema", "loss", "stop")
+        }
+    return record
+
+
+def draw(records: dict[str, Any], path: Path) -> None:
+    """Force errors over seconds of training, one panel for each data set."""
+    panels = sorted({name.removesuffix("_nequip") for name in records})
+    size = (3.0 * len(panels), 3.0)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for name, label in ((panel, "allegro-model"), (panel + "_nequip", "nequip-allegro")):
+            if name in records:
+                axis.loglog(records[name]["seconds"], records[name]["forces"], label=label)
+        axis.set(title=panel, xlabel="seconds of training")
+        axis.legend(fontsize=7)
+    axes[0, 0].set_ylabel("validation force RMSE, meV/Å")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Read, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    arguments = parser.parse_args()
+    records = {folder.name: read(folder) for folder in arguments.folders}
+    print("| run | epochs | s | validation meV/atom, meV/Å | test meV/atom, meV/Å |\n|---|---|---|---|---|")
+    for name, r in records.items():
+        errors = r.get("errors", {})
+        parts = [
+            f"{1e3 * e['energy_per_atom_rmse']:.2f}, {1e3 * e['forces_rmse']:.1f}" if e else ""
+            for e in (errors.get("validation"), errors.get("test"))
+        ]
+        parts[0] = parts[0] or f"{min(r['energy']):.2f}, {min(r['forces']):.1f}"
+        print(f"| {name} | {r['epochs']} | {r['seconds'][-1]:.0f} | {parts[0]} | {parts[1]} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    if arguments.figure:
+        draw(records, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
