@@ -219,10 +219,9 @@ def benchmarks(session: nox.Session, beside: str) -> None:
 
     def run(name: str) -> str:
         rounds = ("--benchmark-only", "--benchmark-min-rounds=3", "--benchmark-max-time=0.5")
+        table = ("--benchmark-disable-gc", "--benchmark-columns=min,rounds", "--benchmark-sort=name")
         out = str(folder / name)
-        pytest(
-            session, "benchmarks", *rounds, "--benchmark-disable-gc", f"--benchmark-json={out}", *arguments
-        )
+        pytest(session, "benchmarks", *rounds, *table, f"--benchmark-json={out}", *arguments)
         return out
 
     check = ("python", "-m", "ci.regressions", "ratios")

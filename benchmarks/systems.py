@@ -93,7 +93,9 @@ def nequip_data(system: Box) -> Any:
     from nequip.data import AtomicDataDict, from_ase
     from nequip.data._nl import compute_neighborlist_
 
-    data = from_ase(ase.Atoms("OHH" * (system.atoms // 3), system.positions, cell=system.cell, pbc=True))
+    data = from_ase(
+        ase.Atoms("OHH" * (system.atoms // 3), system.positions.numpy(), cell=system.cell.numpy(), pbc=True)
+    )
     names = ["O", "H", "H"] * (system.atoms // 3)
     data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([THEIRS.index(name) for name in names])
     return compute_neighborlist_(data, r_max=CUTOFF, backend="ase")

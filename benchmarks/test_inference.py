@@ -27,7 +27,9 @@ def package(tmp_path_factory):
 
 def _atoms(system):
     ase = pytest.importorskip("ase", reason="ASE is not installed")
-    return ase.Atoms(SYMBOLS * (system.atoms // 3), system.positions, cell=system.cell, pbc=True)
+    return ase.Atoms(
+        SYMBOLS * (system.atoms // 3), system.positions.numpy(), cell=system.cell.numpy(), pbc=True
+    )
 
 
 def _eager(system, request):
