@@ -76,7 +76,9 @@ class TrainingModule(pl.LightningModule):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": o.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, eps=o.eps, amsgrad=o.amsgrad)
+        optimizer = torch.optim.AdamW(
+            groups, lr=o.lr, betas=o.betas, eps=o.eps, amsgrad=o.amsgrad, fused=True
+        )
         if self._pending is not None:
             optimizer.load_state_dict(self._pending)
             self._pending = None
