@@ -21,6 +21,7 @@ import json
 import math
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -248,6 +249,7 @@ def compare(preset: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "preset": preset,
         "frames": arguments.frames,
         "edges": edges,
+        "rounds": rounds,
         "rows": rows,
         "steps_per_s": fastest,
     }
@@ -285,7 +287,7 @@ def main() -> None:
         for provider, rate in result["steps_per_s"].items():
             print(f"| {provider} | {rate:.2f} | {whole / rate if whole else math.nan:.2f} |")
     if arguments.json:
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         arguments.json.write_text(json.dumps({"command": command, "results": results}, indent=2) + "\n")
 
 

@@ -16,6 +16,7 @@ import csv
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def main() -> None:
         name, energy, force, seconds = row.values()
         print(f"| {name} | {energy:.6f} | {force:.6f} | {seconds:.2f} |")
     if arguments.json:
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         arguments.json.write_text(json.dumps({"command": command, "rows": rows}, indent=2) + "\n")
 
 
