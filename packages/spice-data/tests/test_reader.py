@@ -65,6 +65,40 @@ def test_angstrom_and_electronvolt(spice_file):
         assert np.array_equal(file["water"].forces(), -raw["dft_total_gradient"])
 
 
+def test_every_way_of_storing_is_read(spice_file):
+    """Groups need not agree in byte order, precision, kind of text or storage of a dataset of one name."""
+    with h5py.File(spice_file, "r+") as file:
+        group = file["hydroxide"]
+        for key, kind, storage in (
+            ("conformations", ">f8", {"chunks": (1, 2, 3), "compression": "gzip"}),
+            ("dft_total_energy", ">f4", {}),
+            ("dft_total_gradient", "<f8", {"chunks": True}),
+            ("atomic_numbers", ">i4", {"chunks": (1,)}),
+        ):
+            values, units = group[key][()], group[key].attrs.get("units")
+            del group[key]
+            dataset = group.create_dataset(key, data=values.astype(kind), **storage)
+            if units is not None:
+                dataset.attrs["units"] = np.bytes_(units)  # fixed length
+        for key in ("smiles", "subset"):
+            text = group[key].asstr()[0]
+            del group[key]
+            group.create_dataset(key, data=np.array([text.encode()]))
+        expected = {
+            name: {key: d[()] for key, d in file[name].items()} for name in ("c", "hydroxide", "water")
+        }
+    with spice_data.open(spice_file) as file:
+        for name, arrays in expected.items():  # the odd one in the middle
+            molecule = file[name]
+            assert molecule.smiles.encode() == arrays["smiles"][0]
+            assert molecule.subset.encode() == arrays["subset"][0]
+            assert np.array_equal(molecule.numbers, arrays["atomic_numbers"])
+            for key in ("conformations", "dft_total_energy", "dft_total_gradient"):
+                assert np.array_equal(molecule.raw(key), arrays[key]), (name, key)
+                assert molecule.raw(key).dtype == arrays[key].dtype
+            assert np.array_equal(molecule.positions(), arrays["conformations"].astype(float) * BOHR)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_shared_files_exactly(shared, name):
     with h5py.File(shared / name) as raw, spice_data.open(shared / name) as file:

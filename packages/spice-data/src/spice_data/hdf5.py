@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,14 +14,17 @@ from numpy.typing import NDArray
 from spice_data import charges
 from spice_data.errors import DataError
 from spice_data.molecule import Field, Floats, Molecule
+from spice_data.rawfile import RawFile
 from spice_data.units import ENERGY, GRADIENT, LENGTH
 
 SubsetOf = Callable[[str, int, str], str]
 _TEXT = h5py.string_dtype("utf-8")
-_ENERGY, _GRADIENT, _FORMATION = "dft_total_energy", "dft_total_gradient", "formation_energy"
+_TEXT_ID = h5t.py_create(_TEXT)
+_POSITIONS, _ENERGY, _GRADIENT = "conformations", "dft_total_energy", "dft_total_gradient"
+_FORMATION = "formation_energy"
 
 
-class SpiceFile:
+class SpiceFile(RawFile):
     """A file in SPICE's layout, open for reading; a context manager and a collection of :class:`Molecule`.
 
     Parameters
@@ -48,13 +49,13 @@ class SpiceFile:
     def __init__(
         self, path: str | os.PathLike[str], labels: bool = True, subset_of: SubsetOf | None = None
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.labels, self.subset_of = labels, subset_of
-        if not self.path.is_file():
-            raise FileNotFoundError(f"path: required an existing file, got {str(self.path)!r}")
+        self._dtypes: dict[str, tuple[h5t.TypeID, np.dtype]] = {}
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as e:
+            super().close()
             truncated = "truncated" in str(e)
             size = self.path.stat().st_size
             raise DataError(
@@ -62,26 +63,12 @@ class SpiceFile:
                 "a complete HDF5 file" if truncated else "an HDF5 file",
                 f"{size} bytes ({e})" if truncated else f"something else, {size} bytes ({e})",
             ) from None
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        self._file.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if "_fd" in self.__dict__:
-            self.close()
+        super().close()
+        if "_file" in self.__dict__:
+            self._file.close()
 
     def __len__(self) -> int:
         """Number of groups, empty ones included."""
@@ -122,13 +109,10 @@ class SpiceFile:
             return values
         dtype, shape = np.dtype(at.dtype), (stop - start, *at.shape[1:])
         row = dtype.itemsize * int(np.prod(at.shape[1:], dtype=np.int64))
-        size, place = (stop - start) * row, at.offset + start * row
-        data = os.pread(self._fd, size, place)
-        while len(data) < size:
-            more = os.pread(self._fd, size - len(data), place + len(data))
-            if not more:
-                raise DataError(self.path, "readable data", "the end of the file", group, dataset)
-            data += more
+        try:
+            data = self.read_at(at.offset + start * row, (stop - start) * row)
+        except EOFError as e:
+            raise DataError(self.path, "readable data", str(e), group, dataset) from None
         return np.frombuffer(data, dtype).reshape(shape)
 
     def read_optional(self, group: str, dataset: str) -> NDArray[np.generic] | None:
@@ -139,25 +123,36 @@ class SpiceFile:
         except (OSError, RuntimeError, TypeError) as e:
             raise DataError(self.path, "readable data", str(e), group, dataset) from None
 
-    def _dataset(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID:
+    def _find(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID | None:
+        """Dataset ``key`` of an open group; ``None`` where there is none."""
         try:
             return h5d.open(group, key.encode())
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as e:
             if key.encode() not in group:
-                raise DataError(self.path, "the dataset", "none", name, key) from None
+                return None
             raise DataError(self.path, "the dataset", str(e), name, key) from None
 
-    def _text(self, name: str, group: h5g.GroupID, key: str) -> str:
-        dataset = self._dataset(name, group, key)
-        if dataset.shape != (1,) or not isinstance(dataset.get_type(), h5t.TypeStringID):
-            received = f"{dataset.dtype} {dataset.shape}"
-            raise DataError(self.path, "one string, shape (1,)", received, name, key)
-        if not dataset.get_type().is_variable_str():
-            out: NDArray[Any] = np.empty(1, dataset.dtype)
-            dataset.read(h5s.ALL, h5s.ALL, out)
-        else:
-            out = np.empty(1, _TEXT)
-            dataset.read(h5s.ALL, h5s.ALL, out)
+    def _dataset(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID:
+        dataset = self._find(name, group, key)
+        if dataset is None:
+            raise DataError(self.path, "the dataset", "none", name, key)
+        return dataset
+
+    def _dtype(self, key: str, dataset: h5d.DatasetID) -> np.dtype:
+        """The dtype of a dataset; that of the one before under this name, where HDF5 finds the types equal."""
+        kind = dataset.get_type()
+        known = self._dtypes.get(key)
+        if known is None or known[0] != kind:
+            self._dtypes[key] = known = (kind, dataset.dtype)
+        return known[1]
+
+    def _text(self, name: str, key: str, dataset: h5d.DatasetID) -> str:
+        kind, shape = dataset.get_type(), dataset.shape
+        if shape != (1,) or not isinstance(kind, h5t.TypeStringID):
+            raise DataError(self.path, "one string, shape (1,)", f"{dataset.dtype} {shape}", name, key)
+        variable = kind.is_variable_str()
+        out: NDArray[Any] = np.empty(1, _TEXT if variable else dataset.dtype)
+        dataset.read(h5s.ALL, h5s.ALL, out, _TEXT_ID if variable else None)
         try:
             return str(out[0].decode() if isinstance(out[0], bytes) else out[0])
         except UnicodeDecodeError as e:
@@ -165,61 +160,83 @@ class SpiceFile:
 
     def _numbers(self, name: str, group: h5g.GroupID, smiles: str) -> NDArray[np.int64]:
         key = "atomic_numbers"
-        if not self.labels and key.encode() not in group:
+        dataset = self._find(name, group, key)
+        if dataset is None and not self.labels:
             mapped = charges.mapped_numbers(smiles)
             if mapped is None:
                 raise DataError(self.path, "atomic numbers or a mapped SMILES", repr(smiles), name, key)
             return np.array(mapped, np.int64)
-        dataset = self._dataset(name, group, key)
-        shape, dtype = dataset.shape, dataset.dtype
+        if dataset is None:
+            raise DataError(self.path, "the dataset", "none", name, key)
+        shape, dtype = dataset.shape, self._dtype(key, dataset)
         if len(shape) != 1 or dtype.kind not in "iu" or shape[0] == 0:
             raise DataError(self.path, "integers of shape (N,)", f"{dtype} {shape}", name, key)
-        stored = np.empty(shape, dtype)
-        dataset.read(h5s.ALL, h5s.ALL, stored)
-        numbers = stored.astype(np.int64)
+        at = Field(shape, dtype.str, dataset.get_offset(), "", 1.0)
+        numbers = self.read_rows(name, key, at, 0, shape[0]).astype(np.int64)
         if numbers.min() < 1 or numbers.max() > 103:
             raise DataError(self.path, "numbers from 1 to 103", str(numbers.tolist()), name, key)
         return numbers
 
+    def _unit(self, dataset: h5d.DatasetID) -> object:
+        """The attribute ``units`` as it is, usually text; ``None`` where there is none."""
+        try:
+            attribute = h5a.open(dataset, b"units")
+        except KeyError:
+            return None
+        kind = attribute.get_type()
+        variable = isinstance(kind, h5t.TypeStringID) and kind.is_variable_str()
+        value = np.empty(attribute.shape, _TEXT if variable else attribute.dtype)
+        attribute.read(value, _TEXT_ID if variable else None)
+        unit = value.reshape(-1)[0] if value.size == 1 else value
+        return unit.decode() if isinstance(unit, bytes) else unit
+
     def _field(
-        self, name: str, group: h5g.GroupID, key: str, wanted: tuple[int, ...], units: dict[str, float]
+        self,
+        name: str,
+        key: str,
+        dataset: h5d.DatasetID,
+        shape: tuple[int, ...],
+        wanted: tuple[int, ...],
+        units: dict[str, float],
     ) -> Field:
-        dataset = self._dataset(name, group, key)
-        shape, dtype = dataset.shape, dataset.dtype
+        dtype = self._dtype(key, dataset)
         empty = wanted[0] == 0 and shape == (0,)
         if (shape != wanted and not empty) or dtype.kind != "f":
             raise DataError(self.path, f"floats of shape {wanted}", f"{dtype} {shape}", name, key)
-        unit = None
-        if h5a.exists(dataset, b"units"):  # an attribute may also be an array: anything but text is refused
-            attribute = h5a.open(dataset, b"units")
-            value = np.empty(attribute.shape, attribute.dtype)
-            attribute.read(value)
-            unit = value.reshape(-1)[0] if value.size == 1 else value
-            unit = unit.decode() if isinstance(unit, bytes) else unit
+        unit = self._unit(dataset)
         if not isinstance(unit, str) or unit not in units:
             received = "no such attribute" if unit is None else repr(unit)
             raise DataError(self.path, f"attribute 'units' from {sorted(units)}", received, name, key)
         return Field(shape, dtype.str, dataset.get_offset(), unit, units[unit])
 
     def _molecule(self, name: str, group: h5g.GroupID) -> Molecule:
-        smiles = self._text(name, group, "smiles")
+        smiles = self._text(name, "smiles", self._dataset(name, group, "smiles"))
         numbers = self._numbers(name, group, smiles)
-        if b"subset" in group or (self.labels and self.subset_of is None):
-            subset = self._text(name, group, "subset")
-        else:
-            subset = self.subset_of(name, len(numbers), smiles) if self.subset_of else ""
-        first = self._dataset(name, group, "conformations").shape
-        frames = first[0] if first else 0
+        subset = self._subset(name, group, smiles, len(numbers))
+        dataset = self._dataset(name, group, _POSITIONS)
+        shape = dataset.shape
+        frames = shape[0] if shape else 0
         cube, row = (frames, len(numbers), 3), (frames,)
-        fields = {"conformations": self._field(name, group, "conformations", cube, LENGTH)}
-        for key, shape, units, required in (
+        fields = {_POSITIONS: self._field(name, _POSITIONS, dataset, shape, cube, LENGTH)}
+        for key, wanted, units, required in (
             (_ENERGY, row, ENERGY, self.labels),
             (_GRADIENT, cube, GRADIENT, self.labels),
             (_FORMATION, row, ENERGY, False),
         ):
-            if required or key.encode() in group:
-                fields[key] = self._field(name, group, key, shape, units)
+            dataset = (self._dataset if required else self._find)(name, group, key)
+            if dataset is not None:
+                fields[key] = self._field(name, key, dataset, dataset.shape, wanted, units)
         return Molecule(self, name, subset, smiles, numbers, frames, fields)
+
+    def _subset(self, name: str, group: h5g.GroupID, smiles: str, n_atoms: int) -> str:
+        dataset = self._find(name, group, "subset")
+        if dataset is not None:
+            return self._text(name, "subset", dataset)
+        if self.subset_of is not None:
+            return self.subset_of(name, n_atoms, smiles)
+        if self.labels:
+            raise DataError(self.path, "the dataset", "none", name, "subset")
+        return ""
 
 
 def open(path: str | os.PathLike[str], labels: bool = True) -> SpiceFile:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spice_data import charges
 from spice_data.errors import DataError
-
-if TYPE_CHECKING:
-    from spice_data.hdf5 import SpiceFile
 
 Floats = NDArray[np.floating]
 
@@ -43,13 +40,27 @@ class Field(NamedTuple):
     scale: float
 
 
+class Reader(Protocol):
+    """What a molecule needs of its file: :class:`spice_data.SpiceFile` is one."""
+
+    path: Path
+
+    def read_rows(self, group: str, dataset: str, at: Field, start: int, stop: int) -> Floats:
+        """Rows ``start:stop`` of a located dataset."""
+        ...
+
+    def read_optional(self, group: str, dataset: str) -> NDArray[np.generic] | None:
+        """The whole of a dataset as stored, or ``None`` where the group has none."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Molecule:
     """One group of a SPICE file: a molecule or complex and its conformations, read when asked for.
 
     Attributes
     ----------
-    file : SpiceFile
+    file : Reader
         The file it is read from.
     name : str
         Name of the group: a label only. It is neither a SMILES nor unique up to letter case.
@@ -65,7 +76,7 @@ class Molecule:
         The numeric datasets, by name.
     """
 
-    file: SpiceFile = field(repr=False)
+    file: Reader = field(repr=False)
     name: str
     subset: str
     smiles: str

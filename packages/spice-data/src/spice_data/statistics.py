@@ -94,9 +94,11 @@ class Statistics:
         flat = forces.reshape(-1)
         self._force_squares += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
         self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
-        z, counts = np.unique(numbers, return_counts=True)
+        every = np.bincount(numbers)
+        z = np.flatnonzero(every)
+        counts = every[z]
         self._counts[z] += m * counts
-        self._normal[np.ix_(z, z)] += m * np.outer(counts, counts)
+        self._normal[z[:, None], z] += m * np.outer(counts, counts)
         self._moment[z] += counts * energies.sum()
 
     @property

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from spice_data.elements import NUMBERS
 from spice_data.errors import DataError
 from spice_data.layout import FORMAT, FRAME, MOLECULE, VERSION, columns_of
+from spice_data.rawfile import RawFile
 from spice_data.records import Batch, Frame, MoleculeInfo
 from spice_data.statistics import Statistics
 from spice_data.units import ENERGY, GRADIENT, LENGTH
@@ -30,7 +30,7 @@ READ_BYTES = 4 << 20
 _UNPACK = struct.Struct("<qddiiii").unpack
 
 
-class Store(Sequence[Frame]):
+class Store(RawFile, Sequence[Frame]):
     """A training store made by :func:`spice_data.convert`, open for reading.
 
     Frames are read with ``pread`` when asked for: memory does not grow with the file or with use. A store may
@@ -70,9 +70,7 @@ class Store(Sequence[Frame]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"path: required an existing store, got {str(self.path)!r}")
+        super().__init__(path)
         try:
             with h5py.File(self.path, "r") as file:
                 attributes = dict(file.attrs)
@@ -95,26 +93,7 @@ class Store(Sequence[Frame]):
         self.provenance: dict[str, Any] = metadata["provenance"]
         self._checksums: dict[str, int] = metadata["checksums"]
         self._frames = self._columns["frames"].rows
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._info = lru_cache(maxsize=4096)(self._read_info)
-
-    def close(self) -> None:
-        """Close the file; closing twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if "_fd" in self.__dict__:
-            self.close()
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return (Store, (self.path,))
@@ -132,14 +111,10 @@ class Store(Sequence[Frame]):
 
     def _read(self, name: str, start: int, count: int) -> bytes:
         column = self._columns[name]
-        size = count * column.row_bytes
-        data = os.pread(self._fd, size, column.offset + start * column.row_bytes)
-        while len(data) < size:
-            more = os.pread(self._fd, size - len(data), column.offset + start * column.row_bytes + len(data))
-            if not more:
-                raise DataError(self.path, f"{column.rows} rows", "the end of the file", dataset=name)
-            data += more
-        return data
+        try:
+            return self.read_at(column.offset + start * column.row_bytes, count * column.row_bytes)
+        except EOFError as e:
+            raise DataError(self.path, f"{column.rows} rows", str(e), dataset=name) from None
 
     def _rows(self, name: str, start: int, count: int) -> NDArray[Any]:
         column = self._columns[name]

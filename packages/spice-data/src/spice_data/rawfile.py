@@ -1,0 +1,63 @@
+"""An existing file open for reading at known bytes, without mapping it: what a SPICE file and a store share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class RawFile:
+    """A file read with ``pread``; a context manager, closed at the latest when it is collected.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"path: required an existing file, got {str(self.path)!r}")
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if "_fd" in self.__dict__:
+            self.close()
+
+    def read_at(self, place: int, size: int) -> bytes:
+        """``size`` bytes from byte ``place`` on.
+
+        Raises
+        ------
+        EOFError
+            When the file ends before.
+        """
+        data = os.pread(self._fd, size, place)
+        while len(data) < size:
+            more = os.pread(self._fd, size - len(data), place + len(data))
+            if not more:
+                raise EOFError(f"the end of the file, {len(data)} of {size} bytes after byte {place}")
+            data += more
+        return data
