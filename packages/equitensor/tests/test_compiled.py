@@ -164,9 +164,11 @@ def test_other_dtypes_fall_back_to_aten():
     _, centres, _ = data(30, 4)
     offsets = row_offsets(centres, 4)
     g = torch.Generator().manual_seed(0)
-    w, y = (torch.randn(s, generator=g).bfloat16() for s in ((30, 2, 6), (30, 4)))
-    f = lambda w, y: to_atoms(w, y, centres, offsets)  # noqa: E731
-    compare([torch.compile(f)(w, y)], [f(w, y)], 0.1)
+    shapes = ((30, 2, 6), (30, 4), (4, 4, 6))
+    w, y, x = (torch.randn(s, generator=g).bfloat16() for s in shapes)
+    rest = (centres, offsets)
+    f = lambda w, y, x: (to_atoms(w, y, *rest), to_weights(y, x, *rest), to_basis(w, x, *rest))  # noqa: E731
+    compare(torch.compile(f)(w, y, x), f(w, y, x), 0.1)
 
 
 COMPILE_TWICE_THE_SUM = """

@@ -28,26 +28,50 @@ def to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: S
     return out.reshape(d, n, c).transpose(0, 1).contiguous()
 
 
+def _block_starts(edges: int, dims: Sequence[int], like: Tensor) -> Tensor:
+    """Where the components of each edge and block begin, (E, R)."""
+    starts = torch.tensor([sum(dims[:b]) for b in range(len(dims))], device=like.device)
+    return (torch.arange(edges, device=like.device) * sum(dims)).unsqueeze(1) + starts
+
+
 def to_weights(
     basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
 ) -> Tensor:
-    """Gather and sum, block by block."""
-    blocks, k = [], 0
-    for size in dims:
-        gathered = features[:, k : k + size].index_select(0, centres)
-        blocks.append((basis[:, k : k + size].unsqueeze(2) * gathered).sum(1))
-        k += size
-    return torch.stack(blocks, 1)
+    """One weighted embedding bag: bag (e, r) sums rows features[c(e), k] with weights basis[e, k]."""
+    e, d = basis.shape
+    n, _, c = features.shape
+    rows = (centres * d).unsqueeze(1) + torch.arange(d, device=centres.device)
+    bags = _block_starts(e, dims, centres)
+    out = torch.ops.aten._embedding_bag.default(
+        features.reshape(n * d, c),
+        rows.reshape(-1),
+        bags.reshape(-1),
+        False,
+        0,
+        False,
+        basis.reshape(-1),
+        False,
+    )[0]
+    return out.reshape(e, len(dims), c)
 
 
 def to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """Gather and sum over channels, block by block."""
-    blocks, k = [], 0
-    for b, size in enumerate(dims):
-        gathered = features[:, k : k + size].index_select(0, centres)
-        blocks.append((w[:, b : b + 1] * gathered).sum(2))
-        k += size
-    return torch.cat(blocks, 1)
+    """The gradient of that bag in its weights: a product of two rows per component, gathering none."""
+    e, r, c = w.shape
+    n, d, _ = features.shape
+    rows = (centres * d).unsqueeze(1) + torch.arange(d, device=centres.device)
+    bags = _block_starts(e, dims, centres)
+    blocks = torch.tensor([b for b, size in enumerate(dims) for _ in range(size)], device=centres.device)
+    bag_of = (torch.arange(e, device=centres.device) * r).unsqueeze(1) + blocks
+    out = torch.ops.aten._embedding_bag_per_sample_weights_backward.default(
+        w.reshape(e * r, c),
+        features.reshape(n * d, c),
+        rows.reshape(-1),
+        bags.reshape(-1),
+        bag_of.reshape(-1),
+        0,
+    )
+    return out.reshape(e, d)
 
 
 @cache

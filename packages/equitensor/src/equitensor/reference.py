@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equitensor.paths import coupling_table, irreps_dim
+from equitensor.paths import Path, admissible_paths, coupling, irreps_dim, irreps_slices
 from equitensor.spec import Spec
 
 
@@ -35,26 +35,33 @@ def to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims
     return torch.einsum("eku,eku->ek", expand_blocks(w, dims), features.index_select(0, centres))
 
 
-def _dense(spec: Spec, like: Tensor) -> Tensor:
-    """Coefficients (P, A, B, O) of every path."""
-    table = coupling_table(*spec)
-    shape = (spec.num_paths, *(irreps_dim(s) for s in spec))
-    dense = torch.zeros(shape, dtype=torch.float64)
-    dense[table.path, table.a, table.b, table.o] = torch.from_numpy(table.value)
-    return dense.to(like)
+def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:
+    """Coefficients (a, b, o) of one path."""
+    values = coupling(*(spec[s][path[s]][0] for s in range(3))).tolist()
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
 def contract(
     first: Tensor, second: Tensor, weights: Tensor, spec: Spec, slots: tuple[int, int, int]
 ) -> Tensor:
     """The trilinear form without its operand ``slots[2]``; the given two belong to ``slots[:2]``."""
-    names = "abo"
-    i, j, k = (names[s] for s in slots)
-    p = "pu" if weights.dim() == 2 else "p"
-    return torch.einsum(f"{p},pabo,z{i}u,z{j}u->z{k}u", weights, _dense(spec, first), first, second)
+    where = [irreps_slices(s) for s in spec]
+    i, j, k = slots
+    formula = f"abo,z{'abo'[i]}u,z{'abo'[j]}u->z{'abo'[k]}u"
+    out = first.new_zeros(first.shape[0], irreps_dim(spec[k]), first.shape[2])
+    for weight, path in zip(weights.unbind(), admissible_paths(*spec), strict=True):
+        a, b = first[:, where[i][path[i]]], second[:, where[j][path[j]]]
+        term = torch.einsum(formula, _coefficients(spec, path, first), a, b)
+        out[:, where[k][path[k]]] += weight * term
+    return out
 
 
 def contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool) -> Tensor:
     """(P, C), or (P,) when not ``coupled``: the derivative of the form by the path weights."""
-    out = "pu" if coupled else "p"
-    return torch.einsum(f"pabo,zau,zbu,zou->{out}", _dense(spec, x), x, y, g)
+    where = [irreps_slices(s) for s in spec]
+    formula = "abo,zau,zbu,zou->u" if coupled else "abo,zau,zbu,zou->"
+    rows = []
+    for path in admissible_paths(*spec):
+        a, b, o = (t[:, where[s][path[s]]] for s, t in enumerate((x, y, g)))
+        rows.append(torch.einsum(formula, _coefficients(spec, path, x), a, b, o))
+    return torch.stack(rows)
