@@ -1,6 +1,7 @@
 """Throughput and memory of reading training data: the store beside SPICE's HDF5, ASE extxyz and LMDB pickles.
 
-    python benchmarks/bench_data.py --frames 10000 1000000 --folder /scratch --json data.json
+    python benchmarks/bench_data.py --folder /scratch                    # reading, 10⁴ and 10⁶ conformations
+    python benchmarks/bench_data.py --folder /scratch --convert real_spice.hdf5   # conversion
 
 makes datasets of random numbers in SPICE's layout (50 conformations a group, 10–50 atoms), converts them, and
 measures every reader in a process of its own: frames/s of random access and of a shuffled epoch, and resident
@@ -8,13 +9,20 @@ memory with its growth. Each figure is the best of many rounds of a few millisec
 once beforehand, so that it is the readers that are compared, not the disk. Memory counts mapped pages, and LMDB
 maps its file. extxyz is left out above 10⁴ frames, because its random access scans the file; its epoch is in
 file order.
+
+``--convert`` converts the files given, one of 20,000 small groups and one of the shapes of SPICE 2 (5–50
+conformations a group, the charges, multipoles and bond orders of the real file), beside reading the same datasets
+with bare h5py and reading the file from its first to its last byte. Least times of three rounds in turn; "cold"
+after the file's pages were dropped from the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
+import platform
 import subprocess
 import sys
 import time
@@ -26,13 +34,24 @@ import numpy as np
 
 BOHR, HARTREE = 0.529177210903, 27.211386245988
 PER_GROUP = 50
+RESULTS = Path(__file__).parent / "results"
+EXTRAS = {
+    "mbis_charges": ("N", 1),
+    "mbis_dipoles": ("N", 3),
+    "mbis_quadrupoles": ("N", 3, 3),
+    "mbis_octupoles": ("N", 3, 3, 3),
+    "scf_dipole": (3,),
+    "scf_quadrupole": (3, 3),
+    "mayer_indices": ("N", "N"),
+    "wiberg_lowdin_indices": ("N", "N"),
+}
 
 
-def synthesise(path: Path, frames: int) -> None:
+def synthesise(path: Path, sizes: list[tuple[int, int]], extras: bool = False) -> None:
+    """Write groups of (conformations, atoms) of random numbers; ``extras`` adds SPICE 2's other large datasets."""
     rng, text = np.random.default_rng(0), h5py.string_dtype("utf-8")
     with h5py.File(path, "w") as file:
-        for i in range(frames // PER_GROUP):
-            n = int(rng.integers(10, 51))
+        for i, (m, n) in enumerate(sizes):
             group = file.create_group(f"{900000000 + i}")
             group.create_dataset("subset", data=[f"SPICE PubChem Set {i % 6 + 1}"], dtype=text)
             smiles = "".join(f"[{'C' if k % 2 else 'H'}:{k + 1}]" for k in range(n))
@@ -40,12 +59,15 @@ def synthesise(path: Path, frames: int) -> None:
             numbers = [6 if k % 2 else 1 for k in range(n)]
             group.create_dataset("atomic_numbers", data=np.array(numbers, np.int16))
             for key, values, unit in (
-                ("conformations", rng.random((PER_GROUP, n, 3), np.float32), "bohr"),
-                ("formation_energy", rng.random(PER_GROUP), "hartree"),
-                ("dft_total_energy", rng.random(PER_GROUP), "hartree"),
-                ("dft_total_gradient", rng.random((PER_GROUP, n, 3), np.float32), "hartree/bohr"),
+                ("conformations", rng.random((m, n, 3), np.float32), "bohr"),
+                ("formation_energy", rng.random(m), "hartree"),
+                ("dft_total_energy", rng.random(m), "hartree"),
+                ("dft_total_gradient", rng.random((m, n, 3), np.float32), "hartree/bohr"),
             ):
                 group.create_dataset(key, data=values).attrs["units"] = unit
+            for key, shape in EXTRAS.items() if extras else ():
+                values = rng.random((m, *(n if size == "N" else size for size in shape)), np.float32)
+                group.create_dataset(key, data=values).attrs["units"] = "atomic units"
 
 
 def to_lmdb(store_path: Path, path: Path) -> None:
@@ -168,7 +190,8 @@ def prepare(folder: Path, frames: int) -> dict[str, Path]:
 
     paths = {"hdf5": folder / f"{frames}.hdf5", "store": folder / f"{frames}.store"}
     if not paths["hdf5"].exists():
-        synthesise(paths["hdf5"], frames)
+        atoms = np.random.default_rng(0).integers(10, 51, frames // PER_GROUP)
+        synthesise(paths["hdf5"], [(PER_GROUP, int(n)) for n in atoms])
     start = time.perf_counter()
     if not paths["store"].exists():
         convert(paths["hdf5"], paths["store"]).close()
@@ -188,18 +211,98 @@ def prepare(folder: Path, frames: int) -> dict[str, Path]:
     return paths
 
 
+def bare_h5py(path: Path) -> None:
+    """Read what a conversion reads, group after group, with nothing checked, converted or written."""
+    keys = ("smiles", "subset", "atomic_numbers", "conformations", "dft_total_energy", "dft_total_gradient")
+    with h5py.File(path, "r") as file:
+        for group in file.values():
+            for key in keys:
+                group[key][()]
+            if "formation_energy" in group:
+                group["formation_energy"][()]
+
+
+def drop_pages(path: Path) -> None:
+    """Drop a file's clean pages from the page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def converting(folder: Path, files: list[Path], rounds: int = 3) -> list[dict]:
+    """Seconds and MB/s of conversion, of bare h5py and of reading the whole file, warm and cold."""
+    from spice_data import convert
+
+    rng = np.random.default_rng(0)
+    frames = rng.choice([5, 10, 25, 50], 3000, p=[0.2, 0.5, 0.2, 0.1])
+    made = {
+        "20,000 groups of 2 conformations": [(2, int(n)) for n in rng.integers(5, 31, 20_000)],
+        "shapes of SPICE 2": list(zip(frames.tolist(), rng.integers(10, 60, 3000).tolist(), strict=True)),
+    }
+    named = {path.name: path for path in files}
+    for name, sizes in made.items():
+        named[name] = folder / f"{'shapes' if name.startswith('shapes') else 'small'}.hdf5"
+        if not named[name].exists():
+            synthesise(named[name], sizes, extras=name.startswith("shapes"))
+    rows, target = [], folder / "converted.store"
+    for name, path in named.items():
+        calls = {
+            "convert": lambda path=path: convert(path, target, overwrite=True).close(),
+            "h5py": lambda path=path: bare_h5py(path),
+            "whole file": lambda path=path: warm(path),
+        }
+        best = {f"{kind}{state}": np.inf for kind in calls for state in ("", ", cold")}
+        warm(path)
+        os.sync()
+        for _ in range(rounds):
+            for state in ("", ", cold"):
+                for kind, call in calls.items():
+                    if state:
+                        drop_pages(path)
+                    start = time.perf_counter()
+                    call()
+                    best[kind + state] = min(best[kind + state], time.perf_counter() - start)
+        with h5py.File(path, "r") as file:
+            groups = len(file)
+        size = path.stat().st_size / 1e6
+        row = {
+            "file": name,
+            "groups": groups,
+            "megabytes": round(size, 1),
+            "store_megabytes": round(target.stat().st_size / 1e6, 1),
+            "seconds": {k: round(t, 4) for k, t in best.items()},
+            "megabytes_per_second": {k: round(size / t, 1) for k, t in best.items()},
+            "convert_microseconds_per_group": round(1e6 * best["convert"] / groups),
+            "convert_over_h5py": round(best["convert"] / best["h5py"], 3),
+        }
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    return rows
+
+
+def record(path: Path, rows: list[dict]) -> None:
+    """Write ``rows`` with the command and the machine that gave them."""
+    command = " ".join(["python", "benchmarks/bench_data.py", *sys.argv[1:]])
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "h5py": h5py.__version__}
+    path.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--folder", type=Path, required=True, help="where the datasets are made and kept")
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--convert", type=Path, nargs="*", metavar="HDF5", help="measure conversion instead")
+    parser.add_argument("--json", type=Path, help="by default benchmarks/results/data_<what>.json")
     hidden = ("KIND", "PATH", "FRAMES")
     parser.add_argument("--measure", nargs=3, metavar=hidden, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.measure:
         kind, path, frames = a.measure
         print(json.dumps(measure(kind, Path(path), int(frames), a.rounds)))
+        return
+    a.folder.mkdir(parents=True, exist_ok=True)
+    if a.convert is not None:
+        record(a.json or RESULTS / "data_converting.json", converting(a.folder, a.convert))
         return
     rows = []
     itself = [sys.executable, __file__, "--folder", str(a.folder), "--rounds", str(a.rounds), "--measure"]
@@ -219,8 +322,7 @@ def main() -> None:
             f"| {r['reader']} | {r['frames']:,} | {r['bytes'] / 1e6:.0f} | {r['random']:,.0f} "
             f"| {r['ratio']:.1f} | {r['epoch']:,.0f} | {r['rss']:.0f} | {r['rss_growth']:.0f} |"
         )
-    if a.json:
-        a.json.write_text(json.dumps(rows, indent=1))
+    record(a.json or RESULTS / "data_reading.json", rows)
 
 
 if __name__ == "__main__":

@@ -57,23 +57,24 @@ class Least(NamedTuple):
 
 
 def least_times(
-    calls: dict[str, Callable[[], object]], seconds: float, rounds: int = 200
+    calls: dict[str, Callable[[], object]], seconds: float, rounds: int = 400
 ) -> dict[str, Least]:
-    """Least times of each call, in turn until the time is used up; much slower ones than the fastest 3 times."""
+    """Least times of each call: three rounds of all, then in turn of those near the fastest for ``seconds``."""
     best = dict.fromkeys(calls, Least(float("inf"), float("inf")))
-    begin = time.perf_counter()
+    near, begin = calls, 0.0
     for number in range(rounds):
-        for name, call in calls.items():
-            fastest = min(t.wall for t in best.values())
-            if number >= 3 and len(calls) > 1 and best[name].wall > max(0.2, 5 * fastest):
-                continue
+        if number == 3:
+            limit = max(0.2, 5 * min(t.wall for t in best.values()))
+            near = {name: call for name, call in calls.items() if best[name].wall <= limit}
+            begin = time.perf_counter()
+        for name, call in near.items():
             gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
             result = call()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             best[name] = Least(min(best[name].wall, wall), min(best[name].cpu, cpu))
             del result
-        if number >= 2 and time.perf_counter() - begin > seconds:
+        if number >= 3 and time.perf_counter() - begin > seconds:
             break
     return best
 
@@ -238,7 +239,7 @@ def bench_skin(edge: int, steps: int, skins: tuple[float, ...]) -> list[dict[str
 
     calls: dict[str, Callable[[], object]] = {"each": each}
     calls |= {f"{skin}": lambda skin=skin: kept(skin) for skin in skins}
-    times = least_times(calls, 0.0)
+    times = least_times(calls, 0.0, rounds=3)
     rows: list[dict[str, object]] = []
     for skin in skins:
         best = {"each": times["each"], "kept": times[f"{skin}"]}

@@ -143,6 +143,19 @@ def test_cutoff_many_times_the_cell(name, cutoff, algorithm):
     assert ours(atoms, cutoff, algorithm=algorithm) == expected
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("farthest", [1, 8, 100, 1000, 250_000])
+def test_atoms_many_cells_away(farthest, algorithm):
+    atoms = random_atoms(18, 12, [4.0, 5.0, 6.0, 70, 80, 75], True)
+    whole = np.random.default_rng(0).integers(-farthest, farthest + 1, (12, 3))
+    whole[0], whole[1] = farthest, -farthest
+    expected = []
+    for i, j, *shift in by_ase(atoms, 4.1):
+        expected.append((i, j, *(shift + whole[i] - whole[j]).tolist()))
+    atoms.positions += whole @ atoms.cell.array
+    assert ours(atoms, 4.1, algorithm=algorithm) == sorted(expected)
+
+
 cell_parameters = st.tuples(*[st.floats(0.7, 12.0)] * 3, *[st.floats(30.0, 150.0)] * 3)
 
 

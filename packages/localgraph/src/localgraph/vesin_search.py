@@ -15,6 +15,9 @@ from localgraph.graph import Graph
 
 Ints = npt.NDArray[Any]
 
+TABLE = 1 << 12
+"""Most shifts that a table is made of: one that a core's cache holds."""
+
 
 def suits(structures: Structures, cutoff: float) -> bool:
     """Whether vesin can lay its cells over these structures.
@@ -49,7 +52,7 @@ def search(structures: Structures, cutoff: float) -> Graph:
     if not ends:
         ends, shifts = [np.zeros((2, 0), dtype=np.int32)], [np.zeros((0, 3), dtype=np.int32)]
     first = ends[0] if len(ends) == 1 else np.concatenate(ends, 1)
-    code, bits = _pack(shifts[0] if len(shifts) == 1 else np.concatenate(shifts))
+    code, base = _pack(shifts[0] if len(shifts) == 1 else np.concatenate(shifts))
     del finder, ends, shifts  # each step below frees what it has read: the peak is about twice the result
     matrix = _both_directions(first, code, start)
     del first, code
@@ -57,7 +60,7 @@ def search(structures: Structures, cutoff: float) -> Graph:
     edge_index = np.empty((2, len(matrix.data)), dtype=np.int64)
     edge_index[0] = np.repeat(np.arange(start, dtype=np.int32), np.diff(offsets))
     edge_index[1] = matrix.indices
-    return Graph(*(torch.from_numpy(a) for a in (edge_index, _unpack(matrix.data, bits), offsets)))
+    return Graph(*(torch.from_numpy(a) for a in (edge_index, _unpack(matrix.data, base), offsets)))
 
 
 def _both_directions(ends: Ints, code: Ints, num_atoms: int) -> scipy.sparse.csr_array:
@@ -73,24 +76,30 @@ def _both_directions(ends: Ints, code: Ints, num_atoms: int) -> scipy.sparse.csr
 
 
 def _pack(shifts: Ints) -> tuple[Ints, int]:
-    """Shifts (P, 3) as one number each, of so many signed bits an axis: 10 where they are enough, else 21."""
-    small = len(shifts) == 0 or -512 < int(shifts.min()) <= int(shifts.max()) < 512
-    bits = 10 if small else 21
-    code: Any = shifts[:, 2].astype(np.int32 if small else np.int64)
-    for axis in (1, 0):
-        code <<= bits
+    """Shifts (P, 3) as one number each, and the base of its three digits, which run from −m to m."""
+    most = max(int(shifts.max()), -int(shifts.min())) if len(shifts) else 0
+    base = 2 * most + 1
+    code: Any = shifts[:, 0].astype(np.int32 if base**3 < 1 << 31 else np.int64)
+    for axis in (1, 2):
+        code *= base
         code += shifts[:, axis]
-    return code, bits
+    return code, base
 
 
-def _unpack(code: Ints, bits: int) -> Ints:
-    """Shifts (E, 3) int32 of codes (E,); most are zero in a large cell, and only the others are touched."""
-    shifts = np.zeros((len(code), 3), dtype=np.int32)
-    where = np.flatnonzero(code)
-    rest = code[where]
-    half = 1 << (bits - 1)
-    for axis in range(3):
-        value = ((rest + half) & (2 * half - 1)) - half
-        shifts[where, axis] = value
-        rest = (rest - value) >> bits
-    return shifts
+def _unpack(code: Ints, base: int) -> Ints:
+    """Shifts (E, 3) int32 of codes (E,): looked up where the table of all codes is small."""
+    number = base**3
+    if number > min(TABLE, len(code)):
+        return _digits(code, base)
+    every = np.arange(number)
+    every[number // 2 + 1 :] -= number  # a negative code counts from the table's end
+    return _digits(every, base).take(code, axis=0)
+
+
+def _digits(code: Ints, base: int) -> Ints:
+    """The three digits (E, 3) int32 of codes (E,), each from −base//2 to base//2."""
+    digits = np.empty((len(code), 3), dtype=np.int32)
+    for axis in (2, 1, 0):
+        digits[:, axis] = digit = (code + base // 2) % base - base // 2
+        code = (code - digit) // base
+    return digits
