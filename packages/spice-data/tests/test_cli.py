@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import pytest
 
 import spice_data
@@ -80,8 +81,6 @@ def test_bad_ratios(tmp_path, capsys):
 
 
 def test_verify_finds_a_defect(spice_file, capsys):
-    import h5py
-
     assert main(["verify", str(spice_file)]) == 0
     with h5py.File(spice_file, "r+") as file:
         file["water/conformations"].attrs["units"] = "parsec"
@@ -118,3 +117,22 @@ def test_help_and_version(capsys):
             main(arguments)
         assert stop.value.code == 0
     assert spice_data.__version__ in capsys.readouterr().out
+
+
+def test_the_test_set_by_its_name(tmp_path, group_writer, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("SPICE-test.hdf5", "w") as file:
+        for name in ("WP0", "ALA-ARG-ASN-ASP-CYS"):
+            del group_writer(file, name)["subset"]
+    for line in (
+        "info SPICE-test.hdf5",
+        "verify SPICE-test.hdf5",
+        "select SPICE-test.hdf5 --subset *peptides -o s.json",
+        "convert s.json selected.store",
+        "convert SPICE-test.hdf5 filtered.store --neutral",
+        "convert SPICE-test.hdf5 whole.store",
+    ):
+        assert main(line.split()) == 0, line
+    assert "small ligands" in capsys.readouterr().out
+    with spice_data.Store("selected.store") as selected, spice_data.Store("whole.store") as whole:
+        assert selected.subsets == ("pentapeptides",) and len(whole) == 2 * len(selected) == 8

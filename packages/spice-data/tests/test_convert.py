@@ -207,3 +207,12 @@ def test_mixed_units_are_refused(tmp_path, spice_file):
         file["water/conformations"].attrs["units"] = "angstrom"
     with pytest.raises(spice_data.DataError, match=r"group 'water', dataset 'conformations'.*units"):
         spice_data.convert(spice_file, tmp_path / "a.store")
+
+
+def test_geometries_alone_are_refused(tmp_path, spice_file):
+    with (
+        spice_data.open(spice_file, labels=False) as file,
+        pytest.raises(ValueError, match=r"file: required .*energies.*labels=False"),
+    ):
+        spice_data.convert(file, tmp_path / "a.store")
+    assert not (tmp_path / "a.store").exists()

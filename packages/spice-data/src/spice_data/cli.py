@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from spice_data.filters import (
     NoIsolatedAtoms,
     Subsets,
 )
+from spice_data.hdf5 import SpiceFile
 from spice_data.inspect import inspect
 from spice_data.layout import FORMAT
 from spice_data.releases import releases
@@ -29,7 +31,8 @@ from spice_data.select import Selection, select
 from spice_data.source import Patience, check_file, download
 from spice_data.split import split
 from spice_data.store import Store
-from spice_data.xyz import write_xyz
+from spice_data.testset import open_test_set
+from spice_data.xyz import SUFFIXES, write_xyz
 
 
 class Bar:
@@ -52,6 +55,11 @@ class Bar:
 
 def _path(text: str) -> Path:
     return example_path() if text == "example" else Path(text)
+
+
+def _spice(path: Path) -> SpiceFile:
+    """The file opened as what its name says: the test set's groups do not say their part themselves."""
+    return open_test_set(path) if path.name == releases()["test"].file else SpiceFile(path)
 
 
 def _is_store(path: Path) -> bool:
@@ -97,7 +105,8 @@ def _verify(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
         entry = known[path.name]
         check_file(path, entry.size or 0, entry.md5 or "", bar("md5", "B"))
         print(f"{path}: size and md5 of {entry.title}")
-    report = inspect(path, values=True, progress=bar("groups", "groups"))
+    with _spice(path) as file:
+        report = inspect(file, values=True, progress=bar("groups", "groups"))
     print(report.table())
     if report.problems:
         raise DataError(path, "no defective group", f"{len(report.problems)}")
@@ -111,7 +120,8 @@ def _info(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
             print(f"digest {store.digest}\nmade from {store.provenance}")
             print(store.statistics.table())
         return
-    print(inspect(path, progress=bar("groups", "groups")).table())
+    with _spice(path) as file:
+        print(inspect(file, progress=bar("groups", "groups")).table())
 
 
 def _filters(a: argparse.Namespace) -> list[Filter]:
@@ -132,7 +142,8 @@ def _filters(a: argparse.Namespace) -> list[Filter]:
 
 
 def _select(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
-    selection = select(_path(a.file), *_filters(a), progress=bar("select", "groups"))
+    with _spice(_path(a.file)) as file:
+        selection = select(file, *_filters(a), progress=bar("select", "groups"))
     print(selection.table())
     if a.output:
         selection.save(a.output)
@@ -146,19 +157,18 @@ def _convert(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
             count = write_xyz(a.output, store)
         print(f"{a.output}: {count:,} frames")
         return
-    source: Selection | Path = path
-    if path.suffix == ".json":
-        source = Selection.load(path)
-        print(source.table())
-    elif filters := _filters(a):
-        source = select(path, *filters, progress=bar("select", "groups"))
-        print(source.table())
-    with convert(
-        source, a.output, overwrite=a.overwrite, wait=a.wait, progress=bar("convert", "frames")
-    ) as store:
-        empty = store.provenance["empty_groups"]
+    with ExitStack() as stack:
+        file, selection = None, Selection.load(path) if path.suffix == ".json" else None
+        if path.suffix not in SUFFIXES:
+            file = stack.enter_context(_spice(selection.path if selection else path))
+        if file and not selection and (filters := _filters(a)):
+            selection = select(file, *filters, progress=bar("select", "groups"))
+        if selection:
+            print(selection.table())
+        keywords = {"overwrite": a.overwrite, "wait": a.wait, "progress": bar("convert", "frames")}
+        store = stack.enter_context(convert(selection or file or path, a.output, file=file, **keywords))
         print(f"{a.output}: {len(store):,} frames of {store.n_molecules:,} molecules")
-        print(f"empty groups left out: {empty}")
+        print(f"empty groups left out: {store.provenance['empty_groups']}")
 
 
 def _split(a: argparse.Namespace, _: Callable[[str, str], Bar]) -> None:

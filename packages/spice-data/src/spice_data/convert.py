@@ -24,7 +24,7 @@ from spice_data.sources import Block, Source, SpiceSource, Units
 from spice_data.statistics import Statistics
 from spice_data.store import Store
 from spice_data.units import ENERGY, GRADIENT
-from spice_data.xyz import XyzSource
+from spice_data.xyz import SUFFIXES, XyzSource
 
 CHECKPOINT_BYTES = 256 << 20
 
@@ -262,7 +262,7 @@ def convert(
             return _convert(SpiceSource(file, source), path, overwrite, wait, progress)
     if isinstance(source, SpiceFile):
         return _convert(SpiceSource(source), path, overwrite, wait, progress)
-    if os.fspath(source).endswith((".xyz", ".extxyz")):
+    if os.fspath(source).endswith(SUFFIXES):
         return _convert(XyzSource(source), path, overwrite, wait, progress)
     with SpiceFile(source) as file:
         return _convert(SpiceSource(file), path, overwrite, wait, progress)

@@ -128,11 +128,15 @@ class SpiceSource:
 
     Raises
     ------
+    ValueError
+        When the file was opened without energies and gradients.
     DataError
         When the selection was made from a file of another size, or the groups disagree about units.
     """
 
     def __init__(self, file: SpiceFile, selection: Selection | None = None) -> None:
+        if not file.labels:
+            raise ValueError("file: required one opened with energies and gradients, got labels=False")
         self.file, self.selection = file, selection
         self.size = file.path.stat().st_size
         if selection is not None and selection.size != self.size:

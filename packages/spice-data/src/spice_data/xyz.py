@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _PAIR = re.compile(r'([A-Za-z_][\w-]*)\s*=\s*(?:"([^"]*)"|(\S+))|([A-Za-z_][\w-]*)(?=\s|$)')
+SUFFIXES = (".xyz", ".extxyz")
 ENERGY_KEYS = ("energy", "REF_energy", "dft_energy", "Energy")
 FORCE_KEYS = ("forces", "force", "REF_forces", "dft_forces", "Forces")
 
