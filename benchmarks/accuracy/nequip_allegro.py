@@ -1,17 +1,18 @@
-"""The run of a configuration with nequip-allegro's model and its train-time compile in place of ours.
+"""The run of a configuration with nequip-allegro's model and its train-time compile, then ours from the same weights.
 
     python benchmarks/accuracy/nequip_allegro.py benchmarks/accuracy/acac.yaml output=reference stop.seconds=300
-    mlip-train fit benchmarks/accuracy/acac.yaml output=ours model.start_from=reference/start.safetensors
 
 Data, batches, loss, optimizer, moving average, validation and trainer are the same on both sides; only the step
-differs. The initial weights are written to ``start.safetensors``, from which our run starts; ``metrics.csv`` has the
-learning curve with the seconds of training, ``reference.json`` those of compilation, which are not among them.
+differs. The initial weights are written to ``reference/start.safetensors``, from which our run starts, in
+``reference/ours``. ``metrics.csv`` has the learning curve with the seconds of training, ``reference.json`` those of
+nequip-allegro's compilation, which are not among them.
 Non-periodic frames only. Needs nequip-allegro, allegro-model, mlip-train and, for SPICE, spice-data together.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,7 +29,8 @@ from nequip.utils.global_state import set_global_state
 import localgraph
 from allegro_model.nequip import from_nequip
 from mlip_train.batching import Batch
-from mlip_train.fit import make_trainer, write_csv
+from mlip_train.config import TrainConfig
+from mlip_train.fit import fit, make_trainer, write_csv
 from mlip_train.loss import Prediction, loss_terms
 from mlip_train.module import TrainingModule
 from mlip_train.prepare import prepare
@@ -120,9 +122,8 @@ class Curve(pl.Callback):
         write_csv(self.path, module.history)
 
 
-def main() -> None:
-    """Train as configured."""
-    config = load(sys.argv[1], sys.argv[2:])
+def train_reference(config: TrainConfig) -> None:
+    """Train nequip-allegro's model as configured."""
     set_global_state()
     torch.set_num_threads(config.hardware.threads or 1)
     folder = Path(config.output)
@@ -147,6 +148,18 @@ def main() -> None:
     model.zero_grad()
     module = TrainingModule(model, config, prepared.train, prepared.validation, step=step)
     make_trainer(config, config.stop.epochs, [Curve(folder / "metrics.csv")]).fit(module)
+
+
+def main() -> None:
+    """Train the reference here, and ours in a process of its own, which nequip's global state does not touch."""
+    if sys.argv[1] == "--ours":
+        fit(load(sys.argv[2], sys.argv[3:]))
+        return
+    config = load(sys.argv[1], sys.argv[2:])
+    train_reference(config)
+    folder = Path(config.output)
+    changes = [f"output={folder / 'ours'}", f"model.start_from={folder / 'start.safetensors'}"]
+    subprocess.run([sys.executable, __file__, "--ours", *sys.argv[1:], *changes], check=True)
 
 
 if __name__ == "__main__":
