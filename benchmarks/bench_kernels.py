@@ -1,7 +1,7 @@
 """Time of each equitensor operator on the CPU over the bare memory traffic, and against plain formulations.
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=10000000000 \\
-        python benchmarks/bench_kernels.py --threads 1 --json kernels.json
+        python benchmarks/bench_kernels.py --threads 1 --json benchmarks/results/kernels_1.json
 
 The tunables keep the allocator from returning pages, whose faults would otherwise be timed on every side.
 Every provider of an operator runs in turn within one loop, so all see the same machine; a time is the
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -123,9 +124,15 @@ def main() -> None:
         )
         print(f"{name}: ours {ours:.3f} ms  {others}")
     if options.json:
-        record = {"options": vars(options), "torch": torch.__version__, "times_ms": found}
+        record = {
+            "command": " ".join(["python benchmarks/bench_kernels.py", *sys.argv[1:]]),
+            "options": vars(options),
+            "torch": torch.__version__,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "times_ms": found,
+        }
         with open(options.json + ".part", "w") as file:
-            json.dump(record, file, indent=1)
+            file.write(json.dumps(record, indent=1) + "\n")
         os.replace(options.json + ".part", options.json)
 
 

@@ -7,7 +7,8 @@
 ``prepare`` compiles one package per l_max with mlip-export (random weights, fixed seed). ``time`` finds the graph once
 and asks for energies and forces, all values of l_max in turn, round after round, of the packages and then of the same
 models in eager PyTorch; it keeps the least time of each. The ratios to the smallest l_max are min over min in one
-run. The tunables keep the allocator from returning pages. ``profile`` prints what the kernels of the packages cost.
+run. The tunables keep the allocator from returning pages. ``profile`` prints what the operators of a way cost, and
+``plot RECORD.json`` draws a record beside itself (matplotlib).
 """
 
 from __future__ import annotations
@@ -125,6 +126,20 @@ def profile(options: argparse.Namespace) -> None:
             print(f"  {per_step:8.2f} ms  {event.count // options.rounds:4} ×  {event.key}")
 
 
+def plot(options: argparse.Namespace) -> None:
+    """The curve of a record, as a PNG of the same name."""
+    import matplotlib.pyplot as plt
+
+    record = json.loads(Path(options.record).read_text())
+    figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
+    for way in dict.fromkeys(row["way"] for row in record["rows"]):
+        rows = [row for row in record["rows"] if row["way"] == way]
+        axes.plot([row["l_max"] for row in rows], [row["ms"] for row in rows], "o-", label=way)
+    axes.set(xlabel="l_max", ylabel="energy and forces, ms", ylim=(0, None), title=record["system"])
+    axes.legend()
+    figure.savefig(Path(options.record).with_suffix(".png"), dpi=150)
+
+
 def main() -> None:
     here = Path(__file__).resolve().parents[1]
     data = os.environ.get("MLIP_SHARED_DATA", str(here.parent / "shared" / "data"))
@@ -144,6 +159,9 @@ def main() -> None:
     commands.choices["time"].add_argument("--output", help="write the rows as JSON")
     commands.choices["profile"].add_argument("--way", choices=["compiled", "eager"], default="compiled")
     commands.choices["profile"].add_argument("--top", type=int, default=25)
+    p = commands.add_parser("plot")
+    p.add_argument("record", help="what time --output wrote")
+    p.set_defaults(run=plot)
     options = parser.parse_args()
     options.run(options)
 

@@ -108,6 +108,8 @@ def test_bad_arguments():
         tp(x, y, w[:1])
     with pytest.raises(TypeError, match="one floating dtype"):
         tp(x, y.float(), w)
+    with pytest.raises(TypeError, match="of 16, 32 or 64 bits"):
+        tp(*(t.to(torch.float8_e5m2) for t in (x, y, w)))
 
 
 @pytest.mark.parametrize("coupled", [True, False])

@@ -117,6 +117,9 @@ def test_bad_operands():
         to_basis(w[:, :, :1], features, *rest)
     with pytest.raises(TypeError, match="floating dtype"):
         to_atoms(w, basis.float(), *rest)
+    for dtype in (torch.int64, torch.complex64, torch.float8_e4m3fn):
+        with pytest.raises(TypeError, match="floating dtype of 16, 32 or 64 bits"):
+            to_atoms(w.to(dtype), basis.to(dtype), *rest)
     with pytest.raises(TypeError, match="centres: required"):
         to_atoms(w, basis, centres.int(), offsets)
     with pytest.raises(ValueError, match="features: required shape"):

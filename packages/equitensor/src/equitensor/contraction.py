@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import SOURCES, decompose_when_compiled, implementation
+from equitensor.dispatch import DTYPES, SOURCES, decompose_when_compiled, implementation
 from equitensor.edges import to_weights
 from equitensor.paths import Path, admissible_paths, irreps_dim, irreps_string
 from equitensor.spec import Spec, make_spec, parse_spec
@@ -161,9 +161,10 @@ class TensorProduct:
                 f"weights: required shape {self.weight_shape(x.shape[2])} "
                 f"({'paths, channels' if self.coupled else 'paths'}), got {tuple(weights.shape)}"
             )
-        if not x.is_floating_point() or not x.dtype == y.dtype == weights.dtype:
+        if x.dtype not in DTYPES or not x.dtype == y.dtype == weights.dtype:
             raise TypeError(
-                f"x, y and weights: required one floating dtype, got {x.dtype}, {y.dtype} and {weights.dtype}"
+                f"x, y and weights: required one floating dtype of 16, 32 or 64 bits, got {x.dtype}, {y.dtype} "
+                f"and {weights.dtype}"
             )
 
 

@@ -49,18 +49,23 @@ def lowered(tensor: Tensor) -> bool:
     return True
 
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What some implementation computes in."""
+
 _TRITON = find_spec("triton") is not None
+_TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def implementation(tensor: Tensor) -> ModuleType:
     """The module whose functions compute on the device of ``tensor``.
 
-    Triton where the device is a GPU and Triton is installed (float32 and float64), ATen without scatters
+    Triton where the device is a GPU and Triton is installed (float32, float64, and bfloat16 with sums in
+    float32), ATen without scatters
     on the CPU, and the reference anywhere else.
     """
     if tensor.device.type == "cpu":
         return cpu
-    if tensor.device.type == "cuda" and _TRITON and tensor.dtype in (torch.float32, torch.float64):
+    if tensor.device.type == "cuda" and _TRITON and tensor.dtype in _TRITON_DTYPES:
         from equitensor.triton import operations
 
         return operations

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import SOURCES, decompose_when_compiled, implementation
+from equitensor.dispatch import DTYPES, SOURCES, decompose_when_compiled, implementation
 
 
 def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
@@ -178,10 +178,10 @@ def _check(
                 f"{where}: {name}: required shape {rows[name]}{' + (channels,)' if rank[name] == 3 else ''} "
                 f"(E = {edges}, N = {atoms}), got {tuple(tensor.shape)}"
             )
-        if not tensor.is_floating_point() or tensor.dtype != first.dtype:
+        if tensor.dtype not in DTYPES or tensor.dtype != first.dtype:
             raise TypeError(
-                f"{where}: {name}: required a floating dtype, the same for all operands ({first.dtype}), "
-                f"got {tensor.dtype}"
+                f"{where}: {name}: required a floating dtype of 16, 32 or 64 bits, the same for all operands "
+                f"({first.dtype}), got {tensor.dtype}"
             )
     if "w" in operands and "features" in operands and operands["w"].shape[2] != operands["features"].shape[2]:
         raise ValueError(
