@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,7 +137,7 @@ class PaperStep:
         weights = [state[n].detach() for n in self.names]
         with mended_scheduler():
             self._graph, _ = _trace(self._function, weights, example)
-        _without_detach(self._graph)
+        _for_dynamo(self._graph)
         self._run = torch.compile(self._graph, dynamic=True, fullgraph=True)
         self.calls = 0
 
@@ -262,11 +264,28 @@ def _batch(tensors: Sequence[Tensor]) -> Batch:
     return Batch._make([*tensors, tensors[1][0], tensors[1][0]])
 
 
-def _without_detach(graph: torch.fx.GraphModule) -> None:
-    """Remove the detach nodes that tracing a derivative leaves on saved results: a second derivative must pass them."""
+def _for_dynamo(graph: torch.fx.GraphModule) -> None:
+    """Make a traced graph one that Dynamo reads and differentiates.
+
+    The detach nodes that tracing a derivative leaves on saved results go, for a second derivative must pass them; and
+    ``sym_numel``, which Dynamo refuses, becomes a product of sizes.
+    """
+    aten = torch.ops.aten
     for node in list(graph.graph.nodes):
-        if node.target is torch.ops.aten.detach.default:
+        if node.target is aten.detach.default:
             node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif node.target is aten.sym_numel.default:
+            (tensor,) = node.args
+            with graph.graph.inserting_before(node):
+                sizes = [
+                    graph.graph.call_function(aten.sym_size.int, (tensor, d))
+                    for d in range(tensor.meta["val"].ndim)
+                ]
+                product = functools.reduce(
+                    lambda a, b: graph.graph.call_function(operator.mul, (a, b)), sizes
+                )
+            node.replace_all_uses_with(product)
             graph.graph.erase_node(node)
     graph.recompile()
 
