@@ -7,8 +7,10 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from allegro.model import AllegroModel
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from nequip.utils.global_state import set_global_state
 
 import localgraph
 from allegro_model.nequip import from_nequip
@@ -40,11 +42,12 @@ SMALL = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
+def global_state():
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture
@@ -94,9 +97,8 @@ def kinds_of(table):
 def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
     way, step_type, dtype, tolerance, changes, frames, tmp_path
 ):
-    model = allegro(
-        dtype, energy_scales_trainable=True, **changes
-    )  # scales are float64 beside any other weights
+    # scales are float64 beside any other weights
+    model = allegro(dtype, energy_scales_trainable=True, **changes)
     table = build_table([SourceConfig(path=str(frames))], NAMES, model.cutoffs, tmp_path / "cache")
     kinds = kinds_of(table)
     torch._dynamo.reset()
@@ -117,11 +119,27 @@ def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
 
 
 def test_an_imported_model_is_fine_tuned(frames, tmp_path):
-    from test_nequip_allegro import reference_model  # the folder is on the path of its own tests
-
-    start = from_nequip(
-        reference_model(type_names=NAMES, per_type_energy_scales=1.0, per_type_energy_shifts=0.0)
+    set_global_state()
+    source = AllegroModel(
+        seed=1,
+        model_dtype="float64",
+        r_max=3.5,
+        type_names=NAMES,
+        l_max=1,
+        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", "num_bessels": 8},
+        radial_chemical_embed_dim=8,
+        scalar_embed_mlp_hidden_layers_depth=1,
+        scalar_embed_mlp_hidden_layers_width=8,
+        num_layers=1,
+        num_scalar_features=8,
+        num_tensor_features=4,
+        allegro_mlp_hidden_layers_depth=1,
+        allegro_mlp_hidden_layers_width=8,
+        readout_mlp_hidden_layers_depth=1,
+        readout_mlp_hidden_layers_width=8,
+        avg_num_neighbors=7.0,
     )
+    start = from_nequip(source)
     localgraph.save_model(tmp_path / "start.safetensors", start)
     plain = {
         "output": str(tmp_path / "run"),
