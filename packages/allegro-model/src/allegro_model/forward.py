@@ -112,7 +112,11 @@ def _density(
 ) -> Tensor:
     """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[h,l,u], (N, D, C)."""
     sums = to_atoms(hidden.unsqueeze(1), y, centre, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
-    blocks = [sums[:, ell * ell : (ell + 1) ** 2] @ maps[:, ell] for ell in range(maps.shape[1])]
+    blocks = []
+    for ell in range(maps.shape[1]):
+        # one product over all atoms and m: a batched one would hand the matrix over once per atom
+        rows = sums[:, ell * ell : (ell + 1) ** 2].reshape(-1, sums.shape[2])
+        blocks.append((rows @ maps[:, ell]).view(-1, 2 * ell + 1, maps.shape[2]))
     return torch.cat(blocks, 1)
 
 
