@@ -142,8 +142,8 @@ def integration(session: nox.Session) -> None:
 @nox.session(tags=["allegro-model"])
 def interop(session: nox.Session) -> None:
     """Equality with nequip-allegro, which this session installs, and the guide for its users."""
-    install(session, "allegro-model", "mlip-export", extras=("test", "nequip"))
-    session.install("-q", "-c", str(CONSTRAINTS), "ase")
+    install(session, "allegro-model", extras=("test", "nequip"))
+    session.install("-q", "-c", str(CONSTRAINTS), str(wheel(session, "mlip-export")), "ase")
     pytest(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
     if not session.posargs:
         session.run("python", "ci/readme_examples.py", "guides/nequip-allegro.md", env=quiet(session))
