@@ -18,6 +18,9 @@ Ints = npt.NDArray[Any]
 TABLE = 1 << 12
 """Most shifts that a table is made of: one that a core's cache holds."""
 
+AT_ONCE = 1 << 16
+"""Codes looked up in one go: NumPy copies them to its own index type."""
+
 
 def suits(structures: Structures, cutoff: float) -> bool:
     """Whether vesin can lay its cells over these structures.
@@ -93,7 +96,11 @@ def _unpack(code: Ints, base: int) -> Ints:
         return _digits(code, base)
     every = np.arange(number)
     every[number // 2 + 1 :] -= number  # a negative code counts from the table's end
-    return _digits(every, base).take(code, axis=0)
+    table, shifts = _digits(every, base), np.empty((len(code), 3), dtype=np.int32)
+    for start in range(0, len(code), AT_ONCE):  # "wrap" writes in place, and knows negative places too
+        part = slice(start, start + AT_ONCE)
+        table.take(code[part], axis=0, out=shifts[part], mode="wrap")
+    return shifts
 
 
 def _digits(code: Ints, base: int) -> Ints:
