@@ -45,11 +45,79 @@ for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
 print("equal")
 """
 
+LOW = r"""
+import torch
+import equitensor as eq
+from equitensor.triton import operations as triton
+torch.manual_seed(0)
+centres = torch.tensor([0] * 30 + [2] * 5)
+rest = (centres, eq.row_offsets(centres, 4), [1, 3, 5])
+tp = eq.TensorProduct("0e+1o+2e", "0e+1o+2e", "0e+1o+2e")
+shapes = (35, 3, 20), (35, 9), (4, 9, 20), (2, 9, 20), (2, 9, 20), (2, 9, 20), tp.weight_shape(20)
+low = [torch.randn(s).bfloat16() for s in shapes]
+for name, arguments in (("to_atoms", (0, 1)), ("to_weights", (1, 2)), ("to_basis", (0, 2)), ("contract", (3, 4, 6)),
+                        ("contract_weights", (3, 4, 5))):
+    more = rest if name.startswith("to_") else (tp.spec, (0, 1, 2) if name == "contract" else True)
+    got = getattr(triton, name)(*(low[i] for i in arguments), *more)
+    assert got.dtype == torch.bfloat16
+    expected = getattr(eq.reference, name)(*(low[i].double() for i in arguments), *more)
+    error = (got.double() - expected).abs() / expected.abs().max()
+    rounded = getattr(triton, name)(*(low[i].float() for i in arguments), *more).bfloat16()
+    simulated = (rounded.double() - expected).abs() / expected.abs().max()
+    print(name, f"{error.max():.1e} {simulated.max():.1e}")
+    assert error.max() < 2**-6 and simulated.max() < 2**-8
+print("near")
+"""
+
+# Operators on fake tensors of a GPU, made functional as torch.compile and AOT Inductor do.
+TRACED = r"""
+import torch, triton
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.functional_tensor import dispatch_functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from triton.backends.compiler import GPUTarget
+import equitensor as eq
+
+class Driver:
+    # names an architecture, which is all that the analysis of a kernel's source asks for
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+triton.runtime.driver.set_active(Driver())
+irreps = "0e+1o+2e"
+tp = eq.TensorProduct(irreps, irreps, irreps)
+
+def operators(w, y, f, x, b, weights, centres):
+    offsets = eq.row_offsets(centres, f.shape[0])
+    return (
+        eq.to_atoms(w, y, centres, offsets), eq.to_weights(y, f, centres, offsets),
+        eq.to_basis(w, f, centres, offsets), tp(x, b, weights), tp.pull_back(x, b, weights),
+        torch.ops.equitensor.contract_weights(x, b, f, str(tp.spec), True),
+    )
+
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        shapes = (40, 3, 64), (40, 9), (6, 9, 64), (6, 9, 64), (6, 9, 64), tp.weight_shape(64)
+        arguments = [torch.empty(s, dtype=dtype, device="cuda") for s in shapes]
+        arguments.append(torch.empty(40, dtype=torch.int64, device="cuda"))
+        plain = make_fx(operators, tracing_mode="fake")(*arguments)
+        lowered = make_fx(dispatch_functionalize(plain), tracing_mode="fake")(*arguments)
+    nodes = lowered.graph.nodes
+    assert not any("equitensor" in str(n.target) for n in nodes)
+    kernels = [n for n in nodes if "triton_kernel_wrapper_functional" in str(n.target)]
+    assert len(kernels) == 6
+    for n in kernels:
+        assert n.kwargs["tensors_to_clone"] == ["out"]
+print("traced")
+"""
+
 RESOURCES = """
 import json, sys
+import torch
 from equitensor.triton.resources import preset
+kinds = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 shapes = json.loads(sys.argv[1])
-print(json.dumps({f"sm_{a} l_max={l} C={c}": preset(l, c, a) for a, l, c in shapes}))
+print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": preset(l, c, a, kinds[t]) for a, l, c, t in shapes}))
 """
 
 
@@ -64,15 +132,42 @@ def run(script, *arguments, **environment):
     return done.stdout
 
 
+def test_the_shape_class_decides_the_cut():
+    """Fewer channels for more components and for float64, never less than a warp's."""
+    import torch
+
+    from equitensor.triton.source import cut
+
+    assert [cut(9, c, torch.float32, 4).block for c in (1, 20, 64, 128, 256)] == [16, 32, 64, 128, 128]
+    assert [cut(d, 128, torch.float64, 4).block for d in (4, 25, 49, 100)] == [128, 64, 32, 32]
+    assert cut(27, 128, torch.bfloat16, 0) == cut(27, 128, torch.float32, 0) == (64, 0, 2)
+
+
 def test_interpreter_gives_the_oracle_s_values():
     assert run(INTERPRETED, TRITON_INTERPRET="1").endswith("equal\n")
+
+
+def test_bfloat16_is_summed_in_float32():
+    """The interpreter's own conversions are coarser than a GPU's; rounding float32 results tells the error there."""
+    assert run(LOW, TRITON_INTERPRET="1").endswith("near\n")
+
+
+def test_compilers_see_the_kernels_on_a_gpu():
+    """Each operator becomes one kernel that writes its output and nothing else, with no GPU present."""
+    assert run(TRACED).endswith("traced\n")
 
 
 @pytest.mark.slow
 def test_registers_and_no_spills():
     recorded = json.loads(Path(__file__).with_name("triton_registers.json").read_text())
     assert not any(k["spilled"] for shape in recorded["counters"].values() for k in shape.values())
-    shapes = [(80, 1, 64), (90, 1, 64), (80, 2, 64), (90, 2, 64), (90, 2, 128)]
+    shapes = [
+        (80, 1, 64, "fp32"),
+        (90, 2, 64, "fp32"),
+        (90, 2, 128, "fp32"),
+        (90, 2, 64, "fp64"),
+        (80, 2, 64, "bf16"),
+    ]
     found = json.loads(run(RESOURCES, json.dumps(shapes)))
     for shape, kernels in found.items():
         for name, counters in kernels.items():

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from functools import cache, reduce
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from equitensor.paths import admissible_paths, coupling, irreps_dim, irreps_slices
 from equitensor.spec import Spec
-from equitensor.triton.source import build, channel_block, launch, tiles
+from equitensor.triton.source import REGISTERS, Cut, accumulator, build, cut, launch, tiles
 
 # Rows that one program of the weight gradient sums.
 CHUNK = 64
+
+
+def _fused(total: str, term: tuple[str, str]) -> str:
+    return f"tl.fma({term[0]}, {term[1]}, {total})"
 
 
 def _terms(spec: Spec, number: int, slots: tuple[int, int, int]) -> tuple[int, dict[int, str]]:
@@ -23,19 +29,35 @@ def _terms(spec: Spec, number: int, slots: tuple[int, int, int]) -> tuple[int, d
     found = {}
     for k in range(c.shape[2]):
         terms = [
-            f"{float(c[i, j, k])!r} * (a{start[0] + i} * b{start[1] + j})"
+            (repr(float(c[i, j, k])), f"(a{start[0] + i} * b{start[1] + j})")
             for i in range(c.shape[0])
             for j in range(c.shape[1])
             if c[i, j, k] != 0.0
         ]
         if terms:
-            found[start[2] + k] = " + ".join(terms)
+            found[start[2] + k] = reduce(_fused, terms[1:], " * ".join(terms[0]))
     return path[slots[2]], found
 
 
+def _load(name: str, d: int, k: int) -> str:
+    """Component ``k`` of ``d`` of an operand's row z, all channels of the block."""
+    return f"tl.load({name} + (z * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)"
+
+
+def _loads(text: str, a: int, b: int) -> list[str]:
+    """What loads the components that ``text`` uses, of operands a and b of so many components."""
+    used = [(name, d, k) for name, d in (("a", a), ("b", b)) for k in range(d)]
+    return [f"{name}{k} = {_load(name, d, k)}" for name, d, k in used if re.search(rf"\b{name}{k}\b", text)]
+
+
 @cache
-def contract_kernel(spec: Spec, slots: tuple[int, int, int], coupled: bool) -> Any:
-    """The kernel that contracts operands slots[0] and slots[1]; one program per row and block of channels."""
+def contract_kernel(
+    spec: Spec, slots: tuple[int, int, int], coupled: bool, dtype: torch.dtype, split: bool
+) -> Any:
+    """The kernel that contracts operands slots[0] and slots[1]; one program per row and block of channels.
+
+    With ``split`` also per irrep of the result, of which each program loads only the components it needs.
+    """
     dims = [irreps_dim(spec[s]) for s in slots]
     lines = [
         "def contract(a, b, weights, out, C, BLOCK: tl.constexpr):",
@@ -43,30 +65,33 @@ def contract_kernel(spec: Spec, slots: tuple[int, int, int], coupled: bool) -> A
         "    u = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         "    inside = u < C",
     ]
-    loads = []
-    for name, d in zip("ab", dims[:2], strict=True):
-        loads += [
-            f"    {name}{k} = tl.load({name} + (z * {d} + {k}) * C + u, mask=inside, other=0.0)"
-            for k in range(d)
-        ]
+    where = irreps_slices(spec[slots[2]])
+    body: list[list[str]] = [[] for _ in where]
     seen: set[int] = set()
-    body = []
     for number in range(spec.num_paths):
-        _, found = _terms(spec, number, slots)
+        result, found = _terms(spec, number, slots)
         place = f"weights + {number} * C + u, mask=inside, other=0.0" if coupled else f"weights + {number}"
-        body.append(f"    w = tl.load({place})")
+        body[result].append(f"w = tl.load({place}).to(ACC)")
         for k, expression in found.items():
-            body.append(f"    o{k} {'+=' if k in seen else '='} w * ({expression})")
+            value = f"tl.fma(w, {expression}, o{k})" if k in seen else f"w * ({expression})"
+            body[result].append(f"o{k} = {value}")
             seen.add(k)
-    stores = []
-    for k in range(dims[2]):
-        value = f"o{k}" if k in seen else "tl.zeros((BLOCK,), dtype=out.dtype.element_ty)"
-        stores.append(f"    tl.store(out + (z * {dims[2]} + {k}) * C + u, {value}, mask=inside)")
-    return build("contract", "\n".join(lines + loads + body + stores) + "\n")
+    for result, components in enumerate(where):
+        for k in range(components.start, components.stop):
+            value = f"o{k}" if k in seen else "tl.zeros((BLOCK,), dtype=ACC)"
+            body[result].append(f"tl.store(out + (z * {dims[2]} + {k}) * C + u, {value}, mask=inside)")
+    if split:
+        for result, part in enumerate(body):
+            lines.append(f"    if tl.program_id(2) == {result}:")
+            lines += [f"        {line}" for line in _loads("\n".join(part), *dims[:2]) + part]
+    else:
+        whole = [line for part in body for line in part]
+        lines += [f"    {line}" for line in _loads("\n".join(whole), *dims[:2]) + whole]
+    return build("contract", lines, dtype)
 
 
 @cache
-def contract_weights_kernel(spec: Spec) -> Any:
+def contract_weights_kernel(spec: Spec, dtype: torch.dtype) -> Any:
     """The kernel of the weight gradient; one program per chunk of rows, block of channels and path."""
     dims = [irreps_dim(s) for s in spec]
     lines = [
@@ -75,24 +100,29 @@ def contract_weights_kernel(spec: Spec) -> Any:
         "    u = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         "    p = tl.program_id(2)",
         "    inside = u < C",
-        "    total = tl.zeros((BLOCK,), dtype=out.dtype.element_ty)",
+        "    total = tl.zeros((BLOCK,), dtype=ACC)",
         "    last = tl.minimum((chunk + 1) * CHUNK, Z)",
     ]
     for number in range(spec.num_paths):
         _, found = _terms(spec, number, (0, 1, 2))
         text = " ".join(found.values())
         lines += [f"    if p == {number}:", "        for z in range(chunk * CHUNK, last):"]
-        for name, d in zip("ab", dims[:2], strict=True):
-            for k in range(d):
-                if f"({name}{k} *" in text or f"* {name}{k})" in text:
-                    lines.append(
-                        f"            {name}{k} = tl.load({name} + (z * {d} + {k}) * C + u, mask=inside, other=0.0)"
-                    )
+        lines += [f"            {line}" for line in _loads(text, *dims[:2])]
         for k, expression in found.items():
-            load = f"tl.load(g + (z * {dims[2]} + {k}) * C + u, mask=inside, other=0.0)"
-            lines.append(f"            total += {load} * ({expression})")
+            load = _load("g", dims[2], k)
+            lines.append(f"            total = tl.fma({load}, {expression}, total)")
     lines.append(f"    tl.store(out + (chunk * {spec.num_paths} + p) * C + u, total, mask=inside)")
-    return build("contract_weights", "\n".join(lines) + "\n")
+    return build("contract_weights", lines, dtype)
+
+
+def cut_of(spec: Spec, slots: tuple[int, int, int], channels: int, dtype: torch.dtype) -> Cut:
+    """How the kernel that contracts operands slots[0] and slots[1] is cut: both and the result are held."""
+    return cut(sum(irreps_dim(spec[s]) for s in slots), channels, dtype, 0)
+
+
+def split_of(spec: Spec, dtype: torch.dtype) -> bool:
+    """Whether operands and result of one channel and the products of their components spill, as at l_max 4."""
+    return sum(irreps_dim(s) for s in spec) * accumulator(dtype).itemsize // 4 > REGISTERS // 2
 
 
 def contract(
@@ -101,10 +131,11 @@ def contract(
     """See :func:`equitensor.reference.contract`."""
     z, c = first.shape[0], first.shape[2]
     out = first.new_empty(z, irreps_dim(spec[slots[2]]), c)
-    block = channel_block(c, 64)
+    shape, split = cut_of(spec, slots, c, first.dtype), split_of(spec, first.dtype)
     tensors = (first.contiguous(), second.contiguous(), weights.contiguous(), out)
-    kernel = contract_kernel(spec, slots, weights.dim() == 2)
-    launch(kernel, (z, tiles(c, block)), tensors, C=c, BLOCK=block, num_warps=max(1, block // 32))
+    kernel = contract_kernel(spec, slots, weights.dim() == 2, first.dtype, split)
+    grid = (z, tiles(c, shape.block), len(spec[slots[2]]) if split else 1)
+    launch(kernel, grid, tensors, C=c, BLOCK=shape.block, num_warps=shape.warps)
     return out
 
 
@@ -112,10 +143,11 @@ def contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool)
     """See :func:`equitensor.reference.contract_weights`; chunks are summed in order: deterministic."""
     z, c = x.shape[0], x.shape[2]
     chunks = (z + CHUNK - 1) // CHUNK
-    out = x.new_empty(chunks, spec.num_paths, c)
-    block = channel_block(c, 64)
+    out = x.new_empty(chunks, spec.num_paths, c, dtype=accumulator(x.dtype))
+    shape = cut_of(spec, (0, 1, 2), c, x.dtype)
     tensors = (x.contiguous(), y.contiguous(), g.contiguous(), out)
-    kernel = contract_weights_kernel(spec)
-    grid = (chunks, tiles(c, block), spec.num_paths)
-    launch(kernel, grid, tensors, Z=z, C=c, BLOCK=block, CHUNK=CHUNK, num_warps=max(1, block // 32))
-    return out.sum(0) if coupled else out.sum((0, 2))
+    kernel = contract_weights_kernel(spec, x.dtype)
+    grid = (chunks, tiles(c, shape.block), spec.num_paths)
+    constants = {"BLOCK": shape.block, "CHUNK": CHUNK}
+    launch(kernel, grid, tensors, Z=z, C=c, **constants, num_warps=shape.warps)
+    return (out.sum(0) if coupled else out.sum((0, 2))).to(x.dtype)

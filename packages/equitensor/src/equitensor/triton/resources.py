@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -19,7 +20,17 @@ from triton.compiler import ASTSource
 from equitensor.paths import chain_irreps, spherical_irreps
 from equitensor.spec import Spec
 from equitensor.triton import contraction, edges
-from equitensor.triton.source import channel_block
+from equitensor.triton.source import tiles
+
+_SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
+
+RECORDED = [
+    *((torch.float32, l_max, 64) for l_max in (1, 2, 3, 4)),
+    *((torch.float32, l_max, 128) for l_max in (2, 3)),
+    *((torch.float64, l_max, 64) for l_max in (2, 3, 4)),
+    *((torch.bfloat16, l_max, 64) for l_max in (2, 3)),
+]
+"""What the record counts: dtype, l_max, channels."""
 
 
 def resources(
@@ -37,8 +48,8 @@ def resources(
         Warps per program.
     architecture : int
         80, 90, …
-    scalar : {"fp32", "fp64"}
-        Element type.
+    scalar : {"fp32", "fp64", "bf16"}
+        Element type of the tensors.
     """
     signature = {}
     for name in kernel.arg_names:
@@ -54,7 +65,7 @@ def resources(
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    options = {"num_warps": warps}
     compiled = triton.compile(source, target=target, options=options)
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
@@ -69,35 +80,41 @@ def resources(
     return {"registers": registers, "spilled": stack + local}
 
 
-def preset(l_max: int, channels: int, architecture: int) -> dict[str, dict[str, int]]:
-    """Counters of every kernel for one l_max and number of channels, by kernel."""
+def preset(
+    l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, int]]:
+    """Counters of every kernel for one l_max, number of channels and dtype, by kernel."""
     dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
-    block = channel_block(channels)
-    constants: dict[str, Any] = {"BLOCK": block, "ROWS": edges.ROWS}
+    scalar = _SCALARS[dtype]
+    shape = edges.cut_of(dims, channels, dtype)
+    constants: dict[str, Any] = {"BLOCK": shape.block, "ROWS": shape.rows}
     rows = {
-        "to_atoms": edges.to_atoms_kernel(dims),
-        "to_weights": edges.to_weights_kernel(dims),
-        "to_basis": edges.to_basis_kernel(dims, True),
+        "to_atoms": edges.to_atoms_kernel(dims, dtype),
+        "to_weights": edges.to_weights_kernel(dims, dtype),
+        "to_basis": edges.to_basis_kernel(dims, dtype, tiles(channels, shape.block) == 1),
     }
-    found = {name: resources(k, constants, edges.ROWS, architecture) for name, k in rows.items()}
+    found = {name: resources(k, constants, shape.warps, architecture, scalar) for name, k in rows.items()}
     irreps = spherical_irreps(l_max)
     chain = chain_irreps(irreps, irreps, irreps, 3)
     spec = Spec(chain[1], irreps, chain[2])
-    block = channel_block(channels, 64)
+    split = contraction.split_of(spec, dtype)
     for name, slots in (("contract", (0, 1, 2)), ("contract_in1", (2, 1, 0)), ("contract_in2", (0, 2, 1))):
-        kernel = contraction.contract_kernel(spec, slots, True)
-        found[name] = resources(kernel, {"BLOCK": block}, max(1, block // 32), architecture)
-    kernel = contraction.contract_weights_kernel(spec)
-    constants = {"BLOCK": block, "CHUNK": contraction.CHUNK}
-    found["contract_weights"] = resources(kernel, constants, max(1, block // 32), architecture)
+        kernel = contraction.contract_kernel(spec, slots, True, dtype, split)
+        shape = contraction.cut_of(spec, slots, channels, dtype)
+        found[name] = resources(kernel, {"BLOCK": shape.block}, shape.warps, architecture, scalar)
+    kernel = contraction.contract_weights_kernel(spec, dtype)
+    shape = contraction.cut_of(spec, (0, 1, 2), channels, dtype)
+    constants = {"BLOCK": shape.block, "CHUNK": contraction.CHUNK}
+    found["contract_weights"] = resources(kernel, constants, shape.warps, architecture, scalar)
     return found
 
 
 if __name__ == "__main__":
     counters = {
-        f"sm_{architecture} l_max={l_max} C={channels}": preset(l_max, channels, architecture)
+        f"sm_{architecture} l_max={l_max} C={channels} {_SCALARS[dtype]}": preset(
+            l_max, channels, architecture, dtype
+        )
         for architecture in (80, 90)
-        for l_max in (1, 2, 3, 4)
-        for channels in (64, 128)
+        for dtype, l_max, channels in RECORDED
     }
     print(json.dumps({"triton": triton.__version__, "counters": counters}, indent=1))

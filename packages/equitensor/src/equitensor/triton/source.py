@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import linecache
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -12,12 +14,19 @@ import triton.language as tl
 from torch import Tensor
 
 
-def build(name: str, text: str) -> Any:
-    """The kernel ``name`` that ``text`` defines.
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type that kernels calculate in: float64 for float64, float32 for anything narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def build(name: str, lines: Sequence[str], dtype: torch.dtype) -> Any:
+    """The kernel ``name`` that these lines define, calculating for tensors of ``dtype``; ACC in them is its type.
 
     Triton reads a kernel's source through ``inspect``; the text is entered where ``inspect`` looks, under
-    a name that its content decides.
+    a name that its content decides. Products are fused by ``tl.fma``, whatever Triton's own default is.
     """
+    kind = str(accumulator(dtype)).removeprefix("torch.")
+    text = re.sub(r"\bACC\b", f"tl.{kind}", "\n".join(lines) + "\n")
     filename = f"<equitensor {name} {hashlib.sha256(text.encode()).hexdigest()[:12]}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     scope: dict[str, Any] = {"tl": tl, "__name__": __name__}
@@ -33,9 +42,29 @@ def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **co
         kernel[grid](*tensors, **constants)
 
 
-def channel_block(channels: int, most: int = 128) -> int:
-    """Channels of one program: a power of two, at least 16."""
-    return min(most, max(16, triton.next_power_of_2(channels)))
+class Cut(NamedTuple):
+    """How a kernel is cut into programs: channels of one, edges (or rows) it takes at once, warps."""
+
+    block: int
+    rows: int
+    warps: int
+
+
+# Registers that the tiles of one program may take per thread; the rest is for addresses and what passes by.
+REGISTERS = 128
+
+
+def cut(components: int, channels: int, dtype: torch.dtype, rows: int) -> Cut:
+    """The cut for a shape class: components held at once, channels, dtype. Counts of edges and atoms never enter.
+
+    As many channels as leave ``components`` tiles of (rows, block) in registers, so that none spills
+    (``resources`` counts it), with one warp per row of edges, or one per 32 channels where there are no rows.
+    """
+    words = accumulator(dtype).itemsize // 4
+    block = min(128 if rows else 64, max(16, triton.next_power_of_2(channels)))
+    while block > 32 and components * words * (block // 32) > REGISTERS:
+        block //= 2
+    return Cut(block, rows, rows or max(1, block // 32))
 
 
 def tiles(channels: int, block: int) -> int:
