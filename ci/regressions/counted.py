@@ -120,7 +120,7 @@ def compiled(preset: str) -> Counters:
 def kernels() -> Counters:
     """Registers and spilled bytes of the Triton kernels at the presets' shapes, compiled for sm_90 with no GPU."""
     return {
-        f"sm_{ARCHITECTURE} l_max={l_max} C={channels}": equitensor.triton.resources.preset(
+        f"sm_{ARCHITECTURE} l_max={l_max} C={channels} fp32": equitensor.triton.resources.preset(
             l_max, channels, ARCHITECTURE
         )
         for l_max, channels in KERNELS
