@@ -10,7 +10,7 @@ once beforehand, so that it is the readers that are compared, not the disk. Memo
 maps its file. extxyz is left out above 10⁴ frames, because its random access scans the file; its epoch is in
 file order.
 
-``--convert`` converts the files given, one of 20,000 small groups and one of the shapes of SPICE 2 (5–50
+``--convert`` converts the files given, one of 4,000 small groups and one of the shapes of SPICE 2 (5–50
 conformations a group, the charges, multipoles and bond orders of the real file), beside reading the same datasets
 with bare h5py and reading the file from its first to its last byte. Least times of three rounds in turn; "cold"
 after the file's pages were dropped from the page cache.
@@ -233,10 +233,10 @@ def converting(folder: Path, files: list[Path], rounds: int = 3) -> list[dict]:
     from spice_data import convert
 
     rng = np.random.default_rng(0)
-    frames = rng.choice([5, 10, 25, 50], 3000, p=[0.2, 0.5, 0.2, 0.1])
+    frames = rng.choice([5, 10, 25, 50], 1000, p=[0.2, 0.5, 0.2, 0.1])
     made = {
-        "20,000 groups of 2 conformations": [(2, int(n)) for n in rng.integers(5, 31, 20_000)],
-        "shapes of SPICE 2": list(zip(frames.tolist(), rng.integers(10, 60, 3000).tolist(), strict=True)),
+        "4,000 groups of 2 conformations": [(2, int(n)) for n in rng.integers(5, 31, 4000)],
+        "shapes of SPICE 2": list(zip(frames.tolist(), rng.integers(10, 60, 1000).tolist(), strict=True)),
     }
     named = {path.name: path for path in files}
     for name, sizes in made.items():
