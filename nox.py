@@ -150,7 +150,13 @@ def integration(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Equality with nequip-allegro, which this session installs, and the guide for its users."""
     install(session, "allegro-model", extras=("test", "nequip"))
-    session.install("-q", "-c", str(CONSTRAINTS), str(wheel(session, "mlip-export")), "ase")
+    session.install(
+        "-q",
+        "-c",
+        str(CONSTRAINTS),
+        *(str(wheel(session, name)) for name in ("mlip-export", "mlip-train")),
+        "ase",
+    )
     pytest(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
     if not session.posargs:
         session.run("python", "ci/readme_examples.py", "guides/nequip-allegro.md", env=quiet(session))

@@ -297,7 +297,7 @@ class CompileConfig:
     way : {"eager", "paper", "whole"}
         ``eager`` runs PyTorch; ``paper`` compiles the energy and force graph and lets AOTAutograd differentiate it;
         ``whole`` compiles energies, forces, loss and parameter gradients as one graph. It takes one or two minutes
-        and a C++ compiler at the start, and the time of a step falls to a third: a run of seconds is better eager.
+        and a C++ compiler at the start, and the time of a step falls to about half: a run of seconds is better eager.
     fallback : {"error", "warn"}
         What happens when compilation, or its comparison with eager, fails: stop, or warn with the reason and run eager.
     tolerance : float
