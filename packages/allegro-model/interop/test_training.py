@@ -1,5 +1,6 @@
 """Allegro trained by mlip-train: compiled steps equal eager ones, and an imported model is fine-tuned."""
 
+import os
 from pathlib import Path
 
 import ase.build
@@ -86,6 +87,9 @@ def kinds_of(table):
     return {**kinds, "everything": collate(table, np.arange(len(table))), "only a lone atom": alone}
 
 
+@pytest.mark.skipif(
+    "INTEROP_COMPILED" not in os.environ, reason="minutes of compiling: set INTEROP_COMPILED=1"
+)
 @pytest.mark.parametrize(
     ("way", "step_type", "dtype", "tolerance", "changes"),
     [
