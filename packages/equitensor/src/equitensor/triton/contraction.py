@@ -18,7 +18,8 @@ CHUNK = 64
 
 
 def _fused(total: str, term: tuple[str, str]) -> str:
-    return f"tl.fma({term[0]}, {term[1]}, {total})"
+    # a bare number among the arguments of tl.fma is rounded to float32, whatever the others are
+    return f"tl.fma(tl.full((), {term[0]}, ACC), {term[1]}, {total})"
 
 
 def _terms(spec: Spec, number: int, slots: tuple[int, int, int]) -> tuple[int, dict[int, str]]:
