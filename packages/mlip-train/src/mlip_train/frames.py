@@ -199,13 +199,8 @@ def _spice(source: SourceConfig) -> Any:
 def _read_spice(source: SourceConfig) -> Iterator[Frame]:
     spice_data = _spice(source)
     if source.path.endswith(".store"):
-        with spice_data.Store(source.path) as store:
-            for i in _stored(spice_data, store, source):
-                frame = store[i]
-                if frame.subset not in source.exclude:
-                    yield _spice_frame(
-                        source, frame.subset, i, frame.numbers, frame.positions, frame.energy, frame.forces
-                    )
+        for i, f in _stored_frames(spice_data, source):
+            yield _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
         return
     with spice_data.open(source.path) as file:
         for i, name, k in _conformations(file, source):
@@ -214,15 +209,21 @@ def _read_spice(source: SourceConfig) -> Iterator[Frame]:
             yield _spice_frame(source, m.subset, i, m.numbers, x, e, f)
 
 
+def _stored_frames(spice_data: Any, source: SourceConfig) -> Iterator[tuple[int, Any]]:
+    """Index and frame of what the source takes from its store."""
+    with spice_data.Store(source.path) as store:
+        for i in _stored(spice_data, store, source):
+            frame = store[i]
+            if frame.subset not in source.exclude:
+                yield i, frame
+
+
 def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
     """Atomic numbers of the molecules (of a store: of the frames) that :func:`_read_spice` reads."""
     spice_data = _spice(source)
     if source.path.endswith(".store"):
-        with spice_data.Store(source.path) as store:
-            for i in _stored(spice_data, store, source):
-                frame = store[i]
-                if frame.subset not in source.exclude:
-                    yield frame.numbers
+        for _, frame in _stored_frames(spice_data, source):
+            yield frame.numbers
         return
     with spice_data.open(source.path) as file:
         for name in dict.fromkeys(name for _, name, _ in _conformations(file, source)):
