@@ -98,7 +98,7 @@ def install(
 
 
 def quiet(session: nox.Session) -> dict[str, str]:
-    """The environment of tests; compiled kernels are cached per session, for no cache knows our kernels' sources."""
+    """The environment of tests; compiled kernels are cached per session, none is another's."""
     return {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()).resolve() / "inductor")}
 
 

@@ -46,7 +46,10 @@ def floor(reads: int, writes: int) -> Callable[[], object]:
     return lambda: (source.sum(), target.fill_(1.0))
 
 
-def edge_operators(edges: int, atoms: int, channels: int, l_max: int, seconds: float) -> dict[str, dict]:
+def edge_operands(
+    edges: int, atoms: int, channels: int, l_max: int
+) -> tuple[torch.Tensor, torch.Tensor, list[int], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Random centres and their offsets, the sizes of the irreps, and the two operands of each operator."""
     g = torch.Generator().manual_seed(0)
     dims = [2 * ell + 1 for ell in range(l_max + 1)]
     centres = torch.randint(0, atoms, (edges,), generator=g).sort()[0]
@@ -54,7 +57,11 @@ def edge_operators(edges: int, atoms: int, channels: int, l_max: int, seconds: f
     w = torch.randn(edges, len(dims), channels, generator=g)
     y = torch.randn(edges, sum(dims), generator=g)
     f = torch.randn(atoms, sum(dims), channels, generator=g)
-    operands = {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}
+    return centres, offsets, dims, {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}
+
+
+def edge_operators(edges: int, atoms: int, channels: int, l_max: int, seconds: float) -> dict[str, dict]:
+    centres, offsets, dims, operands = edge_operands(edges, atoms, channels, l_max)
     result = {}
     for name, given in operands.items():
         torch.compiler.reset()

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from benchmarks.bench_kernels import floor
+from benchmarks.bench_kernels import edge_operands, floor
 
 import equitensor as eq
 from equitensor import reference
@@ -26,14 +26,8 @@ def without_gradients():
 @pytest.mark.parametrize("operator", ["to_atoms", "to_weights", "to_basis"])
 @pytest.mark.parametrize("provider", ["compiled", "eager", "einsum", "memory"])
 def test_edges_and_atoms(timed, provider, operator, l_max):
-    g = torch.Generator().manual_seed(0)
-    dims = [2 * ell + 1 for ell in range(l_max + 1)]
-    centres = torch.randint(0, ATOMS, (EDGES,), generator=g).sort()[0]
-    offsets = eq.row_offsets(centres, ATOMS)
-    w = torch.randn(EDGES, len(dims), CHANNELS, generator=g)
-    y = torch.randn(EDGES, sum(dims), generator=g)
-    f = torch.randn(ATOMS, sum(dims), CHANNELS, generator=g)
-    given = {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}[operator]
+    centres, offsets, dims, operands = edge_operands(EDGES, ATOMS, CHANNELS, l_max)
+    given = operands[operator]
     ours = partial(getattr(eq, operator), *given, centres=centres, offsets=offsets)
     plain = partial(getattr(reference, operator), *given, centres=centres, offsets=offsets, dims=dims)
     calls = {
