@@ -10,7 +10,8 @@ allegro-model; this interpreter has mlip-export.
 ``time`` starts one worker process per provider and thread count and asks them in turn, round after round, for a step
 of energy and forces. Each is timed in two ways: ``ase`` moves the atoms by a few thousandths of an Å and calls the
 calculator (its own neighbor list included); ``model`` calls the compiled model on a graph found before. The least time
-of all rounds is kept, and each provider's better thread count. Every worker runs with the same malloc settings, which
+of all rounds is kept, and each provider's better thread count (over 500 atoms only the one that was better on the
+system before is asked; put systems in order of size). Every worker runs with the same malloc settings, which
 keep freed memory mapped (page faults otherwise take as long as the model).
 """
 
@@ -19,13 +20,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=10000000000"
+PROVIDERS = ("mlip-export", "nequip-compile")
+LARGE = 500
 ELEMENTS = ["H", "C", "N", "O", "S"]
 PRESETS = {
     "small": {
@@ -128,7 +131,10 @@ def prepare(options: argparse.Namespace) -> None:
             if not target.exists():
                 command = [str(scripts / "nequip-compile"), "--mode", "aotinductor", "--device", "cpu"]
                 command += ["--target", "ase", str(folder / "last.ckpt"), str(target)]
-                _run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+                try:
+                    _run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+                except SystemExit as failure:  # it compares its package with eager and may refuse it
+                    print(f"{preset}, {threads} threads: {str(failure)[-300:]}", flush=True)
         if not (folder / "model.pt2").exists():
             source, target = str(folder / "model.safetensors"), str(folder / "model.pt2")
             _run([sys.executable, "-m", "mlip_export.cli", "compile", source, "-o", target])
@@ -158,12 +164,15 @@ def frames(options: argparse.Namespace) -> None:
 
 def worker(options: argparse.Namespace) -> None:
     """Answer each line on stdin ``system kind repeats`` by a line of JSON with the least time in seconds."""
+    import resource
     import time
 
     import ase.io
     import numpy as np
     import torch
 
+    limit = int(options.memory_limit * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     torch.set_num_threads(options.threads)
     make = _ours if options.provider == "mlip-export" else _nequip
     calculator, model_call = make(options.package)
@@ -283,43 +292,67 @@ def floor(options: argparse.Namespace) -> None:
 
 
 def timing(options: argparse.Namespace) -> None:
-    """Ask all workers in turn; print a table and write the results as JSON."""
-    results = []
+    """Ask all workers in turn; print a table and write the results as JSON, again after every row."""
+    results: list[dict[str, Any]] = []
     for preset in options.presets:
-        folder = Path(options.work).resolve() / preset
-        workers = {}
-        for threads in options.threads:
-            for provider, python, package in (
-                ("mlip-export", sys.executable, folder / "model.pt2"),
-                ("nequip-compile", options.nequip_python, folder / f"threads{threads}.nequip.pt2"),
-            ):
-                workers[provider, threads] = _start(python, "worker", provider, package, threads, options)
-            floor_worker = _start(
-                sys.executable, "floor", "floor", folder / "model.safetensors", threads, options
-            )
-            workers["floor", threads] = floor_worker
+        asked: set[tuple[str, int]] = {(p, t) for p in PROVIDERS for t in options.threads}
+        last: dict[str, dict[str, Any]] = {}
         for system in options.systems:
+            path = Path(options.data) / "systems" / f"{system}.xyz"
+            atoms = int(path.open().readline())
+            if atoms > LARGE:  # several workers of the larger systems do not fit into the memory
+                asked = {(p, t) for p, t in asked if p not in last or t == last[p]["threads"]}
+            asked = {
+                (p, t)
+                for p, t in asked
+                if p not in last or last[p]["us_per_atom"] * atoms * 1e-6 < options.longest
+            }
+            workers = _workers(preset, asked, options)
             for kind in options.kinds:
                 best: dict[Any, dict[str, Any]] = {}
                 for _ in range(options.rounds):
-                    for key, process in workers.items():
-                        if key in best and best[key].get("seconds", 0) > 10 * fastest(best):
+                    for key, process in list(workers.items()):
+                        if best.get(key, {}).get("seconds", 0) > 10 * fastest(best):
                             continue  # a provider with a thread count that is far from its better one
                         answer = _ask(process, system, kind, options.repeats)
+                        if answer is None:
+                            print(
+                                f"{preset} {system}: {key[0]} with {key[1]} threads ended early", flush=True
+                            )
+                            del workers[key]
+                            asked.discard(key)
+                            continue
                         unit = "seconds" if "seconds" in answer else "seconds_per_edge"
                         best[key] = answer | {unit: min(answer[unit], best.get(key, answer)[unit])}
                 results.append(_row(preset, system, kind, best))
+                last |= {p: results[-1][p] for p in PROVIDERS if p in results[-1]}
                 print(_line(results[-1]), flush=True)
-        for process in workers.values():
-            process.stdin.close()
-            process.wait()
-    if options.output:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "argv": sys.argv[1:],
-            "rows": results,
-        }
-        Path(options.output).write_text(json.dumps(record, indent=1))
+                if options.output:
+                    _write(Path(options.output), results)
+            for process in workers.values():
+                process.stdin.close()
+                process.wait()
+
+
+def _workers(preset: str, asked: set[tuple[str, int]], options: argparse.Namespace) -> dict[Any, Any]:
+    folder, workers = Path(options.work).resolve() / preset, {}
+    for provider, threads in sorted(asked):
+        if provider == "mlip-export":
+            package, python = folder / "model.pt2", sys.executable
+            source = folder / "model.safetensors"
+            workers["floor", threads] = _start(python, "floor", "floor", source, threads, options)
+        else:
+            package, python = folder / f"threads{threads}.nequip.pt2", options.nequip_python
+        if package.exists():
+            workers[provider, threads] = _start(python, "worker", provider, package, threads, options)
+    return workers
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    command = shlex.join(["python", "benchmarks/bench_inference.py", *sys.argv[1:]])
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def fastest(best: dict[Any, dict[str, Any]]) -> float:
@@ -333,53 +366,68 @@ def _start(
 ) -> Any:
     environment = os.environ | {"GLIBC_TUNABLES": MALLOC, "OMP_NUM_THREADS": str(threads)}
     command = [python, __file__, mode, "--provider", provider, "--package", str(package)]
-    command += ["--threads", str(threads), "--data", options.data]
+    command += [
+        "--threads",
+        str(threads),
+        "--memory-limit",
+        str(options.memory_limit),
+        "--data",
+        options.data,
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
     )
 
 
-def _ask(process: Any, system: str, kind: str, repeats: int) -> dict[str, Any]:
-    process.stdin.write(f"{system} {kind} {repeats}\n")
-    process.stdin.flush()
+def _ask(process: Any, system: str, kind: str, repeats: int) -> dict[str, Any] | None:
+    """An answer, or None of a worker that ended."""
+    try:
+        process.stdin.write(f"{system} {kind} {repeats}\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return None
     line = process.stdout.readline()
     while line and not line.startswith("{"):
         line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"a worker ended early: {process.args}")
-    return json.loads(line)
+    return json.loads(line) if line else None
 
 
 def _row(preset: str, system: str, kind: str, best: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {"preset": preset, "system": system, "kind": kind}
-    for provider in ("mlip-export", "nequip-compile"):
-        threads, answer = min(
-            ((t, a) for (p, t), a in best.items() if p == provider), key=lambda x: x[1]["seconds"]
-        )
+    for provider in PROVIDERS:
+        answers = {t: a for (p, t), a in best.items() if p == provider}
+        if not answers:
+            continue
+        threads, answer = min(answers.items(), key=lambda x: x[1]["seconds"])
         row[provider] = {
             "threads": threads,
             "us_per_atom": answer["seconds"] / answer["atoms"] * 1e6,
             "peak_MiB": answer["peak_MiB"],
             "energy": answer["energy"],
-            "seconds": {t: a["seconds"] for (p, t), a in best.items() if p == provider},
+            "seconds": {t: a["seconds"] for t, a in answers.items()},
         }
-        row["atoms"], row["edges"] = answer["atoms"], answer.get("edges", row.get("edges"))
-    row["ratio"] = row["nequip-compile"]["us_per_atom"] / row["mlip-export"]["us_per_atom"]
-    edges = row["edges"] = best["mlip-export", row["mlip-export"]["threads"]]["edges"]
-    floor = best["floor", row["mlip-export"]["threads"]]["seconds_per_edge"]
-    row["floor_us_per_edge"] = floor * 1e6
-    row["over_floor"] = row["mlip-export"]["us_per_atom"] * row["atoms"] / edges / (floor * 1e6)
+        if provider == "mlip-export":
+            row["atoms"], row["edges"] = answer["atoms"], answer["edges"]
+            floor = best["floor", threads]["seconds_per_edge"] * 1e6
+            row["floor_us_per_edge"] = floor
+            row["over_floor"] = row[provider]["us_per_atom"] * row["atoms"] / row["edges"] / floor
+        else:
+            row["ratio"] = row[provider]["us_per_atom"] / row["mlip-export"]["us_per_atom"]
     return row
 
 
 def _line(row: dict[str, Any]) -> str:
-    a, b = row["mlip-export"], row["nequip-compile"]
-    return (
+    a, b = row["mlip-export"], row.get("nequip-compile")
+    text = (
         f"{row['preset']:6} {row['system']:24} {row['kind']:5} {row['atoms']:5} atoms {row['edges']:7} edges | "
-        f"mlip-export {a['us_per_atom']:8.1f} µs/atom ({a['threads']} thr, {a['peak_MiB']:.0f} MiB) | nequip-compile "
+        f"mlip-export {a['us_per_atom']:8.1f} µs/atom ({a['threads']} thr, {a['peak_MiB']:.0f} MiB), "
+        f"{row['over_floor']:.2f} × floor of {row['floor_us_per_edge']:.2f} µs/edge | nequip-compile "
+    )
+    if b is None:
+        return text + "not run"
+    return text + (
         f"{b['us_per_atom']:8.1f} ({b['threads']} thr, {b['peak_MiB']:.0f} MiB) | ratio {row['ratio']:.2f} | "
-        f"{row['over_floor']:.2f} × floor of {row['floor_us_per_edge']:.2f} µs/edge | "
         f"energies differ {abs(a['energy'] - b['energy']) / row['atoms']:.1e} eV/atom"
     )
 
@@ -404,6 +452,7 @@ def main() -> None:
         p.add_argument("--provider")
         p.add_argument("--package")
         p.add_argument("--threads", type=int)
+        p.add_argument("--memory-limit", type=float)
         p.set_defaults(run=run)
     p = commands.add_parser("time")
     p.add_argument("--presets", nargs="+", default=list(PRESETS))
@@ -412,6 +461,13 @@ def main() -> None:
     p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--repeats", type=int, default=3)
+    p.add_argument(
+        "--longest",
+        type=float,
+        default=60.0,
+        help="leave out who would need more seconds for a step, as it scales",
+    )
+    p.add_argument("--memory-limit", type=float, default=18.0, help="GiB of address space of each worker")
     p.add_argument("--output", help="write the rows as JSON")
     p.set_defaults(run=timing)
     for p in commands.choices.values():

@@ -2,11 +2,10 @@
 
     python benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 4 --output ddp --json ddp.json
 
-Trains the same run as: one process; the same with the whole step compiled; standard DDP; reduction after the
-backward; the same with the whole step compiled; reduction after the backward again; and with another seed. Prints
-final validation errors (Table 3: strategies must differ no more than a run and its repetition, and far less than two
-seeds) and the least seconds per epoch (Table 4). Every run is a subprocess of its own with ``--threads`` threads
-per process.
+Trains the same run as: one process, eager and with the whole step compiled; standard DDP, eager and compiled;
+reduction after the backward, eager and compiled; the same again; and with another seed. Prints final validation
+errors (Table 3: strategies must differ no more than a run and its repetition, and far less than two seeds) and the
+least seconds per epoch (Table 4). Every run is a subprocess of its own with ``--threads`` threads per process.
 """
 
 from __future__ import annotations
@@ -29,6 +28,11 @@ VARIANTS = {
         "compile.way=whole",
     ],
     "standard DDP": ["hardware.devices={devices}", "hardware.strategy=ddp"],
+    "standard DDP, whole step compiled": [
+        "hardware.devices={devices}",
+        "hardware.strategy=ddp",
+        "compile.way=whole",
+    ],
     "sync after backward": ["hardware.devices={devices}"],
     "sync, whole step compiled": ["hardware.devices={devices}", "compile.way=whole"],
     "sync, again": ["hardware.devices={devices}"],

@@ -6,7 +6,8 @@ Data, batches, loss, optimizer, moving average, validation and trainer are the s
 differs. The initial weights are written to ``reference/start.safetensors``, from which our run starts, in
 ``reference/ours``. ``metrics.csv`` has the learning curve with the seconds of training, ``reference.json`` those of
 nequip-allegro's compilation, which are not among them.
-Non-periodic frames only. Needs nequip-allegro, allegro-model, mlip-train and, for SPICE, spice-data together.
+Where the loss weighs stress all frames must be periodic, elsewhere none. Needs nequip-allegro,
+allegro-model, mlip-train and, for SPICE, spice-data together.
 """
 
 from __future__ import annotations
@@ -77,22 +78,31 @@ class ReferenceStep:
 
     def __init__(self, model: Any, loss: Any, tables: dict[str, Any]):
         self.model, self.loss, self.tables = model, loss, tables
+        self.with_stress = bool(loss.stress)
         self.part = "train"
 
     def prediction(self, batch: Batch) -> Prediction:
-        """Energies and forces."""
+        """Energies and forces; stresses where the loss weighs them, for which every frame must be periodic."""
         table = self.tables[self.part]
-        atoms = [np.arange(table.atom_start[f], table.atom_start[f + 1]) for f in batch.row.tolist()]
-        out = self.model(
-            {
-                Keys.POSITIONS_KEY: torch.from_numpy(table.arrays["positions"][np.concatenate(atoms)]),
-                Keys.EDGE_INDEX_KEY: batch.edge_index,
-                Keys.ATOM_TYPE_KEY: batch.types,
-                Keys.BATCH_KEY: batch.frame,
-                Keys.NUM_NODES_KEY: batch.atoms.long(),
-            }
+        arrays, rows = table.arrays, batch.row.numpy()
+        atoms, edges = (
+            np.concatenate([np.arange(start[f], start[f + 1]) for f in rows])
+            for start in (table.atom_start, table.edge_start)
         )
-        stress = batch.stress.new_zeros(batch.stress.shape)
+        data = {
+            Keys.POSITIONS_KEY: torch.from_numpy(arrays["positions"][atoms]),
+            Keys.EDGE_INDEX_KEY: batch.edge_index,
+            Keys.ATOM_TYPE_KEY: batch.types,
+            Keys.BATCH_KEY: batch.frame,
+            Keys.NUM_NODES_KEY: batch.atoms.long(),
+        }
+        if self.with_stress:
+            data[Keys.CELL_KEY] = torch.from_numpy(arrays["cell"][rows])
+            data[Keys.EDGE_CELL_SHIFT_KEY] = torch.from_numpy(arrays["shifts"][edges]).double()
+        out = self.model(data)
+        stress = (
+            out[Keys.STRESS_KEY].double() if self.with_stress else batch.stress.new_zeros(batch.stress.shape)
+        )
         return Prediction(out[Keys.TOTAL_ENERGY_KEY].flatten().double(), out[Keys.FORCE_KEY].double(), stress)
 
     def __call__(self, batch: Batch, coefficients: torch.Tensor) -> StepResult:
@@ -138,7 +148,7 @@ def train_reference(config: TrainConfig) -> None:
     step = ReferenceStep(
         model, config.loss, {"train": prepared.train.table, "validation": prepared.validation.table}
     )
-    weights = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    weights = torch.tensor([1.0, 1.0, float(step.with_stress)], dtype=torch.float64)
     start = time.perf_counter()
     for batch, _ in zip(prepared.train, range(2), strict=False):
         step(batch, weights).loss.backward()  # compiles

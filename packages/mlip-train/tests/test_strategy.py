@@ -14,6 +14,7 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import torch
 
 PRELUDE = """
 import importlib.util, json, sys
@@ -84,6 +85,42 @@ if __name__ == "__main__":
     fit(from_plain(TrainConfig, json.loads(sys.argv[2])))
 """
 )
+
+AUTOCAST = """
+import sys
+import torch
+import lightning.pytorch as pl
+from mlip_train import SyncAfterBackward
+
+class Other(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.SiLU(), torch.nn.Linear(16, 1))
+    def training_step(self, batch, index):
+        x, y = batch
+        out = self.layers(x)
+        assert out.dtype == torch.bfloat16
+        return torch.nn.functional.mse_loss(out.float(), y)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    x = torch.randn(48, 8, generator=torch.Generator().manual_seed(0))
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
+    strategy = SyncAfterBackward(op="mean", bucket_mib=1e-4) if sys.argv[2] == "sync" else "ddp"
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", devices=2, strategy=strategy, precision="bf16-mixed",
+        accumulate_grad_batches=2, gradient_clip_val=0.5, gradient_clip_algorithm="value",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Other()
+    trainer.fit(module, data)
+    if trainer.is_global_zero:
+        torch.save(module.state_dict(), sys.argv[3])
+"""
 
 
 def launch(script: Path, arguments: list[str], world: int) -> None:
@@ -216,6 +253,19 @@ def test_training_does_not_depend_on_the_number_of_processes(
     assert rows[1, "eager"].shape[0] == 2
     assert np.allclose(rows[1, "eager"], rows[2, "eager"], rtol=1e-10, atol=0)
     assert np.allclose(rows[1, "eager"], rows[2, "whole"], rtol=1e-10, atol=0)
+
+
+@pytest.mark.slow
+def test_autocast_with_accumulation_and_clipping_equals_standard_ddp(tmp_path: Path) -> None:
+    script = tmp_path / "other.py"
+    script.write_text(AUTOCAST)
+    found = {}
+    for strategy in ("sync", "ddp"):
+        launch(script, [strategy, str(tmp_path / strategy)], 2)
+        found[strategy] = torch.load(tmp_path / strategy, weights_only=True)
+    for name, value in found["ddp"].items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(found["sync"][name], value, rtol=1e-5, atol=1e-7), name
 
 
 def test_arguments_are_checked() -> None:
