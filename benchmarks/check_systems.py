@@ -15,6 +15,8 @@ import argparse
 import gzip
 import json
 import resource
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -107,7 +109,12 @@ def main() -> None:
             flush=True,
         )
     if options.output:
-        options.output.write_text(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=1))
+        record = {
+            "command": shlex.join(["python", *sys.argv]),
+            "threads": torch.get_num_threads(),
+            "rows": rows,
+        }
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/accuracy/collect.py runs/* --json accuracy.json --figure accuracy.png
 
-Every folder is the output of ``mlip-train fit``, or of ``nequip_allegro.py`` (which has curves only). Folders whose
-names differ by an ending ``_nequip`` share a panel.
+Every folder is the output of ``mlip-train fit``, or of ``nequip_allegro.py`` (which has curves only, and our run of
+the same start in ``ours``). Folders whose names differ by an ending ``_nequip`` share a panel; ``X_nequip/ours`` counts
+as ``X``.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
-    records = {folder.name: read(folder) for folder in arguments.folders}
+    records = {}
+    for folder in arguments.folders:
+        records[folder.name] = read(folder)
+        if (folder / "ours").exists():
+            records[folder.name.removesuffix("_nequip")] = read(folder / "ours")
     print("| run | epochs | s | validation meV/atom, meV/Å | test meV/atom, meV/Å |\n|---|---|---|---|---|")
     for name, r in records.items():
         errors = r.get("errors", {})

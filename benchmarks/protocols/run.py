@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -90,10 +92,16 @@ def main() -> None:
     parser.add_argument("--minimize", type=int, default=20, help="iterations")
     parser.add_argument("--nvt", type=int, default=20, help="steps")
     parser.add_argument("--nve", type=int, default=20, help="steps")
+    parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
+    rows = []
     for structure in options.structures:
         for ranks in options.ranks:
-            print(json.dumps(run(options.model, structure, ranks, options)), flush=True)
+            rows.append(run(options.model, structure, ranks, options))
+            print(json.dumps(rows[-1]), flush=True)
+    if options.json:
+        command = shlex.join(["python", *sys.argv])
+        options.json.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

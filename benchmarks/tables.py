@@ -1,0 +1,227 @@
+"""Every table and figure of the repository's results, re-run one after another on one machine.
+
+    python benchmarks/tables.py --list
+    python benchmarks/tables.py --work tables-out --data ../shared/data --nequip-python PYTHON
+    python benchmarks/tables.py --only kernels_1 inference
+
+Runs the commands below in order and alone (they time things: leave the machine to them), with one thread unless a
+command sets its own, and shows which is running and for how long it ran before. The records go to
+``benchmarks/results``; ``tables.json`` there holds for each table its commands, when it ran, its minutes and the load
+before it, and what machine and versions it ran on. A table whose command fails keeps its former record, and the exit
+status is 1. PYTHON has nequip, nequip-allegro and our packages; by default this interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MALLOC = (
+    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=10000000000"
+)
+REDUCED = (
+    "schedule.name=constant optimizer.lr=0.003 hardware.threads=1 hardware.accelerator=cpu logging.progress=false "
+    "compile.evaluate=true ema=0.995 stop.seconds=240 model.config.l_max=2 model.config.num_scalar_features=32 "
+    "model.config.num_tensor_features=16 model.config.latent_width=128"
+)
+"""The accuracy runs of a CPU: a smaller model for four minutes; the files as they are train the published one."""
+ACCURACY = dict.fromkeys(("3bpa", "acac", "aspirin", "dipeptides"), REDUCED)
+ACCURACY["water"] = REDUCED + " model.config.cutoff=4.5"
+
+TABLES: dict[str, list[str]] = {
+    **{
+        f"kernels_{n}": [
+            f"OMP_NUM_THREADS={n} {{python}} benchmarks/bench_kernels.py --threads {n} --seconds 3 "
+            f"--json {{results}}/kernels_{n}.json"
+        ]
+        for n in (1, 2)
+    },
+    "lmax_1": [
+        "{python} benchmarks/bench_lmax.py prepare --work {work}/lmax --data {data}",
+        "{python} benchmarks/bench_lmax.py time --work {work}/lmax --data {data} --rounds 8 "
+        "--output {results}/lmax_1.json",
+        "{python} benchmarks/bench_lmax.py plot {results}/lmax_1.json",
+    ],
+    **{
+        f"neighbors_search_{n}": [
+            f"OMP_NUM_THREADS={n} {MALLOC} {{python}} benchmarks/bench_neighbors.py search --seconds 6 "
+            f"--out {{results}}/neighbors_search_{n}.json"
+        ]
+        for n in (1, 2)
+    },
+    "neighbors_skin_1": [
+        "{python} benchmarks/bench_neighbors.py skin --edge 5 --out {results}/neighbors_skin_1.json"
+    ],
+    "neighbors_systems_1": [
+        "{python} benchmarks/bench_neighbors.py systems --data {data}/systems --out {results}/neighbors_systems_1.json"
+    ],
+    **{
+        f"model_{system}": [
+            f"{{python}} benchmarks/bench_model.py {{data}}/systems/{system}.xyz --repeats 3 --memory-limit 18 "
+            f"--output {{results}}/model_{system}.json"
+        ]
+        for system in ("water_81", "water_192")
+    },
+    "train_small": [
+        "{python} benchmarks/bench_train.py --presets spice_small --threads 1 2 --seconds 60 "
+        "--providers whole paper eager 'nequip-allegro compiled' --reference-python {nequip} "
+        "--json {results}/train_small.json"
+    ],
+    **{
+        f"train_{preset}": [
+            f"{{python}} benchmarks/bench_train.py --presets spice_{preset} --threads 1 2 --seconds 60 --frames 1 "
+            "--max-edges 2000 --providers whole eager 'nequip-allegro compiled' --reference-python {nequip} "
+            f"--json {{results}}/train_{preset}.json"
+        ]
+        for preset in ("medium", "large")
+    },
+    "inference": [
+        "{python} benchmarks/bench_inference.py prepare --work {work}/inference --data {data} --nequip-python {nequip}",
+        "{python} benchmarks/bench_inference.py time --work {work}/inference --data {data} --nequip-python {nequip} "
+        "--systems water_24 trp-gly-tyr-lys-pro water_192 water_648 water_1536 --rounds 2 --repeats 1 --longest 30 "
+        "--output {results}/inference.json",
+    ],
+    "protocols": [
+        "{python} benchmarks/protocols/run.py {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
+        "{data}/systems/water_24.xyz {data}/systems/water_192.xyz {data}/systems/water_648.xyz --ranks 1 2 "
+        "--json {results}/protocols.json"
+    ],
+    "ddp": [
+        "{python} benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
+        "--json {results}/ddp.json schedule.name=constant hardware.accelerator=cpu model.config.l_max=2 "
+        "model.config.num_scalar_features=32 model.config.num_tensor_features=16 model.config.latent_width=128"
+    ],
+    "systems_small": [
+        "{python} benchmarks/check_systems.py {work}/inference/small/model.safetensors "
+        "{work}/inference/small/model.pt2 {data}/systems/water_24.xyz {data}/systems/water_192.xyz "
+        "{data}/systems/trp-gly-tyr-lys-pro.xyz {data}/systems/dhfr_23558.xyz {data}/systems/cellulose_408609.xyz.gz "
+        "--output {results}/systems_small.json"
+    ],
+    "data_reading": [
+        "{python} benchmarks/bench_data.py --folder {work}/data --json {results}/data_reading.json"
+    ],
+    "accuracy": [
+        *(
+            f"{{nequip}} benchmarks/accuracy/nequip_allegro.py benchmarks/accuracy/{name}.yaml "
+            f"output={{work}}/accuracy/{name}_nequip {changes}"
+            for name, changes in ACCURACY.items()
+        ),
+        "{python} benchmarks/accuracy/collect.py "
+        + " ".join(f"{{work}}/accuracy/{name}_nequip" for name in ACCURACY)
+        + " --json {results}/accuracy.json --figure {results}/accuracy.png",
+    ],
+    "demo": [
+        "{python} benchmarks/demo/run.py --output {work}/demo",
+        "cp {work}/demo/demo.json {work}/demo/demo.png {results}",
+    ],
+}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, Python and versions."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(named.get("flags", "").split())
+    return {
+        "processor": named.get("model name", platform.processor() or platform.machine()),
+        "vector instructions": [name for name in ("avx2", "avx512f", "amx_tile") if name in flags],
+        "cores": os.cpu_count(),
+        "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+    }
+
+
+def run(name: str, places: dict[str, str]) -> dict[str, Any]:
+    """Run the commands of a table; what its entry in ``tables.json`` says."""
+    entry: dict[str, Any] = {
+        "commands": TABLES[name],
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "load before": os.getloadavg()[0],
+        "machine": machine(),
+    }
+    begin = time.monotonic()
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    for template in TABLES[name]:
+        words = shlex.split(template.format(**places))
+        while "=" in words[0]:
+            key, _, value = words.pop(0).partition("=")
+            environment[key] = value
+        code = subprocess.run(words, cwd=ROOT, env=os.environ | environment).returncode
+        if code != 0:
+            return entry | {"failed": template, "status": code}
+    return entry | {"minutes": round((time.monotonic() - begin) / 60, 1)}
+
+
+def clean(before: float, places: dict[str, str]) -> None:
+    """Take this machine's paths out of the records that are newer than ``before``."""
+    names = {places["nequip"]: "PYTHON", places["python"]: "python", places["work"]: "tables-out"}
+    names |= {places["results"]: "benchmarks/results", places["data"]: "../shared/data"}
+    for path in RESULTS.glob("*.json"):
+        if path.stat().st_mtime >= before:
+            text = path.read_text()
+            for old in sorted(names, key=len, reverse=True):
+                text = text.replace(old, names[old])
+            temporary = path.with_suffix(".part")
+            temporary.write_text(text)
+            temporary.replace(path)
+
+
+def main() -> int:
+    """Run the tables asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the tables and the minutes they took, and end"
+    )
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), metavar="TABLE")
+    parser.add_argument("--skip", nargs="+", choices=TABLES, default=[], metavar="TABLE")
+    parser.add_argument("--work", type=Path, default=ROOT / "tables-out", help="packages, runs and datasets")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--nequip-python", default=sys.executable)
+    options = parser.parse_args()
+    record = RESULTS / "tables.json"
+    done: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    if options.list:
+        for name in TABLES:
+            print(f"{name:22}{done.get(name, {}).get('minutes', '?'):>6} min")
+        return 0
+    options.work.mkdir(parents=True, exist_ok=True)
+    places = {"python": sys.executable, "nequip": str(options.nequip_python), "results": str(RESULTS)}
+    places |= {"work": str(options.work.resolve()), "data": str(options.data.resolve())}
+    chosen = [name for name in TABLES if name in options.only and name not in options.skip]
+    failed = []
+    for number, name in enumerate(chosen, 1):
+        before = done.get(name, {}).get("minutes", "?")
+        print(f"[{number}/{len(chosen)}] {name} ({before} minutes the last time)", flush=True)
+        begin = time.time()
+        entry = run(name, places)
+        if "failed" in entry:
+            failed.append(name)
+            print(f"{name}: status {entry['status']} of {entry['failed']}", flush=True)
+        else:
+            done[name] = entry
+            temporary = record.with_suffix(".part")
+            temporary.write_text(json.dumps(done, indent=1) + "\n")
+            temporary.replace(record)
+        clean(begin, places)
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} tables" + (f"; failed: {failed}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

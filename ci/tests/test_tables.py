@@ -1,0 +1,41 @@
+"""The script that re-runs every table: its commands exist, and a failure neither hides nor spoils a record."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks import tables
+
+ROOT = Path(tables.ROOT)
+
+
+def test_commands_name_files_that_exist() -> None:
+    places = {"python": "python", "nequip": "python", "work": "w", "data": "d", "results": "r"}
+    for commands in tables.TABLES.values():
+        for template in commands:
+            words = shlex.split(template.format(**places))
+            words = [w for w in words if not w.split("=")[0].isupper() and "GLIBC" not in w]
+            assert words[0] in ("python", "cp")
+            if words[0] == "python":
+                assert (ROOT / words[1]).is_file(), words[1]
+
+
+def test_a_failure_is_told_and_keeps_the_former_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    monkeypatch.setattr(tables, "RESULTS", results)
+    command = "KEY=word {python} -c \"import os; open('{results}/a.json', 'w').write(os.environ['KEY'] + ' {work}')\""
+    monkeypatch.setattr(tables, "TABLES", {"good": [command], "bad": ["{python} -c 'raise SystemExit(3)'"]})
+    (results / "tables.json").write_text(json.dumps({"bad": {"minutes": 7}}))
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--work", str(tmp_path / "work"), "--only", "good", "bad"])
+    assert tables.main() == 1
+    done = json.loads((results / "tables.json").read_text())
+    assert done["bad"] == {"minutes": 7}
+    assert done["good"]["commands"] == [command] and done["good"]["minutes"] >= 0
+    assert (results / "a.json").read_text() == "word tables-out"
