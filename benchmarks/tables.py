@@ -154,7 +154,8 @@ def run(name: str, places: dict[str, str]) -> dict[str, Any]:
         "machine": machine(),
     }
     begin = time.monotonic()
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     for template in TABLES[name]:
         words = shlex.split(template.format(**places))
         while "=" in words[0]:
