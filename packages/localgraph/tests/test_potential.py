@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from localgraph import EdgeModel, energies_and_edge_forces, load_model, model_class, save_model
+from localgraph.files import replacing
 
 MODULE = """
 import torch
@@ -146,11 +147,12 @@ def test_other_files_are_refused(springs, tmp_path):
     save_model(path, springs(("H",), 5.0))
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    with pytest.raises(ValueError, match="path: required a complete safetensors model file"):
+    with pytest.raises(ValueError, match="path: required a complete model file"):
         load_model(path)
     save_file({"x": torch.zeros(1)}, path, {"format": "other"})
     with pytest.raises(
-        ValueError, match=r"path: required a model file of format 'mlip-model' version 1.*'other'"
+        ValueError,
+        match=r"path: required a model file of format 'mlip-model', format_version '1', got .* format 'other'",
     ):
         load_model(path)
     header = {
@@ -163,3 +165,17 @@ def test_other_files_are_refused(springs, tmp_path):
     save_file({"x": torch.zeros(1)}, path, header)
     with pytest.raises(ValueError, match="got 'nobody'"):
         load_model(path)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"before"
+    with replacing(path) as file:
+        file.write(b"after")
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

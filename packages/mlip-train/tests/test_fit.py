@@ -142,10 +142,12 @@ def test_truncated_checkpoint_is_refused(toy: Any, plain_run: dict[str, Any]) ->
     whole = path.read_bytes()
     for size in (0, 7, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"required a complete checkpoint, got the damaged file"):
+        with pytest.raises(
+            ValueError, match=r"required a complete checkpoint, got the damaged or foreign file"
+        ):
             run(plain_run)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint: required an existing file"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: required an existing checkpoint"):
         run(plain_run, resume="must")
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from localgraph.files import read_safetensors, replacing
 
 ENTRY_POINT_GROUP = "mlip.models"
 FORMAT = "mlip-model"
@@ -113,36 +112,13 @@ def save_model(path: str | os.PathLike[str], model: Any, metadata: Mapping[str, 
         "metadata": json.dumps(dict(metadata or {})),
     }
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    path = Path(path)
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(save(state, header))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(save(state, header))
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     """Read a model file: the model, with its weights, and the metadata it was saved with."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path: required an existing model file, got {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as f:
-            header = f.metadata() or {}
-            state = {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
-        raise ValueError(
-            f"path: required a complete safetensors model file, got {str(path)!r} ({e})"
-        ) from None
-    if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"path: required a model file of format {FORMAT!r} version {FORMAT_VERSION}, got {str(path)!r} "
-            f"with format {header.get('format')!r} version {header.get('format_version')!r}"
-        )
+    header, state = read_safetensors(path, {"format": FORMAT, "format_version": FORMAT_VERSION})
     model = model_class(header["model"]).from_config(json.loads(header["config"]))
     model.load_state_dict(state)
     return model, json.loads(header["metadata"])

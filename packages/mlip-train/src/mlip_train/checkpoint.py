@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
+
+from localgraph.files import read_safetensors, replacing
 
 FORMAT = "mlip-train-checkpoint"
 VERSION = "1"
@@ -28,18 +27,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, tensors))
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as f:
-            f.write(serialize(tensors, {"format": FORMAT, "version": VERSION, "tree": text}))
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(serialize(tensors, {"format": FORMAT, "version": VERSION, "tree": text}))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -50,22 +39,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError, ValueError
         If the file is missing, truncated, or another kind of file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"checkpoint: required an existing file, got {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as f:
-            head = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError) as e:
-        raise ValueError(
-            f"checkpoint: required a complete checkpoint, got the damaged file {str(path)!r} ({e})"
-        ) from None
-    if head.get("format") != FORMAT or head.get("version") != VERSION:
-        raise ValueError(
-            f"checkpoint: required format {FORMAT!r} version {VERSION}, got {str(path)!r} with format "
-            f"{head.get('format')!r} version {head.get('version')!r}"
-        )
+    head, tensors = read_safetensors(path, {"format": FORMAT, "version": VERSION}, "checkpoint", "checkpoint")
     return _decode(json.loads(head["tree"]), tensors)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import os
 import platform
 import resource
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 import localgraph
+from localgraph.files import replacing
 from mlip_train import checkpoint
 from mlip_train.batching import BatchLoader
 from mlip_train.config import CompileConfig, TrainConfig
@@ -231,13 +232,12 @@ def _runtime(config: TrainConfig) -> Iterator[None]:
 def write_csv(path: Path, history: list[dict[str, float]]) -> None:
     """Write rows under a temporary name, then rename; columns are the union of the rows' keys."""
     names = list(dict.fromkeys(k for row in history for k in row))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", newline="") as f:
-        writer = csv.DictWriter(f, names)
-        writer.writeheader()
-        writer.writerows(history)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(history)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def _summary(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:

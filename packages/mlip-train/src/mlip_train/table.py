@@ -21,6 +21,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 import localgraph
+from localgraph.files import replacing
 from mlip_train.config import SourceConfig
 from mlip_train.frames import DataError, Frame, Reader
 
@@ -106,10 +107,8 @@ def elements_in(
     seen = set().union(*(reader.elements(source) for source in sources))
     found = tuple(chemical_symbols[z] for z in sorted(seen))
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(found, file)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(json.dumps(found).encode())
     return found
 
 
