@@ -2,24 +2,10 @@
 
 import pytest
 import torch
+from graphs import graph
 from torch.library import opcheck
 
 from equitensor import reference, row_offsets, to_atoms, to_basis, to_weights
-
-GRAPHS = {
-    "no atoms": ([], 0),
-    "no edges": ([], 3),
-    "one edge": ([0], 1),
-    "gaps": ([1, 1, 1, 4], 6),
-    "one centre": ([2] * 5, 4),
-    "many": (sorted(i * i % 7 for i in range(40)), 7),
-}
-
-
-def graph(name):
-    centres, atoms = GRAPHS[name]
-    centres = torch.tensor(centres, dtype=torch.int64)
-    return centres, row_offsets(centres, atoms)
 
 
 def operands(centres, offsets, dims, channels, dtype=torch.float64):

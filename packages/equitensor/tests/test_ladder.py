@@ -11,10 +11,11 @@ import sys
 
 import pytest
 import torch
+from graphs import GRAPHS, graph
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
-from equitensor import TensorProduct, reference, row_offsets, tensor_product, to_atoms, to_basis, to_weights
+from equitensor import TensorProduct, reference, tensor_product, to_atoms, to_basis, to_weights
 from equitensor.paths import irreps_string, spherical_irreps
 from equitensor.testing import assert_equivariant
 
@@ -23,22 +24,8 @@ L_MAX, CHANNELS, COUPLED = (1, 2, 3, 4), (1, 7, 32, 64, 128), (True, False)
 ROWS = list(itertools.product(L_MAX, CHANNELS, COUPLED))
 DEAR = ROWS if FULL else [(1, 1, True), (2, 7, False), (3, 32, True), (4, 64, False), (1, 128, False)]
 COMPILED = list(itertools.product(L_MAX, COUPLED)) if FULL else [(1, False), (2, True), (3, False), (4, True)]
-GRAPHS = {
-    "no atoms": ([], 0),
-    "no edges": ([], 3),
-    "one edge": ([0], 1),
-    "gaps": ([1, 1, 1, 4], 6),
-    "one centre": ([2] * 5, 4),
-    "many": (sorted(i * i % 7 for i in range(40)), 7),
-}
 SLOTS = ((0, 1, 2), (2, 1, 0), (0, 2, 1))
 OPERATORS = torch.ops.equitensor
-
-
-def graph(name):
-    centres, atoms = GRAPHS[name]
-    centres = torch.tensor(centres, dtype=torch.int64)
-    return centres, row_offsets(centres, atoms)
 
 
 class Row:

@@ -19,7 +19,8 @@ class TensorProduct:
 
     C^p = √(2 l_out + 1) · Wigner 3j (component normalisation, basis of e3nn); the paths p are all
     admissible ones in the order of :func:`equitensor.paths.admissible_paths`. Holds no tensors and no
-    parameters: a value, equal to another of the same irreps.
+    parameters: a value, equal to another of the same irreps. Its Triton kernels multiply and add in float32 (or
+    float64), without matrix products: TF32 settings of torch do not change them.
 
     Parameters
     ----------
@@ -203,11 +204,7 @@ def _compute_contract_weights(
     return implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
 
 
-@torch.library.custom_op("equitensor::contract", mutates_args=())
-def _contract(
-    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
-) -> Tensor:
-    return _compute_contract(first, second, weights, spec, slots)
+_contract = torch.library.custom_op("equitensor::contract", _compute_contract, mutates_args=())
 
 
 @_contract.register_fake
@@ -217,9 +214,9 @@ def _(
     return first.new_empty(first.shape[0], _third(spec, slots), first.shape[2])
 
 
-@torch.library.custom_op("equitensor::contract_weights", mutates_args=())
-def _contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = "") -> Tensor:
-    return _compute_contract_weights(x, y, g, spec, coupled)
+_contract_weights = torch.library.custom_op(
+    "equitensor::contract_weights", _compute_contract_weights, mutates_args=()
+)
 
 
 @_contract_weights.register_fake

@@ -59,9 +59,9 @@ _TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def implementation(tensor: Tensor) -> ModuleType:
     """The module whose functions compute on the device of ``tensor``.
 
-    Triton where the device is a GPU and Triton is installed (float32, float64, and bfloat16 with sums in
-    float32), ATen without scatters
-    on the CPU, and the reference anywhere else.
+    Triton where the device is a GPU and Triton is installed (float32, float64, and bfloat16 with sums in float32;
+    no matrix products, so no TF32 whatever torch's settings), ATen without scatters on the CPU, and the reference
+    anywhere else.
     """
     if tensor.device.type == "cpu":
         return cpu

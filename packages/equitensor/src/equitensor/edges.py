@@ -235,11 +235,7 @@ def _compute_to_basis(
     return implementation(w).to_basis(w, features, centres, offsets, dims)
 
 
-@torch.library.custom_op("equitensor::to_atoms", mutates_args=())
-def _to_atoms(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return _compute_to_atoms(w, basis, centres, offsets, dims)
+_to_atoms = torch.library.custom_op("equitensor::to_atoms", _compute_to_atoms, mutates_args=())
 
 
 @_to_atoms.register_fake
@@ -249,11 +245,7 @@ def _(
     return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
 
 
-@torch.library.custom_op("equitensor::to_weights", mutates_args=())
-def _to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return _compute_to_weights(basis, features, centres, offsets, dims)
+_to_weights = torch.library.custom_op("equitensor::to_weights", _compute_to_weights, mutates_args=())
 
 
 @_to_weights.register_fake
@@ -263,11 +255,7 @@ def _(
     return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
 
 
-@torch.library.custom_op("equitensor::to_basis", mutates_args=())
-def _to_basis(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return _compute_to_basis(w, features, centres, offsets, dims)
+_to_basis = torch.library.custom_op("equitensor::to_basis", _compute_to_basis, mutates_args=())
 
 
 @_to_basis.register_fake

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from equitensor.paths import admissible_paths, coupling, irreps_dim, irreps_slices
 from equitensor.spec import Spec
-from equitensor.triton.source import REGISTERS, Cut, accumulator, build, cut, launch, tiles
+from equitensor.triton.source import REGISTERS, Cut, accumulator, build, cuts, launch, tiles, width
+from equitensor.triton.tuning import Sample, choose
 
 # Rows that one program of the weight gradient sums.
 CHUNK = 64
@@ -116,39 +117,79 @@ def contract_weights_kernel(spec: Spec, dtype: torch.dtype) -> Any:
     return build("contract_weights", lines, dtype)
 
 
-def cut_of(spec: Spec, slots: tuple[int, int, int], channels: int, dtype: torch.dtype) -> Cut:
-    """How the kernel that contracts operands slots[0] and slots[1] is cut: both and the result are held."""
-    return cut(sum(irreps_dim(spec[s]) for s in slots), channels, dtype, 0)
+@cache
+def cuts_of(spec: Spec, slots: tuple[int, int, int], channels: int, dtype: torch.dtype) -> tuple[Cut, ...]:
+    """How the kernel that contracts operands slots[0] and slots[1] may be cut: both and the result are held."""
+    return cuts(sum(irreps_dim(spec[s]) for s in slots), channels, dtype, 0)
 
 
+@cache
 def split_of(spec: Spec, dtype: torch.dtype) -> bool:
     """Whether operands and result of one channel and the products of their components spill, as at l_max 4."""
     return sum(irreps_dim(s) for s in spec) * accumulator(dtype).itemsize // 4 > REGISTERS // 2
 
 
+def _rows(spec: Spec, channels: int) -> int:
+    """Rows that a kernel is timed on: a few thousand, fewer where they would fill much memory."""
+    return max(CHUNK, min(8192, 2**25 // (sum(irreps_dim(s) for s in spec) * channels)))
+
+
+@cache
+def sample_of(
+    spec: Spec, slots: tuple[int, int, int], coupled: bool, channels: int, dtype: torch.dtype
+) -> Sample:
+    """What the kernel that contracts operands slots[0] and slots[1] is timed on."""
+    z = _rows(spec, channels)
+    first, second, out = (((z, irreps_dim(spec[s]), channels), dtype) for s in slots)
+    weights = ((spec.num_paths, channels) if coupled else (spec.num_paths,), dtype)
+    parts = len(spec[slots[2]]) if split_of(spec, dtype) else 1
+    return Sample((first, second, weights, out), z, parts=parts)
+
+
+@cache
+def weights_sample_of(spec: Spec, channels: int, dtype: torch.dtype) -> Sample:
+    """What the kernel of the weight gradient is timed on."""
+    chunks = _rows(spec, channels) // CHUNK
+    rows = tuple(((chunks * CHUNK, irreps_dim(s), channels), dtype) for s in spec)
+    out = ((chunks, spec.num_paths, channels), accumulator(dtype))
+    scalars = (("Z", chunks * CHUNK), ("CHUNK", CHUNK))
+    return Sample((*rows, out), chunks, parts=spec.num_paths, scalars=scalars)
+
+
 def contract(
-    first: Tensor, second: Tensor, weights: Tensor, spec: Spec, slots: tuple[int, int, int]
+    first: Tensor,
+    second: Tensor,
+    weights: Tensor,
+    spec: Spec,
+    slots: tuple[int, int, int],
+    shape: Cut | None = None,
 ) -> Tensor:
-    """See :func:`equitensor.reference.contract`."""
-    z, c = first.shape[0], first.shape[2]
+    """See :func:`equitensor.reference.contract`; cut as told, else as chosen."""
+    (z, _, c), dtype, coupled = first.shape, first.dtype, weights.dim() == 2
+    split = split_of(spec, dtype)
+    kernel = contract_kernel(spec, slots, coupled, dtype, split)
+    if shape is None:
+        sample = sample_of(spec, slots, coupled, width(c), dtype)
+        shape = choose(kernel, cuts_of(spec, slots, width(c), dtype), c, first.device, sample)
     out = first.new_empty(z, irreps_dim(spec[slots[2]]), c)
-    shape, split = cut_of(spec, slots, c, first.dtype), split_of(spec, first.dtype)
     tensors = (first.contiguous(), second.contiguous(), weights.contiguous(), out)
-    kernel = contract_kernel(spec, slots, weights.dim() == 2, first.dtype, split)
     grid = (z, tiles(c, shape.block), len(spec[slots[2]]) if split else 1)
-    launch(kernel, grid, tensors, C=c, BLOCK=shape.block, num_warps=shape.warps)
+    launch(kernel, grid, tensors, C=c, **shape.constants, num_warps=shape.warps)
     return out
 
 
-def contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool) -> Tensor:
+def contract_weights(
+    x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool, shape: Cut | None = None
+) -> Tensor:
     """See :func:`equitensor.reference.contract_weights`; chunks are summed in order: deterministic."""
-    z, c = x.shape[0], x.shape[2]
+    (z, _, c), dtype = x.shape, x.dtype
+    kernel = contract_weights_kernel(spec, dtype)
+    if shape is None:
+        several = cuts_of(spec, (0, 1, 2), width(c), dtype)
+        shape = choose(kernel, several, c, x.device, weights_sample_of(spec, width(c), dtype))
     chunks = (z + CHUNK - 1) // CHUNK
-    out = x.new_empty(chunks, spec.num_paths, c, dtype=accumulator(x.dtype))
-    shape = cut_of(spec, (0, 1, 2), c, x.dtype)
+    out = x.new_empty(chunks, spec.num_paths, c, dtype=accumulator(dtype))
     tensors = (x.contiguous(), y.contiguous(), g.contiguous(), out)
-    kernel = contract_weights_kernel(spec, x.dtype)
     grid = (chunks, tiles(c, shape.block), spec.num_paths)
-    constants = {"BLOCK": shape.block, "CHUNK": CHUNK}
-    launch(kernel, grid, tensors, Z=z, C=c, **constants, num_warps=shape.warps)
-    return (out.sum(0) if coupled else out.sum((0, 2))).to(x.dtype)
+    launch(kernel, grid, tensors, Z=z, C=c, CHUNK=CHUNK, **shape.constants, num_warps=shape.warps)
+    return (out.sum(0) if coupled else out.sum((0, 2))).to(dtype)

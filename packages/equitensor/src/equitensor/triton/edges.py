@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.triton.source import Cut, build, cut, launch, tiles
+from equitensor.triton.source import Cut, build, cuts, launch, tiles, width
+from equitensor.triton.tuning import ATOMS, EDGES, Sample, choose
 
-# Edges that a program takes at once, one per warp.
+# Edges that a program takes at once, one per warp, before anything is tuned.
 ROWS = 4
 
 _HEAD = """
@@ -120,45 +121,92 @@ def to_basis_kernel(dims: tuple[int, ...], dtype: torch.dtype, single: bool) -> 
     return build("to_basis", lines, dtype)
 
 
-def _launch(
-    kernel: Any, atoms: int, tensors: tuple[Tensor, ...], channels: int, cut: Cut, blocks: int
-) -> None:
-    constants = {"BLOCK": cut.block, "ROWS": cut.rows}
-    launch(kernel, (atoms, blocks), tensors, C=channels, **constants, num_warps=cut.warps)
+@cache
+def cuts_of(operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype) -> tuple[Cut, ...]:
+    """How the operator's kernel may be cut for these blocks, the rule's cut first; for to_basis, one variant's cuts."""
+    rule, *others = cuts(sum(dims), channels, dtype, ROWS)
+    single = tiles(channels, rule.block) == 1
+    return rule, *(c for c in others if operator != "to_basis" or (tiles(channels, c.block) == 1) == single)
 
 
-def cut_of(dims: Sequence[int], channels: int, dtype: torch.dtype) -> Cut:
-    """How the kernels of these blocks are cut."""
-    return cut(sum(dims), channels, dtype, ROWS)
+def kernel_of(operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype, cut: Cut) -> Any:
+    """The operator's kernel for these blocks, as it is when cut so."""
+    if operator == "to_basis":
+        return to_basis_kernel(dims, dtype, isinstance(channels, int) and tiles(channels, cut.block) == 1)
+    return (to_atoms_kernel if operator == "to_atoms" else to_weights_kernel)(dims, dtype)
 
 
-def to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """See :func:`equitensor.to_atoms`; each operand is read once and the result written once."""
-    n, c = offsets.shape[0] - 1, w.shape[2]
-    out = w.new_empty(n, basis.shape[1], c)
-    shape = cut_of(dims, c, w.dtype)
-    tensors = (w.contiguous(), basis.contiguous(), offsets, out)
-    _launch(to_atoms_kernel(tuple(dims), w.dtype), n, tensors, c, shape, tiles(c, shape.block))
+@cache
+def sample_of(
+    operator: str,
+    dims: tuple[int, ...],
+    channels: int,
+    dtype: torch.dtype,
+    atoms: int = ATOMS,
+    degree: int = EDGES,
+) -> Sample:
+    """What the operator's kernel is timed on."""
+    e, d = atoms * degree, sum(dims)
+    w, basis, features = ((e, len(dims), channels), dtype), ((e, d), dtype), ((atoms, d, channels), dtype)
+    offsets = ((atoms + 1,), torch.int64)
+    operands = {
+        "to_atoms": (w, basis, offsets, features),
+        "to_weights": (basis, features, offsets, w),
+        "to_basis": (w, features, offsets, basis),
+    }
+    return Sample(operands[operator], atoms, blocked=operator != "to_basis", degree=degree)
+
+
+def _run(
+    operator: str, tensors: tuple[Tensor, ...], dims: Sequence[int], channels: int, shape: Cut | None
+) -> Tensor:
+    """Launch on (operand, operand, offsets, out) and return out; cut as told, else as chosen."""
+    (first, second, offsets, out), dims = tensors, tuple(dims)
+    if shape is None:
+        given = (operator, dims, width(channels), first.dtype)
+        several = cuts_of(*given)
+        shape = choose(kernel_of(*given, several[0]), several, channels, first.device, sample_of(*given))
+    kernel = kernel_of(operator, dims, channels, first.dtype, shape)
+    grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, shape.block))
+    tensors = (first.contiguous(), second.contiguous(), offsets, out)
+    launch(kernel, grid, tensors, C=channels, **shape.constants, num_warps=shape.warps)
     return out
+
+
+def to_atoms(
+    w: Tensor,
+    basis: Tensor,
+    centres: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int],
+    shape: Cut | None = None,
+) -> Tensor:
+    """See :func:`equitensor.to_atoms`; each operand is read once and the result written once."""
+    out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
+    return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], shape)
 
 
 def to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    basis: Tensor,
+    features: Tensor,
+    centres: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int],
+    shape: Cut | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_weights`."""
-    n, c = offsets.shape[0] - 1, features.shape[2]
-    out = basis.new_empty(basis.shape[0], len(dims), c)
-    shape = cut_of(dims, c, basis.dtype)
-    tensors = (basis.contiguous(), features.contiguous(), offsets, out)
-    _launch(to_weights_kernel(tuple(dims), basis.dtype), n, tensors, c, shape, tiles(c, shape.block))
-    return out
+    out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
+    return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], shape)
 
 
-def to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def to_basis(
+    w: Tensor,
+    features: Tensor,
+    centres: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int],
+    shape: Cut | None = None,
+) -> Tensor:
     """See :func:`equitensor.to_basis`."""
-    n, c = offsets.shape[0] - 1, w.shape[2]
     out = w.new_empty(w.shape[0], features.shape[1])
-    shape = cut_of(dims, c, w.dtype)
-    tensors = (w.contiguous(), features.contiguous(), offsets, out)
-    _launch(to_basis_kernel(tuple(dims), w.dtype, tiles(c, shape.block) == 1), n, tensors, c, shape, 1)
-    return out
+    return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], shape)

@@ -9,8 +9,9 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,7 +21,7 @@ from triton.compiler import ASTSource
 from equitensor.paths import chain_irreps, spherical_irreps
 from equitensor.spec import Spec
 from equitensor.triton import contraction, edges
-from equitensor.triton.source import tiles
+from equitensor.triton.source import Cut
 
 _SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
 
@@ -32,11 +33,14 @@ RECORDED = [
 ]
 """What the record counts: dtype, l_max, channels."""
 
+TUNED = [(torch.float32, l_max, channels) for l_max in (1, 2, 3, 4) for channels in (64, 128)]
+"""Of what it counts every cut that tuning may choose."""
 
-def resources(
+
+def compiled(
     kernel: Any, constants: dict[str, Any], warps: int, architecture: int, scalar: str = "fp32"
-) -> dict[str, int]:
-    """Compile ``kernel`` for sm_``architecture`` and read registers per thread and spilled bytes.
+) -> dict[str, Any]:
+    """What Triton compiles ``kernel`` to for sm_``architecture``: its text or bytes by stage ("ptx", "cubin", …).
 
     Parameters
     ----------
@@ -66,10 +70,17 @@ def resources(
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
     options = {"num_warps": warps}
-    compiled = triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options=options).asm
+
+
+def resources(
+    kernel: Any, constants: dict[str, Any], warps: int, architecture: int, scalar: str = "fp32"
+) -> dict[str, int]:
+    """Registers per thread and spilled bytes of what :func:`compiled` gives for the same arguments."""
+    cubin = compiled(kernel, constants, warps, architecture, scalar)["cubin"]
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
-        f.write(compiled.asm["cubin"])
+        f.write(cubin)
         f.flush()
         command = [str(tool), "--dump-resource-usage", f.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -80,41 +91,73 @@ def resources(
     return {"registers": registers, "spilled": stack + local}
 
 
-def preset(
-    l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
-) -> dict[str, dict[str, int]]:
-    """Counters of every kernel for one l_max, number of channels and dtype, by kernel."""
+class Shaped(NamedTuple):
+    """A kernel for one shape class, its arguments that no cut decides, and its cuts, the rule's first."""
+
+    kernel: Any
+    constants: dict[str, int]
+    cuts: tuple[Cut, ...]
+
+
+def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
+    """Every kernel for one l_max, number of channels and dtype, by name."""
     dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
-    scalar = _SCALARS[dtype]
-    shape = edges.cut_of(dims, channels, dtype)
-    constants: dict[str, Any] = {"BLOCK": shape.block, "ROWS": shape.rows}
-    rows = {
-        "to_atoms": edges.to_atoms_kernel(dims, dtype),
-        "to_weights": edges.to_weights_kernel(dims, dtype),
-        "to_basis": edges.to_basis_kernel(dims, dtype, tiles(channels, shape.block) == 1),
-    }
-    found = {name: resources(k, constants, shape.warps, architecture, scalar) for name, k in rows.items()}
+    found = {}
+    for name in ("to_atoms", "to_weights", "to_basis"):
+        cuts = edges.cuts_of(name, dims, channels, dtype)
+        found[name] = Shaped(edges.kernel_of(name, dims, channels, dtype, cuts[0]), {}, cuts)
     irreps = spherical_irreps(l_max)
     chain = chain_irreps(irreps, irreps, irreps, 3)
     spec = Spec(chain[1], irreps, chain[2])
     split = contraction.split_of(spec, dtype)
     for name, slots in (("contract", (0, 1, 2)), ("contract_in1", (2, 1, 0)), ("contract_in2", (0, 2, 1))):
         kernel = contraction.contract_kernel(spec, slots, True, dtype, split)
-        shape = contraction.cut_of(spec, slots, channels, dtype)
-        found[name] = resources(kernel, {"BLOCK": shape.block}, shape.warps, architecture, scalar)
+        found[name] = Shaped(kernel, {}, contraction.cuts_of(spec, slots, channels, dtype))
     kernel = contraction.contract_weights_kernel(spec, dtype)
-    shape = contraction.cut_of(spec, (0, 1, 2), channels, dtype)
-    constants = {"BLOCK": shape.block, "CHUNK": contraction.CHUNK}
-    found["contract_weights"] = resources(kernel, constants, shape.warps, architecture, scalar)
+    cuts = contraction.cuts_of(spec, (0, 1, 2), channels, dtype)
+    found["contract_weights"] = Shaped(kernel, {"CHUNK": contraction.CHUNK}, cuts)
     return found
 
 
-if __name__ == "__main__":
-    counters = {
-        f"sm_{architecture} l_max={l_max} C={channels} {_SCALARS[dtype]}": preset(
+def preset(
+    l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, int]]:
+    """Counters of every kernel, cut by the rule, for one l_max, number of channels and dtype."""
+    return {
+        name: resources(
+            k.kernel, {**k.cuts[0].constants, **k.constants}, k.cuts[0].warps, architecture, _SCALARS[dtype]
+        )
+        for name, k in kernels(l_max, channels, dtype).items()
+    }
+
+
+def most_spilled(
+    l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, int]]:
+    """For every kernel how many cuts it may be given, and the most registers and spilled bytes of any of them."""
+    found = {}
+    for name, k in kernels(l_max, channels, dtype).items():
+        each = [
+            resources(k.kernel, {**cut.constants, **k.constants}, cut.warps, architecture, _SCALARS[dtype])
+            for cut in k.cuts
+        ]
+        found[name] = {"cuts": len(each), **{c: max(e[c] for e in each) for c in ("registers", "spilled")}}
+    return found
+
+
+def record(
+    count: Callable[..., dict[str, dict[str, int]]], shapes: Iterable[tuple[torch.dtype, int, int]]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """What ``count`` finds for sm_80 and sm_90 at these (dtype, l_max, channels)."""
+    return {
+        f"sm_{architecture} l_max={l_max} C={channels} {_SCALARS[dtype]}": count(
             l_max, channels, architecture, dtype
         )
         for architecture in (80, 90)
-        for dtype, l_max, channels in RECORDED
+        for dtype, l_max, channels in shapes
     }
-    print(json.dumps({"triton": triton.__version__, "counters": counters}, indent=1))
+
+
+if __name__ == "__main__":
+    counters, any_cut = record(preset, RECORDED), record(most_spilled, TUNED)
+    print(json.dumps({"triton": triton.__version__, "counters": counters, "any cut": any_cut}, indent=1))

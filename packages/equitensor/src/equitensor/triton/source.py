@@ -49,6 +49,11 @@ class Cut(NamedTuple):
     rows: int
     warps: int
 
+    @property
+    def constants(self) -> dict[str, int]:
+        """The constexpr arguments of a kernel that is cut so."""
+        return {"BLOCK": self.block, "ROWS": self.rows} if self.rows else {"BLOCK": self.block}
+
 
 # Registers that the tiles of one program may take per thread; the rest is for addresses and what passes by.
 REGISTERS = 128
@@ -61,10 +66,47 @@ def cut(components: int, channels: int, dtype: torch.dtype, rows: int) -> Cut:
     (``resources`` counts it), with one warp per row of edges, or one per 32 channels where there are no rows.
     """
     words = accumulator(dtype).itemsize // 4
-    block = min(128 if rows else 64, max(16, triton.next_power_of_2(channels)))
+    block = min(128 if rows else 64, _widest(channels))
     while block > 32 and components * words * (block // 32) > REGISTERS:
         block //= 2
     return Cut(block, rows, rows or max(1, block // 32))
+
+
+def cuts(components: int, channels: int, dtype: torch.dtype, rows: int) -> tuple[Cut, ...]:
+    """The cuts that may be fastest for a shape class: :func:`cut` first, then its variations.
+
+    Half and twice the channels and half and twice the rows, each with as many channels per thread as before; half
+    and twice the warps. Left out are those with less than an element per thread, and those that hold more per
+    thread than both the rule's cut and ``REGISTERS``, or half of it where there are no rows: products are held too.
+    """
+    rule = cut(components, channels, dtype, rows)
+    b, r, w = rule
+    words = accumulator(dtype).itemsize // 4
+    varied = [Cut(b // 2, r, w // 2), Cut(2 * b, r, 2 * w), Cut(b, r, w // 2), Cut(b, r, 2 * w)]
+    if r:
+        varied += [Cut(b, r // 2, w // 2), Cut(b, 2 * r, 2 * w)]
+
+    limit = max(REGISTERS if r else REGISTERS // 2, components * words * max(1, r) * b // (32 * w))
+
+    def fits(c: Cut) -> bool:
+        lanes, elements = 32 * c.warps, max(1, c.rows) * c.block
+        return (
+            16 <= c.block <= _widest(channels)
+            and 0 < lanes <= elements
+            and components * words * elements <= limit * lanes
+        )
+
+    return rule, *filter(fits, varied)
+
+
+def width(channels: int) -> int:
+    """The channels that a cut is made for: their number, or 64 where a tracer knows it by a symbol only."""
+    return channels if isinstance(channels, int) else 64
+
+
+def _widest(channels: int) -> int:
+    """The smallest block that holds all channels."""
+    return max(16, triton.next_power_of_2(channels))
 
 
 def tiles(channels: int, block: int) -> int:

@@ -1,0 +1,109 @@
+"""Chooses how a kernel is cut by its time on the device, once per kernel and number of channels.
+
+Times are taken on operands made here, of one size per shape class. No tensor of a caller is written while cuts are
+tried (kernels write every element of their output, so repeating one needs nothing restored anyway), neither counts of
+edges and atoms nor what ran first have a say, and compilers are given the chosen cut like any other constant: AOT
+Inductor, left to tune a kernel itself, would do so with ``offsets`` of zeros, which is with no edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from equitensor.triton.source import Cut, tiles
+
+ATOMS, EDGES = 2048, 32
+"""Atoms, and edges of each, that kernels are timed on."""
+
+
+class Sample(NamedTuple):
+    """A launch for timing.
+
+    Attributes
+    ----------
+    operands : tuple of (shape, dtype)
+        The kernel's tensors in its order; int64 stands for offsets.
+    programs : int
+        First extent of the grid.
+    blocked : bool
+        Whether the second is the number of blocks of channels (else 1).
+    parts : int
+        The third.
+    scalars : tuple of (name, int)
+        The kernel's other arguments but C.
+    degree : int
+        Edges of each atom.
+    """
+
+    operands: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    programs: int
+    blocked: bool = True
+    parts: int = 1
+    scalars: tuple[tuple[str, int], ...] = ()
+    degree: int = EDGES
+
+    def tensors(self, device: torch.device) -> list[Tensor]:
+        """Operands of ones (no random number is drawn), every atom with ``degree`` edges."""
+        return [
+            self.degree * torch.arange(*shape, device=device)
+            if dtype == torch.int64
+            else torch.ones(shape, dtype=dtype, device=device)
+            for shape, dtype in self.operands
+        ]
+
+
+def choose(kernel: Any, cuts: tuple[Cut, ...], channels: int, device: torch.device, sample: Sample) -> Cut:
+    """One of ``cuts``: the fastest on a GPU, the first where nothing can or may be timed.
+
+    That is in the interpreter, without a GPU (fake tensors of one), for a symbolic number of channels, while a CUDA
+    graph is captured, and under ``torch.use_deterministic_algorithms(True)``, for cuts differ in the order of sums.
+    """
+    if (
+        len(cuts) == 1
+        or not isinstance(channels, int)
+        or device.type != "cuda"
+        or triton.knobs.runtime.interpret
+        or torch.are_deterministic_algorithms_enabled()
+        or not torch.cuda.is_available()
+        or torch.cuda.is_current_stream_capturing()
+    ):
+        return cuts[0]
+    return fastest(kernel, cuts, channels, device, sample)
+
+
+@cache
+def fastest(
+    kernel: Any,
+    cuts: tuple[Cut, ...],
+    channels: int,
+    device: torch.device,
+    sample: Sample,
+    bench: Callable[..., list[float]] | None = None,
+) -> Cut:
+    """The cut of least median time, by ``triton.autotune``, which also keeps times on disk for later processes.
+
+    The first of ``cuts`` where there is no memory for the sample. ``bench(call, quantiles)`` is Triton's own
+    benchmarker unless given.
+    """
+    configs = [triton.Config(cut.constants, num_warps=cut.warps) for cut in cuts]
+    tuner = triton.autotune(configs, key=["C"], do_bench=bench, cache_results=True)(kernel)
+
+    def grid(meta: dict[str, Any]) -> tuple[int, int, int]:
+        return sample.programs, tiles(channels, meta["BLOCK"]) if sample.blocked else 1, sample.parts
+
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    try:
+        with _disable_current_modes(), torch.no_grad(), here:  # a tracer's modes would make the sample fake
+            tuner[grid](*sample.tensors(device), C=channels, **dict(sample.scalars))
+    except torch.OutOfMemoryError:
+        return cuts[0]
+    best = tuner.best_config
+    return Cut(best.kwargs["BLOCK"], best.kwargs.get("ROWS", 0), best.num_warps)

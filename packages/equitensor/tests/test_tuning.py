@@ -1,0 +1,272 @@
+"""The cuts that kernels may be given: values of each, what is chosen and when, with no GPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+VALUES = r"""
+import torch
+import equitensor as eq
+from equitensor import reference
+from equitensor.triton import contraction, edges
+torch.manual_seed(0)
+double = torch.float64
+centres = torch.tensor([0] * 9 + [2])
+offsets = eq.row_offsets(centres, 3)
+tried = {}
+def same(name, got, expected):
+    torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
+    tried[name] = tried.get(name, 0) + 1
+for dims, channels in (((1, 3), 40), ((4,), 150)):
+    w, y, f = (torch.randn(s, dtype=double) for s in (
+        (10, len(dims), channels), (10, sum(dims)), (3, sum(dims), channels)))
+    for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
+        arguments = (*given, centres, offsets, list(dims))
+        expected = getattr(reference, name)(*arguments)
+        for cut in edges.cuts_of(name, dims, channels, double):
+            same(name, getattr(edges, name)(*arguments, cut), expected)
+for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
+    tp = eq.TensorProduct(irreps, "0e+1o", irreps)
+    dims = [sum(2 * ell + 1 for ell, _ in s) for s in tp.spec]
+    given = [torch.randn(2, d, channels, dtype=double) for d in dims]
+    weights = torch.randn(tp.weight_shape(channels), dtype=double)
+    for slots in ((0, 1, 2), (2, 1, 0), (0, 2, 1)):
+        arguments = (given[slots[0]], given[slots[1]], weights, tp.spec, slots)
+        for cut in contraction.cuts_of(tp.spec, slots, channels, double):
+            same("contract", contraction.contract(*arguments, cut), reference.contract(*arguments))
+    for cut in contraction.cuts_of(tp.spec, (0, 1, 2), channels, double):
+        got = contraction.contract_weights(*given, tp.spec, True, cut)
+        same("contract_weights", got, reference.contract_weights(*given, tp.spec, True))
+print(tried)
+assert len(tried) == 5 and all(count >= 4 for count in tried.values()), tried
+print("equal")
+"""
+
+# Fake times; kernels run in the interpreter on small samples.
+FASTEST = r"""
+import torch
+import equitensor as eq
+from equitensor.triton import contraction, edges
+from equitensor.triton.tuning import fastest
+cpu, single = torch.device("cpu"), torch.float32
+contraction.CHUNK, contraction._rows = 2, lambda spec, channels: 4
+class Times:
+    # the given time for the first call, the second, ...; launches each once
+    def __init__(self, times):
+        self.times, self.calls = times, 0
+    def __call__(self, call, quantiles):
+        call()
+        self.calls += 1
+        return [self.times[self.calls - 1]] * 3
+spec = eq.TensorProduct("0e+1o", "0e+1o", "0e+1o").spec
+slots = (0, 1, 2)
+def cases(channels):
+    for name in ("to_atoms", "to_weights", "to_basis"):
+        given = (name, (1, 3), channels, single)
+        cuts = edges.cuts_of(*given)
+        yield edges.kernel_of(*given, cuts[0]), cuts, edges.sample_of(*given, 3, 2)
+    cuts = contraction.cuts_of(spec, slots, channels, single)
+    kernel = contraction.contract_kernel(spec, slots, True, single, False)
+    yield kernel, cuts, contraction.sample_of(spec, slots, True, channels, single)
+    sample = contraction.weights_sample_of(spec, channels, single)
+    yield contraction.contract_weights_kernel(spec, single), cuts, sample
+for channels in (48, 64):
+    for kernel, cuts, sample in cases(channels):
+        assert len(set(cuts)) == len(cuts) > 1
+        for n, cut in ((0, cuts[0]), (len(cuts) - 1, cuts[-1])):
+            bench = Times([1.0 + (k != n) for k in range(len(cuts))])
+            for _ in range(3):
+                assert fastest(kernel, cuts, channels, cpu, sample, bench) == cut
+            assert bench.calls == len(cuts)
+def full(call, quantiles):
+    raise torch.OutOfMemoryError("no memory")
+assert fastest(kernel, cuts, channels, cpu, sample, full) == cuts[0]
+print("chosen")
+"""
+
+# The choice is made while a fake graph is traced, on tensors that are not fake, and remembered on disk.
+KEPT = r"""
+import sys
+import torch, triton
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from triton.backends.compiler import GPUTarget
+from equitensor.triton import edges
+from equitensor.triton.tuning import fastest
+
+class Driver:
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+triton.runtime.driver.set_active(Driver())
+given = ("to_atoms", (1, 3), 64, torch.float32)
+cuts = edges.cuts_of(*given)
+timed, launched = [], []
+
+class Kernel:
+    # takes down launches instead
+    def __init__(self, fn):
+        self.fn, self.arg_names = fn, fn.arg_names
+    def run(self, *tensors, grid, warmup, **rest):
+        assert all(type(t) is torch.Tensor for t in tensors)
+        launched.append((grid(rest), rest["BLOCK"], rest["ROWS"], rest["num_warps"]))
+
+def bench(call, quantiles):
+    timed.append(call)
+    call()
+    return [3.0 - 0.1 * len(timed)] * 3
+
+def function(x):
+    kernel = Kernel(edges.kernel_of(*given, cuts[0]))
+    found.append(fastest(kernel, cuts, 64, torch.device("cpu"), edges.sample_of(*given, 3, 2), bench))
+    return x + 1
+
+found = []
+with FakeTensorMode():
+    graph = make_fx(function, tracing_mode="fake")(torch.ones(2))
+assert [n.op for n in graph.graph.nodes] == ["placeholder", "call_function", "output"], graph.graph
+assert found == [cuts[-1]]
+assert launched[-1] == ((3, 1, 1), *cuts[-1])
+print(len(timed), len(launched))
+"""
+
+# What compilers see of a choice, and when there is none.
+SEEN = r"""
+import torch, triton
+from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.functional_tensor import dispatch_functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from triton.backends.compiler import GPUTarget
+import equitensor as eq
+from equitensor.triton import tuning
+
+class Driver:
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+triton.runtime.driver.set_active(Driver())
+asked = []
+def last(kernel, cuts, *rest):
+    asked.append((kernel, cuts, *rest))
+    return cuts[-1]
+tuning.fastest = last
+tp = eq.TensorProduct("0e+1o", "0e+1o", "0e+1o")
+
+def operators(w, y, f, x, weights, centres):
+    offsets = eq.row_offsets(centres, f.shape[0])
+    return (
+        eq.to_atoms(w, y, centres, offsets), eq.to_weights(y, f, centres, offsets),
+        eq.to_basis(w, f, centres, offsets), tp(x, x, weights),
+        torch.ops.equitensor.contract_weights(x, x, x, str(tp.spec), True),
+    )
+
+def seen(edges, atoms):
+    # block, rows and warps of each kernel
+    asked.clear()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        shapes = (edges, 2, 64), (edges, 4), (atoms, 4, 64), (atoms, 4, 64), tp.weight_shape(64)
+        arguments = [torch.empty(s, device="cuda") for s in shapes]
+        arguments.append(torch.empty(edges, dtype=torch.int64, device="cuda"))
+        graph = make_fx(dispatch_functionalize(operators), tracing_mode="fake")(*arguments)
+    found = []
+    for n in graph.graph.nodes:
+        if "triton_kernel_wrapper" in str(n.target):
+            (config,) = kernel_side_table.get_kernel(n.kwargs["kernel_idx"]).configs
+            given = {**n.kwargs["kwargs"], **kernel_side_table.get_constant_args(n.kwargs["constant_args_idx"])}
+            found.append((given["BLOCK"], given.get("ROWS", 0), config.num_warps))
+    assert len(found) == 5
+    return found
+
+rule = [(64, 4, 4)] * 3 + [(64, 0, 2)] * 2
+assert seen(40, 6) == rule and not asked  # no GPU here
+torch.cuda.is_available = lambda: True
+torch.cuda.is_current_stream_capturing = lambda: False
+chosen = seen(40, 6)
+keys = list(asked)
+assert len(keys) == 5 and chosen == [tuple(cuts[-1]) for _, cuts, *_ in keys] and chosen != rule
+assert seen(999, 77) == chosen and asked == keys  # neither edges nor atoms are in what is asked
+assert seen(40, 1) == chosen and asked == keys
+torch.use_deterministic_algorithms(True)
+assert seen(40, 6) == rule and not asked
+torch.use_deterministic_algorithms(False)
+torch.cuda.is_current_stream_capturing = lambda: True
+assert seen(40, 6) == rule and not asked
+print("seen")
+"""
+
+DOTLESS = r"""
+import torch
+from equitensor.triton.resources import compiled, kernels
+count = 0
+for dtype in (torch.float32, torch.float64):
+    for l_max in (1, 2, 3, 4):
+        for channels in (64, 256):
+            for name, k in kernels(l_max, channels, dtype).items():
+                assert "tl.fma" in k.kernel.src or name == "to_basis"
+                assert "dot" not in k.kernel.src and "allow_tf32" not in k.kernel.src, name
+                count += 1
+for name, k in kernels(1, 64, torch.float32).items():
+    for cut in k.cuts[:1]:
+        ptx = compiled(k.kernel, {**cut.constants, **k.constants}, cut.warps, 90)["ptx"]
+        assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name
+print(count)
+"""
+
+
+def run(script, *arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_shape_class_has_few_cuts_and_the_rule_s_is_the_first():
+    from equitensor.triton.source import cut, cuts
+
+    for components, channels, rows in ((4, 64, 4), (25, 128, 4), (35, 64, 0), (81, 7, 0), (300, 128, 4)):
+        for dtype in (torch.float32, torch.float64):
+            found = cuts(components, channels, dtype, rows)
+            assert found[0] == cut(components, channels, dtype, rows)
+            assert 1 <= len(set(found)) == len(found) <= 7
+    assert cuts(9, 64, torch.float32, 4) == (
+        (64, 4, 4), (32, 4, 2), (64, 4, 2), (64, 4, 8), (64, 2, 2), (64, 8, 8),
+    )  # fmt: skip
+    # two channels per thread would hold 2 · 35 values beside their products, half of that fits
+    assert cuts(35, 128, torch.float32, 0) == ((64, 0, 2), (32, 0, 1), (128, 0, 4))
+    assert (64, 0, 1) in cuts(17, 128, torch.float32, 0)
+
+
+@pytest.mark.slow
+def test_every_cut_gives_the_oracle_s_values():
+    assert run(VALUES, TRITON_INTERPRET="1").endswith("equal\n")
+
+
+@pytest.mark.slow
+def test_the_fastest_is_chosen_once_per_kernel_and_channels():
+    assert run(FASTEST, TRITON_INTERPRET="1").endswith("chosen\n")
+
+
+def test_times_are_taken_apart_from_a_trace_and_kept_on_disk(tmp_path):
+    """The second process times nothing and launches the choice alone."""
+    assert run(KEPT, TRITON_CACHE_DIR=str(tmp_path)) == "6 7\n"
+    assert run(KEPT, TRITON_CACHE_DIR=str(tmp_path)) == "0 1\n"
+
+
+def test_compilers_see_the_choice_and_sizes_have_no_say():
+    """Without a GPU, in deterministic mode and while a graph is captured they see the rule's cut."""
+    assert run(SEEN).endswith("seen\n")
+
+
+def test_kernels_have_no_matrix_product():
+    """So neither TF32 nor ``torch.set_float32_matmul_precision`` can change what they give."""
+    assert int(run(DOTLESS)) == 2 * 4 * 2 * 7
