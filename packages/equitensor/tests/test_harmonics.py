@@ -108,6 +108,25 @@ def test_traces_with_dynamic_sizes_from_zero():
         torch.testing.assert_close(exported.module()(v), f(v))
 
 
+def test_compiles_and_exports_to_l_8():
+    """Values and a gradient without graph breaks (test_compiled has Inductor's code), and what torch.export makes."""
+
+    class Harmonics(torch.nn.Module):
+        def forward(self, v):
+            return spherical_harmonics(8, v)
+
+    compiled = torch.compile(Harmonics(), backend="aot_eager", fullgraph=True, dynamic=True)
+    dynamic = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(Harmonics(), (vectors(),), dynamic_shapes=({0: dynamic},)).module()
+    for v in (vectors(), vectors(7)):
+        given, plain = (v.clone().requires_grad_() for _ in range(2))
+        y, expected = compiled(given), spherical_harmonics(8, plain)
+        torch.testing.assert_close(y, expected, atol=1e-13, rtol=0)
+        torch.testing.assert_close(exported(v), expected, atol=1e-13, rtol=0)
+        g, h = (torch.autograd.grad(t.sin().sum(), x)[0] for t, x in ((y, given), (expected, plain)))
+        torch.testing.assert_close(g[4:], h[4:], atol=1e-11, rtol=1e-11)
+
+
 def test_bad_arguments():
     v = torch.ones(2, 3)
     with pytest.raises(ValueError, match="l_max"):

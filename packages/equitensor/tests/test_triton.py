@@ -114,10 +114,11 @@ print("traced")
 RESOURCES = """
 import json, sys
 import torch
-from equitensor.triton.resources import preset
+from equitensor.triton.resources import most_spilled, preset
 kinds = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 shapes = json.loads(sys.argv[1])
-print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": preset(l, c, a, kinds[t]) for a, l, c, t in shapes}))
+count = {"preset": preset, "most_spilled": most_spilled}[sys.argv[2]]
+print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": count(l, c, a, kinds[t]) for a, l, c, t in shapes}))
 """
 
 
@@ -157,20 +158,40 @@ def test_compilers_see_the_kernels_on_a_gpu():
     assert run(TRACED).endswith("traced\n")
 
 
+RECORD = json.loads(Path(__file__).with_name("triton_registers.json").read_text())
+
+
 @pytest.mark.slow
-def test_registers_and_no_spills():
-    recorded = json.loads(Path(__file__).with_name("triton_registers.json").read_text())
-    assert not any(k["spilled"] for shape in recorded["counters"].values() for k in shape.values())
-    shapes = [
-        (80, 1, 64, "fp32"),
-        (90, 2, 64, "fp32"),
-        (90, 2, 128, "fp32"),
-        (90, 2, 64, "fp64"),
-        (80, 2, 64, "bf16"),
-    ]
-    found = json.loads(run(RESOURCES, json.dumps(shapes)))
+@pytest.mark.parametrize(
+    "count, group, shapes",
+    [
+        (
+            "preset",
+            "counters",
+            [
+                (80, 1, 64, "fp32"),
+                (90, 2, 64, "fp32"),
+                (90, 2, 128, "fp32"),
+                (90, 2, 64, "fp64"),
+                (80, 2, 64, "bf16"),
+            ],
+        ),
+        ("most_spilled", "any cut", [(80, 1, 64, "fp32"), (90, 1, 128, "fp32")]),
+    ],
+)
+def test_registers_and_no_spills(count, group, shapes):
+    """Of the rule's cuts, and of all that tuning may choose; the record holds more shapes than are compiled here."""
+    recorded = RECORD[group]
+    assert not any(k["spilled"] for shape in recorded.values() for k in shape.values())
+    found = json.loads(run(RESOURCES, json.dumps(shapes), count))
     for shape, kernels in found.items():
         for name, counters in kernels.items():
             assert counters["spilled"] == 0, (shape, name, counters)
-            if recorded["triton"] == triton.__version__:
-                assert counters == recorded["counters"][shape][name], (shape, name, counters)
+            if RECORD["triton"] == triton.__version__:
+                assert counters == recorded[shape][name], (shape, name, counters)
+
+
+def test_every_cut_of_every_preset_is_on_record():
+    shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
+    assert set(RECORD["any cut"]) == shapes
+    assert all(k["cuts"] >= 2 for shape in RECORD["any cut"].values() for k in shape.values())
