@@ -282,7 +282,7 @@ def floor(options: argparse.Namespace) -> None:
             )
     best = [float("inf")] * len(calls)
     for line in sys.stdin:
-        for _ in range(int(line.split()[2])):
+        for _ in range(max(10, int(line.split()[2]))):
             for k, pair in enumerate(calls):
                 for call in pair:
                     begin = time.perf_counter()
