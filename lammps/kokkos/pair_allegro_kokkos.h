@@ -4,6 +4,7 @@
 // clang-format off
 PairStyle(allegro/kk,PairAllegroKokkos<LMPDeviceType>);
 PairStyle(allegro/kk/device,PairAllegroKokkos<LMPDeviceType>);
+PairStyle(allegro/kk/host,PairAllegroKokkos<LMPHostType>);
 // clang-format on
 #else
 
@@ -28,15 +29,32 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
   void compute(int, int) override;
   void init_style() override;
 
+  // nvcc wants extended lambdas in public functions
+  int64_t count();                                   // row pointers of all centres, and checks of the geometry
+  void fill(int, int, int64_t, int64_t);             // edges of centres [first, last), which start at an offset
+  void evaluate_chunk(int, int64_t);
+  void scatter(int, int, int64_t);
+
+ protected:
+  int local_rank() override;
+
  private:
   typedef Kokkos::View<double *, Kokkos::LayoutRight, DeviceType> Doubles;
   typedef Kokkos::View<int64_t *, Kokkos::LayoutRight, DeviceType> Integers;
+  // the package reads and writes memory of DeviceType where it lies, or host memory
+  static constexpr bool ON_HOST =
+      Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename DeviceType::memory_space>::accessible;
 
   Kokkos::View<int *, DeviceType> d_type_of;     // model's type of each LAMMPS type, -1 for NULL
   Doubles d_cutoffs_sq;                          // [centre][neighbour] by LAMMPS type
-  Integers d_offsets, d_index, d_types;          // row pointer, (2, E), (n + T)
+  Integers d_offsets, d_index, d_types;          // row pointer of all centres, (2, E), (n + T)
   Kokkos::View<int *, DeviceType> d_atoms;       // (E) local or ghost atom of each neighbour
   Doubles d_vectors, d_energies, d_forces;       // (E, 3), (n + T), (E, 3)
+  Doubles d_eatom, d_vatom, d_cvatom;            // (nall), (nall, 6), (nall, 9), of the present step
+
+  tagint tag_of(int);
+  void clear_peratom();
+  void collect_peratom();
 };
 
 }    // namespace LAMMPS_NS

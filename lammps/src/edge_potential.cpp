@@ -162,6 +162,7 @@ void run(Loader &loader, c10::Device from, c10::Device device, const double *vec
       throw std::runtime_error("the package returned tensors of other shapes than energies and edge forces");
     at::from_blob(energies, {atoms}, doubles).copy_(out[0].view({atoms}));
     at::from_blob(edge_forces, {edges, 3}, doubles).copy_(out[1].view({edges, 3}));
+    if (from.is_cuda()) torch::cuda::synchronize(from.index());    // the caller's stream is another one
   } catch (const c10::Error &e) {
     throw std::runtime_error("evaluating the package failed in torch: " + first_line(e));
   }

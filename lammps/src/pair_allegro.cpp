@@ -175,6 +175,11 @@ void PairAllegro::init_style()
         error->all(FLERR,
                    "pair_style allegro: special_bonds drop 1-{} neighbors from the list; required special_bonds lj/coul "
                    "1.0 1.0 1.0 with bonded atom styles", k + 1);
+      else if ((force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0) && comm->me == 0)
+        error->warning(FLERR,
+                       "pair_style allegro: 1-{} neighbors count in full, whatever special_bonds says; required special_bonds "
+                       "lj/coul 1.0 1.0 1.0 to say so, got lj {} and coul {}", k + 1, force->special_lj[k],
+                       force->special_coul[k]);
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
@@ -207,6 +212,7 @@ void PairAllegro::compute(int eflag, int vflag)
 
   std::string problem;
   try {
+    check_positions();
     chunk.clear();
     for (int ii = 0; ii < list->inum; ii++) {
       gather(list->ilist[ii]);
@@ -248,6 +254,16 @@ void PairAllegro::Chunk::clear()
   atoms.clear();
 }
 
+void PairAllegro::check_positions()
+{
+  double **x = atom->x;
+  for (int i = 0; i < atom->nlocal; i++)
+    for (int d = 0; d < 3; d++)
+      if (!std::isfinite(x[i][d]))
+        throw std::runtime_error(
+            fmt::format("required finite positions, got {} {} {} for atom {}", x[i][0], x[i][1], x[i][2], atom->tag[i]));
+}
+
 // Append one centre and its neighbours within the model's cutoffs.
 void PairAllegro::gather(int i)
 {
@@ -267,11 +283,7 @@ void PairAllegro::gather(int i)
     const double dx = x[j][0] - xi, dy = x[j][1] - yi, dz = x[j][2] - zi;
     const double rsq = dx * dx + dy * dy + dz * dz;
     const int jtype = type[j];
-    if (!(rsq < cut[jtype])) {
-      if (std::isnan(rsq)) throw std::runtime_error("required finite positions, got NaN near atom " +
-                                                    std::to_string(atom->tag[i]));
-      continue;
-    }
+    if (!(rsq < cut[jtype])) continue;
     if (rsq < shortest_allowed_sq)
       throw std::runtime_error("atoms " + std::to_string(atom->tag[i]) + " and " + std::to_string(atom->tag[j]) +
                                " overlap: required a distance of at least 0.1 Angstrom, got " +
@@ -331,7 +343,20 @@ void PairAllegro::evaluate()
   double total = 0.0;    // NaN or infinity anywhere shows in the sum
   for (size_t row = 0; row < rows; row++) total += chunk.energies[row];
   for (size_t k = 0; k < 3 * edges; k++) total += std::fabs(chunk.edge_forces[k]);
-  if (!std::isfinite(total)) throw std::runtime_error("required finite energies and forces, the potential gave NaN or infinity");
+  if (!std::isfinite(total)) throw std::runtime_error(what_is_not_finite());
+}
+
+std::string PairAllegro::what_is_not_finite()
+{
+  const std::string text = "required finite energies and forces, the potential gave NaN or infinity";
+  for (size_t row = 0; row < chunk.centres.size(); row++)
+    if (!std::isfinite(chunk.energies[row]))
+      return text + fmt::format(" for the energy of atom {}", atom->tag[chunk.centres[row]]);
+  for (size_t k = 0; k < 3 * chunk.atoms.size(); k++)
+    if (!std::isfinite(chunk.edge_forces[k]))
+      return text + fmt::format(" for the force between atoms {} and {}", atom->tag[chunk.centres[chunk.index[k / 3]]],
+                                atom->tag[chunk.atoms[k / 3]]);
+  return text + " in a sum";
 }
 
 void PairAllegro::scatter()

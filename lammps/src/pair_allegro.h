@@ -13,6 +13,7 @@ PairStyle(allegro,PairAllegro);
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace mlip {
@@ -68,7 +69,9 @@ class PairAllegro : public Pair {
   double largest_force_spread;           // on this rank
 
   void allocate();
-  int local_rank();
+  virtual int local_rank();
+  void check_positions();
+  std::string what_is_not_finite();
   void grow_spread();
   void gather(int);
   void evaluate();
