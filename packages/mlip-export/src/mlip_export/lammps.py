@@ -37,12 +37,13 @@ def sources() -> Path:
 def plugin_directory() -> Path:
     """Where the plugin for the installed versions is, or would be built.
 
-    The name is a hash of the versions of torch, LAMMPS and MPI, the platform and the sources, so that an
-    upgrade of any of them never loads a stale plugin. The cache is ``$MLIP_EXPORT_CACHE``, or
+    The name is a hash of the versions of torch, LAMMPS and MPI, the platform, the sources, and the place of torch
+    (whose libraries the plugin loads from there), so that no upgrade and no other environment of the same versions,
+    perhaps removed since, leaves a stale plugin. The cache is ``$MLIP_EXPORT_CACHE``, or
     ``$XDG_CACHE_HOME/mlip-export`` (``~/.cache/mlip-export``).
     """
     digest = hashlib.sha256()
-    for part in (*_versions(), sys.platform, os.uname().machine):
+    for part in (*_versions(), sys.platform, os.uname().machine, _place("torch")):
         digest.update(part.encode() + b"\n")
     folder = sources() / "src"
     for name in (*SOURCES, *HEADERS):
@@ -123,6 +124,13 @@ def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _place(name: str) -> str:
+    try:
+        return str(_package(name).resolve())
+    except BuildError:
         return "absent"
 
 
