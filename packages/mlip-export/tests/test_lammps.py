@@ -247,21 +247,65 @@ def test_bad_geometry_stops_the_run(lammps, water_package):
         RuntimeError, match=r"overlap: required a distance of at least 0\.1 Angstrom, got 0\.01"
     ):
         lammps(head(water_package) + "run 0\n", near)
-    start = Atoms("HO", [[1, 1, 1], [1, 1, 2]], cell=[9, 9, 9], pbc=True)
-    with pytest.raises(RuntimeError, match=r"required finite positions|[Nn]on-numeric|ERROR"):
-        lammps(head(water_package) + "fix 1 all nve\nfix 2 all addforce 1e308 1e308 0\nrun 5\n", start)
 
 
-def test_dropped_bonded_neighbours_are_refused(lammps, water_package, make_water):
-    text = head(water_package).replace("atom_style atomic", "atom_style hybrid atomic bond")
-    with pytest.raises(RuntimeError, match=r"special_bonds|Invalid|Incorrect"):
-        lammps(text + "run 0\n", make_water(2))
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_infinite_positions_stop_the_run(lammps, water_package, ranks):
+    """Between searches of neighbors, when LAMMPS itself does not look; the atom is named."""
+    start = Atoms("HOHO", [[1, 1, 1], [1, 1, 2], [7, 7, 7], [7, 7, 8]], cell=[9, 9, 9], pbc=True)
+    text = head(water_package) + "neigh_modify every 100 delay 100 check no\ngroup one id 3\n"
+    text += "fix 1 all nve\nfix 2 one addforce 1e308 0 0\nrun 5\n"
+    with pytest.raises(RuntimeError, match=r"step 1: required finite positions, got inf .* for atom 3"):
+        lammps(text, start, ranks)
+
+
+BONDED = """
+units metal
+atom_style bond
+region box block 0 9 0 9 0 9
+create_box 2 box bond/types 1 extra/bond/per/atom 1 extra/special/per/atom 2
+create_atoms 1 single 1 1 1
+create_atoms 2 single 1 1 2
+mass 1 1.008
+mass 2 15.999
+bond_style zero
+bond_coeff 1
+{special}
+create_bonds single/bond 1 1 2
+pair_style allegro
+pair_coeff * * {package} H O
+"""
+
+
+def test_special_bonds(lammps, water_package):
+    """Bonded neighbors that LAMMPS would leave out of the list are refused; factors are not applied, and it says so."""
+    atoms = Atoms("HO", [[1, 1, 1], [1, 1, 2]], cell=[9, 9, 9], pbc=True)
+    atoms.calc = Calculator(water_package)
+
+    def run(special):
+        return lammps(BONDED.format(special=special, package=water_package) + PRINTS + "run 0\n", atoms)
+
+    with pytest.raises(
+        RuntimeError, match=r"drop 1-2 neighbors .* required special_bonds lj/coul 1\.0 1\.0 1\.0"
+    ):
+        run("special_bonds lj/coul 0 1 1")
+    with pytest.raises(RuntimeError, match="drop 1-4 neighbors"):
+        run("special_bonds lj/coul 1 1 0")
+    for factor, warned in ((1.0, False), (0.5, True)):
+        out = run(f"special_bonds lj/coul {factor} 1 1")
+        assert out.thermo["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert ("1-2 neighbors count in full" in out.text) == warned
 
 
 def test_the_build_is_reused_and_the_entry_point_never_raises(plugin, monkeypatch):
     stamp = plugin.stat().st_mtime_ns
     assert mlip_export.lammps.build() == plugin and plugin.stat().st_mtime_ns == stamp
     assert directory() == str(plugin.parent)
+    with (
+        monkeypatch.context() as elsewhere
+    ):  # the plugin of an environment that is gone would not find its torch
+        elsewhere.setattr(mlip_export.lammps, "_place", lambda name: "/gone/torch")
+        assert mlip_export.lammps.plugin_directory() != plugin.parent
     monkeypatch.setattr(mlip_export.lammps, "plugin_directory", lambda: 1 / 0)
     assert directory() == "/nonexistent/mlip-export-plugin"
 
