@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.lammps import Prism
 
+import mlip_export
 import mlip_export.lammps
 from mlip_export._plugin import directory
 from mlip_export.ase import Calculator
@@ -257,6 +258,29 @@ def test_infinite_positions_stop_the_run(lammps, water_package, ranks):
     text += "fix 1 all nve\nfix 2 one addforce 1e308 0 0\nrun 5\n"
     with pytest.raises(RuntimeError, match=r"step 1: required finite positions, got inf .* for atom 3"):
         lammps(text, start, ranks)
+
+
+@pytest.mark.parametrize("where", ["energy", "force"])
+def test_what_is_not_finite_stops_the_run(lammps, toy, tmp_path, where):
+    class Broken(toy):
+        """Without a number for edges shorter than 0.5 Å."""
+
+        def forward(self, edge_vectors, edge_index, types):
+            energies = super().forward(edge_vectors, edge_index, types)
+            beyond = edge_vectors.norm(dim=-1) - 0.5
+            if where == "force":  # the square root of zero is a number, infinity times no slope is none
+                extra = 1e-3 * (beyond + beyond.abs()).sqrt()
+            else:
+                extra = 0.0 * beyond.sqrt()  # NaN below
+            return energies.index_add(0, edge_index[0], extra)
+
+    path = tmp_path / "broken.pt2"
+    mlip_export.compile(Broken(("H", "O"), 3.5), path)
+    far = [[1, 1, 1], [1, 1, 2], [7, 7, 7]]
+    lammps(head(path) + "run 0\n", Atoms("HOHO", [*far, [7, 7, 8]], cell=[9, 9, 9], pbc=True))
+    name = {"energy": "the energy of atom 3", "force": "the force between atoms 3 and 4"}[where]
+    with pytest.raises(RuntimeError, match=f"step 0: required finite energies and forces.* for {name}"):
+        lammps(head(path) + "run 0\n", Atoms("HOHO", [*far, [7, 7, 7.4]], cell=[9, 9, 9], pbc=True))
 
 
 BONDED = """
