@@ -96,10 +96,10 @@ TABLES: dict[str, list[str]] = {
         "--systems water_24 water_192 --kinds model --threads 1 --rounds 3 --repeats 2 "
         "--output {results}/inference_1.json",
     ],
-    "protocols": [
+    "protocols": [  # untrained weights: steps that move next to nothing take as long
         "{python} benchmarks/protocols/run.py {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
         "{data}/systems/water_24.xyz {data}/systems/water_192.xyz {data}/systems/water_648.xyz --ranks 1 2 "
-        "--json {results}/protocols.json"
+        "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json"
     ],
     "ddp": [
         "{python} benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
