@@ -19,6 +19,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import NullFormatter
 
 CURVES = {"energy": "validation/energy_per_atom_rmse", "forces": "validation/forces_rmse"}
 
@@ -52,8 +53,9 @@ def draw(records: dict[str, Any], path: Path) -> None:
     for axis, panel in zip(axes[0], panels, strict=True):
         for name, label in ((panel, "allegro-model"), (panel + "_nequip", "nequip-allegro")):
             if name in records:
-                axis.loglog(records[name]["seconds"], records[name]["forces"], label=label)
+                axis.loglog(records[name]["seconds"], records[name]["forces"], marker=".", label=label)
         axis.set(title=panel, xlabel="seconds of training")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.legend(fontsize=7)
     axes[0, 0].set_ylabel("validation force RMSE, meV/Å")
     figure.savefig(path, dpi=120)
