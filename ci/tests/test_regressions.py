@@ -66,7 +66,7 @@ def test_planted_slow_down(timed, tmp_path):
     before = timed(1.0, "before.json")
     assert checker("ratios", before, "--record", record, "--update").returncode == 0
     assert checker("ratios", before, "--record", record).returncode == 0
-    slow = [timed(1.6, "slow.json"), timed(1.6, "slow again.json")]
+    slow = [timed(2.5, "slow.json"), timed(2.5, "slow again.json")]
     once = checker("ratios", slow[0], "--record", record)
     assert once.returncode == 3, once.stdout  # asks for a second run
     both = checker("ratios", *slow, "--record", record)
