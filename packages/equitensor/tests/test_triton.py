@@ -1,12 +1,10 @@
 """Triton kernels: values in the interpreter, and registers without spills for two architectures, with no GPU."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from gpuless import NAMED_GPU, run
 
 triton = pytest.importorskip("triton")
 
@@ -70,20 +68,14 @@ print("near")
 """
 
 # Operators on fake tensors of a GPU, made functional as torch.compile and AOT Inductor do.
-TRACED = r"""
+TRACED = (
+    NAMED_GPU
+    + r"""
 import torch, triton
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
-from triton.backends.compiler import GPUTarget
 import equitensor as eq
-
-class Driver:
-    # names an architecture, which is all that the analysis of a kernel's source asks for
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-triton.runtime.driver.set_active(Driver())
 irreps = "0e+1o+2e"
 tp = eq.TensorProduct(irreps, irreps, irreps)
 
@@ -110,6 +102,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
         assert n.kwargs["tensors_to_clone"] == ["out"]
 print("traced")
 """
+)
 
 RESOURCES = """
 import json, sys
@@ -120,17 +113,6 @@ shapes = json.loads(sys.argv[1])
 count = {"preset": preset, "most_spilled": most_spilled}[sys.argv[2]]
 print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": count(l, c, a, kinds[t]) for a, l, c, t in shapes}))
 """
-
-
-def run(script, *arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_shape_class_decides_the_cut():

@@ -1,11 +1,8 @@
 """The cuts that kernels may be given: values of each, what is chosen and when, with no GPU."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from gpuless import NAMED_GPU, run
 
 pytest.importorskip("triton")
 
@@ -90,20 +87,15 @@ print("chosen")
 """
 
 # The choice is made while a fake graph is traced, on tensors that are not fake, and remembered on disk.
-KEPT = r"""
+KEPT = (
+    NAMED_GPU
+    + r"""
 import sys
 import torch, triton
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
-from triton.backends.compiler import GPUTarget
 from equitensor.triton import edges
 from equitensor.triton.tuning import fastest
-
-class Driver:
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-triton.runtime.driver.set_active(Driver())
 given = ("to_atoms", (1, 3), 64, torch.float32)
 cuts = edges.cuts_of(*given)
 timed, launched = [], []
@@ -134,23 +126,19 @@ assert found == [cuts[-1]]
 assert launched[-1] == ((3, 1, 1), *cuts[-1])
 print(len(timed), len(launched))
 """
+)
 
 # What compilers see of a choice, and when there is none.
-SEEN = r"""
+SEEN = (
+    NAMED_GPU
+    + r"""
 import torch, triton
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
-from triton.backends.compiler import GPUTarget
 import equitensor as eq
 from equitensor.triton import tuning
-
-class Driver:
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-triton.runtime.driver.set_active(Driver())
 asked = []
 def last(kernel, cuts, *rest):
     asked.append((kernel, cuts, *rest))
@@ -199,6 +187,7 @@ torch.cuda.is_current_stream_capturing = lambda: True
 assert seen(40, 6) == rule and not asked
 print("seen")
 """
+)
 
 DOTLESS = r"""
 import torch
@@ -217,17 +206,6 @@ for name, k in kernels(1, 64, torch.float32).items():
         assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name
 print(count)
 """
-
-
-def run(script, *arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_shape_class_has_few_cuts_and_the_rule_s_is_the_first():
