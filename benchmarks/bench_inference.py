@@ -349,10 +349,11 @@ def _workers(preset: str, asked: set[tuple[str, int]], options: argparse.Namespa
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    from localgraph.files import replacing
+
     command = shlex.join(["python", "benchmarks/bench_inference.py", *sys.argv[1:]])
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write((json.dumps({"command": command, "rows": rows}, indent=1) + "\n").encode())
 
 
 def fastest(best: dict[Any, dict[str, Any]]) -> float:

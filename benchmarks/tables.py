@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from localgraph.files import replacing
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MALLOC = (
@@ -179,9 +181,8 @@ def clean(before: float, places: dict[str, str]) -> None:
             text = path.read_text()
             for old in sorted(names, key=len, reverse=True):
                 text = text.replace(old, names[old])
-            temporary = path.with_suffix(".part")
-            temporary.write_text(text)
-            temporary.replace(path)
+            with replacing(path) as file:
+                file.write(text.encode())
 
 
 def main() -> int:
@@ -219,9 +220,8 @@ def main() -> int:
             print(f"{name}: status {entry['status']} of {entry['failed']}", flush=True)
         else:
             done[name] = entry
-            temporary = record.with_suffix(".part")
-            temporary.write_text(json.dumps(done, indent=1) + "\n")
-            temporary.replace(record)
+            with replacing(record) as file:
+                file.write((json.dumps(done, indent=1) + "\n").encode())
         clean(begin, places)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} tables" + (f"; failed: {failed}" if failed else ""))
     return 1 if failed else 0
