@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tomllib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SIBLINGS = {
 # localgraph's oracle in tests, matscipy, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
 TORCHLESS = ("spice-data",)
+BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -57,12 +59,31 @@ def wheel(session: nox.Session, package: str) -> Path:
         for old in folder.parent.glob("*") if folder.parent.exists() else ():
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-        session.install("-q", "build")
+        session.install("-q", "build", *BUILD_REQUIRES)
         part = folder / f"{package}.part"
-        session.run("python", "-m", "build", "--outdir", str(part), f"packages/{package}", silent=True)
+        build = ("python", "-m", "build", "--no-isolation", "--outdir", str(part))
+        session.run(*build, f"packages/{package}", silent=True)
         part.rename(built)
     (path,) = built.glob("*.whl")
     return path
+
+
+def link_torch(session: nox.Session) -> None:
+    """Put torch, not yet what it needs, into the session's environment by hard links to one installed copy.
+
+    Unpacking and byte-compiling torch takes most of a minute; a run of all sessions would do it fifteen times.
+    """
+    key = f"{sys.version_info.major}.{sys.version_info.minor}-{zlib.crc32(CONSTRAINTS.read_bytes()):08x}"
+    layer = Path(session.cache_dir) / f"torch-{key}"
+    if not layer.exists():
+        part = layer.with_name(f"{layer.name}-{os.getpid()}.part")
+        session.install("-q", "-c", str(CONSTRAINTS), "--no-deps", "--target", str(part), "torch")
+        shutil.rmtree(part / "bin")  # its scripts name no environment's Python
+        part.rename(layer)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(str(session.run("python", "-c", where, silent=True)).strip())
+    if not (site / "torch").exists():
+        shutil.copytree(layer, site, copy_function=os.link, dirs_exist_ok=True)
 
 
 def lowest_pins(package: str, extras: tuple[str, ...]) -> list[str]:
@@ -92,8 +113,9 @@ def install(
             f"{wheel(session, package)}[{','.join(own)}]" if own else str(wheel(session, package))
         )
     pins = [pin for package in packages for pin in (lowest_pins(package, extras) if lowest else ())]
-    needs_torch = any(package not in TORCHLESS for package in wanted)
-    torch = ["torch"] if needs_torch else []
+    torch = ["torch"] if any(package not in TORCHLESS for package in wanted) else []
+    if torch:
+        link_torch(session)
     session.install("-q", "-c", str(CONSTRAINTS), *torch, *wanted.values(), *pins)
 
 
@@ -302,6 +324,8 @@ def release(session: nox.Session, package: str) -> None:
         wheels += map(str, out.glob("*.whl"))
     (own,) = dist.glob("*.whl")
     torch = [] if package in TORCHLESS else ["torch"]
+    if torch:
+        link_torch(session)
     session.install("-q", "-c", str(CONSTRAINTS), *torch, *wheels, f"{own}[test]")
     with session.chdir(tree):
         run_tests(session, package)

@@ -8,7 +8,8 @@ Runs the commands below in order and alone (they time things: leave the machine 
 command sets its own, and shows which is running and for how long it ran before. The records go to
 ``benchmarks/results``; ``tables.json`` there holds for each table its commands, when it ran, its minutes and the load
 before it, and what machine and versions it ran on. A table whose command fails keeps its former record, and the exit
-status is 1. PYTHON has nequip, nequip-allegro and our packages; by default this interpreter.
+status is 1. PYTHON has nequip, nequip-allegro and our packages; by default this interpreter. Not among them:
+``lammps.json``, which needs a LAMMPS built with Kokkos and ML-IAP (``benchmarks/lammps_beside_nequip.py``).
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ MALLOC = (
 )
 REDUCED = (
     "schedule.name=constant optimizer.lr=0.003 hardware.threads=1 hardware.accelerator=cpu logging.progress=false "
-    "compile.evaluate=true ema=0.995 stop.seconds=150 model.config.l_max=2 model.config.num_scalar_features=32 "
+    "compile.evaluate=true ema=0.995 stop.seconds=100 model.config.l_max=2 model.config.num_scalar_features=32 "
     "model.config.num_tensor_features=16 model.config.latent_width=128"
 )
-"""The accuracy runs of a CPU: a smaller model for 150 s; the files as they are train the published one."""
+"""The accuracy runs of a CPU: a smaller model for 100 s; the files as they are train the published one."""
 ACCURACY = dict.fromkeys(("3bpa", "acac", "aspirin", "dipeptides"), REDUCED)
 ACCURACY["water"] = REDUCED + " model.config.cutoff=4.5"
 
@@ -77,13 +78,13 @@ TABLES: dict[str, list[str]] = {
         for system in ("water_81", "water_192")
     },
     "train_small": [
-        "{python} benchmarks/bench_train.py --presets spice_small --threads 1 2 --seconds 60 "
+        "{python} benchmarks/bench_train.py --presets spice_small --threads 1 2 --seconds 25 "
         "--providers whole paper eager 'nequip-allegro compiled' --reference-python {nequip} "
         "--json {results}/train_small.json"
     ],
     **{
         f"train_{preset}": [
-            f"{{python}} benchmarks/bench_train.py --presets spice_{preset} --threads 1 2 --seconds 60 --frames 1 "
+            f"{{python}} benchmarks/bench_train.py --presets spice_{preset} --threads 1 2 --seconds 25 --frames 1 "
             "--max-edges 2000 --providers whole eager 'nequip-allegro compiled' --reference-python {nequip} "
             f"--json {{results}}/train_{preset}.json"
         ]
@@ -116,6 +117,10 @@ TABLES: dict[str, list[str]] = {
     ],
     "data_reading": [
         "{python} benchmarks/bench_data.py --folder {work}/data --json {results}/data_reading.json"
+    ],
+    "data_converting": [
+        "{python} benchmarks/bench_data.py --folder {work}/data --convert {data}/spice/real_spice.hdf5 "
+        "{data}/spice/spice_like_10k.hdf5 --json {results}/data_converting.json"
     ],
     "accuracy": [
         *(
