@@ -109,7 +109,7 @@ def test_traces_with_dynamic_sizes_from_zero():
 
 
 def test_compiles_and_exports_to_l_8():
-    """Values and a gradient without graph breaks (test_compiled has Inductor's code), and what torch.export makes."""
+    """Values and a gradient without graph breaks, and what torch.export makes."""
 
     class Harmonics(torch.nn.Module):
         def forward(self, v):
@@ -125,6 +125,21 @@ def test_compiles_and_exports_to_l_8():
         torch.testing.assert_close(exported(v), expected, atol=1e-13, rtol=0)
         g, h = (torch.autograd.grad(t.sin().sum(), x)[0] for t, x in ((y, given), (expected, plain)))
         torch.testing.assert_close(g[4:], h[4:], atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_l_8_with_a_gradient():
+    """As a force field has it: the derivative is in the graph. The recursions must not be inlined without end."""
+
+    def f(v):
+        v = v.detach().requires_grad_()
+        y = spherical_harmonics(8, v)
+        return y.detach(), torch.autograd.grad(y.sin().sum(), v)[0]
+
+    compiled = torch.compile(make_fx(f, tracing_mode="symbolic")(vectors()), fullgraph=True, dynamic=True)
+    for v in (vectors(), vectors(7), vectors()[:0]):
+        for got, expected in zip(compiled(v), f(v), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_bad_arguments():
