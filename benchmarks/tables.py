@@ -46,14 +46,14 @@ ACCURACY["water"] = REDUCED + " model.config.cutoff=4.5"
 TABLES: dict[str, list[str]] = {
     **{
         f"kernels_{n}": [
-            f"OMP_NUM_THREADS={n} {{python}} benchmarks/bench_kernels.py --threads {n} --seconds 3 "
+            f"OMP_NUM_THREADS={n} {MALLOC} {{python}} benchmarks/bench_kernels.py --threads {n} --seconds 3 "
             f"--json {{results}}/kernels_{n}.json"
         ]
         for n in (1, 2)
     },
     "lmax_1": [
         "{python} benchmarks/bench_lmax.py prepare --work {work}/lmax --data {data}",
-        "{python} benchmarks/bench_lmax.py time --work {work}/lmax --data {data} --rounds 8 "
+        f"{MALLOC} {{python}} benchmarks/bench_lmax.py time --work {{work}}/lmax --data {{data}} --rounds 8 "
         "--output {results}/lmax_1.json",
         "{python} benchmarks/bench_lmax.py plot {results}/lmax_1.json",
     ],
