@@ -24,7 +24,7 @@ using namespace LAMMPS_NS;
 
 namespace {
 constexpr double SHORTEST = 0.1;    // Angstrom; nearer atoms are an error in the geometry
-constexpr bigint DEFAULT_EDGES_CPU = 2048;
+constexpr bigint DEFAULT_EDGES_CPU = 4096;
 constexpr bigint DEFAULT_EDGES_GPU = 2000000;
 
 bool is_package(const char *name)

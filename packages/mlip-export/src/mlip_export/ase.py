@@ -13,11 +13,14 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor
 
-from localgraph import Graph, forces, segment_sum
+from localgraph import Graph, forces
 from localgraph.graph import row_offsets
 from mlip_export.committee import evaluate_members, load_members
 from mlip_export.edges import MovingEdges
 from mlip_export.settings import default_max_edges
+
+BLOCK = 2**20
+"""Edges whose virials are held at once."""
 
 Path = str | os.PathLike[str]
 
@@ -138,9 +141,11 @@ def _volume(atoms: Atoms) -> float | None:
 
 
 def _shared_virials(r: Tensor, g: Tensor, index: Tensor, atoms: int) -> Tensor:
-    """Each edge's symmetric r ⊗ g shared equally by its two atoms: (N, 6) xx, yy, zz, yz, xz, xy, one at a time."""
-    columns = []
-    for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
-        half = 0.25 * (r[:, i] * g[:, j] + r[:, j] * g[:, i])
-        columns.append(segment_sum(half, index[0], atoms) + segment_sum(half, index[1], atoms))
-    return torch.stack(columns, 1)
+    """Each edge's symmetric r ⊗ g shared equally by its two atoms: (N, 6) xx, yy, zz, yz, xz, xy."""
+    shared = r.new_zeros(atoms, 6)
+    first, second = [1, 0, 0], [2, 2, 1]
+    for a, b, pair in zip(r.split(BLOCK), g.split(BLOCK), index.split(BLOCK, 1), strict=True):
+        mixed = a[:, first] * b[:, second] + a[:, second] * b[:, first]
+        half = torch.cat([0.5 * a * b, 0.25 * mixed], 1)
+        shared.index_add_(0, pair[0], half).index_add_(0, pair[1], half)
+    return shared

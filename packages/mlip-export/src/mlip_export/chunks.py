@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +16,8 @@ Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
     """Indices of centres at which chunks begin and end, each of at most ``max_edges`` edges or of one centre.
 
+    Chunks are as few and as even as whole centres allow.
+
     Parameters
     ----------
     counts : Tensor, (N,) int64
@@ -23,14 +27,18 @@ def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
     """
     if max_edges < 1:
         raise ValueError(f"max_edges: required at least 1, got {max_edges}")
-    ends = torch.cumsum(counts, 0)
-    atoms = counts.shape[0]
+    ends = torch.cumsum(counts, 0).tolist()
+    atoms = len(ends)
     bounds = [0]
     while bounds[-1] < atoms:
         start = bounds[-1]
-        done = int(ends[start - 1]) if start else 0
-        stop = int(torch.searchsorted(ends, done + max_edges, right=True))
-        bounds.append(min(atoms, max(stop, start + 1)))
+        done = ends[start - 1] if start else 0
+        left = ends[-1] - done
+        share = done + math.ceil(left / max(1, math.ceil(left / max_edges)))
+        stop = bisect.bisect_left(ends, share, start) + 1 if share < ends[-1] else atoms
+        if stop - start > 1 and ends[stop - 1] - done > max_edges:
+            stop -= 1
+        bounds.append(stop)
     return bounds
 
 

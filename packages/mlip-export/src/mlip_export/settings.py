@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-MAX_EDGES_CPU = 2048
-"""Edges per call on a CPU: the activations of a call then stay near the caches."""
+MAX_EDGES_CPU = 4096
+"""Edges per call on a CPU: the activations of a call stay near the caches, and two threads have enough to do."""
 
 MAX_EDGES_CUDA = 2_000_000
 """Edges per call on a GPU."""
