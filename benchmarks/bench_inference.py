@@ -9,10 +9,11 @@ allegro-model; this interpreter has mlip-export.
 
 ``time`` starts one worker process per provider and thread count and asks them in turn, round after round, for a step
 of energy and forces. Each is timed in two ways: ``ase`` moves the atoms by a few thousandths of an Å and calls the
-calculator (its own neighbor list included); ``model`` calls the compiled model on a graph found before. The least time
-of all rounds is kept, and each provider's better thread count (over 500 atoms only the one that was better on the
-system before is asked; put systems in order of size). Every worker runs with the same malloc settings, which
-keep freed memory mapped (page faults otherwise take as long as the model).
+calculator (its own neighbor list included); ``model`` calls the compiled model on a graph found before. A turn is at
+least ``--repeats`` steps and ``--seconds``. The least time of all rounds is kept, and each provider's better thread
+count (over 500 atoms only the one that was better on the system before is asked; put systems in order of size). Every
+worker runs with the same malloc settings, which keep freed memory mapped (page faults otherwise take as long as the
+model).
 """
 
 from __future__ import annotations
@@ -195,8 +196,9 @@ def worker(options: argparse.Namespace) -> None:
             call = model_call(atoms)
             call()
         atoms, start, energy, forces = systems[system]
-        best = float("inf")
-        for _ in range(int(repeats)):
+        best, asked, turns = float("inf"), time.perf_counter(), 0
+        while turns < int(repeats) or time.perf_counter() < asked + options.seconds:
+            turns += 1
             atoms.positions = start + 0.003 * rng.normal(size=start.shape)
             begin = time.perf_counter()
             if kind == "ase":
@@ -372,6 +374,8 @@ def _start(
         str(threads),
         "--memory-limit",
         str(options.memory_limit),
+        "--seconds",
+        str(options.seconds),
         "--data",
         options.data,
     ]
@@ -454,6 +458,7 @@ def main() -> None:
         p.add_argument("--package")
         p.add_argument("--threads", type=int)
         p.add_argument("--memory-limit", type=float)
+        p.add_argument("--seconds", type=float, default=0.0)
         p.set_defaults(run=run)
     p = commands.add_parser("time")
     p.add_argument("--presets", nargs="+", default=list(PRESETS))
@@ -461,7 +466,8 @@ def main() -> None:
     p.add_argument("--kinds", nargs="+", default=["model", "ase"], choices=["model", "ase"])
     p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--repeats", type=int, default=3)
+    p.add_argument("--repeats", type=int, default=3, help="steps of a worker's turn, at least")
+    p.add_argument("--seconds", type=float, default=1.0, help="a worker's turn lasts at least so long")
     p.add_argument(
         "--longest",
         type=float,
