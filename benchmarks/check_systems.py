@@ -26,6 +26,8 @@ import torch
 from ase import Atoms
 
 from localgraph import load_model, neighbors
+from localgraph.files import replacing
+from mlip_export import keep_freed_memory
 from mlip_export.ase import Calculator
 from mlip_export.chunks import evaluate
 from mlip_export.trace import energies_and_forces
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--centres", type=int, default=500)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()
     model = load_model(options.model)[0].for_inference()
     calculator = Calculator(options.package)
     rows = []
@@ -108,13 +111,14 @@ def main() -> None:
             "{edge_force_difference:.1e} eV/Å of {largest_edge_force:.1e}".format(**rows[-1]),
             flush=True,
         )
-    if options.output:
-        record = {
-            "command": shlex.join(["python", *sys.argv]),
-            "threads": torch.get_num_threads(),
-            "rows": rows,
-        }
-        options.output.write_text(json.dumps(record, indent=1) + "\n")
+        if options.output:  # after every structure: the last ones take minutes
+            record = {
+                "command": shlex.join(["python", *sys.argv]),
+                "threads": torch.get_num_threads(),
+                "rows": rows,
+            }
+            with replacing(options.output) as file:
+                file.write((json.dumps(record, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -100,9 +100,10 @@ TABLES: dict[str, list[str]] = {
         "--output {results}/inference_1.json",
     ],
     "protocols": [  # untrained weights: steps that move next to nothing take as long
+        "{python} -m mlip_export.cli lammps build",
         "{python} benchmarks/protocols/run.py {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
         "{data}/systems/water_24.xyz {data}/systems/water_192.xyz {data}/systems/water_648.xyz --ranks 1 2 "
-        "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json"
+        "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json",
     ],
     "ddp": [
         "{python} benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
@@ -110,7 +111,7 @@ TABLES: dict[str, list[str]] = {
         "model.config.num_scalar_features=32 model.config.num_tensor_features=16 model.config.latent_width=128"
     ],
     "systems_small": [
-        "{python} benchmarks/check_systems.py {work}/inference/small/model.safetensors "
+        "OMP_NUM_THREADS=2 {python} benchmarks/check_systems.py {work}/inference/small/model.safetensors "
         "{work}/inference/small/model.pt2 {data}/systems/water_24.xyz {data}/systems/water_192.xyz "
         "{data}/systems/trp-gly-tyr-lys-pro.xyz {data}/systems/dhfr_23558.xyz {data}/systems/cellulose_408609.xyz.gz "
         "--output {results}/systems_small.json"

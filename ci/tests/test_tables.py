@@ -20,7 +20,7 @@ def test_commands_name_files_that_exist() -> None:
             words = shlex.split(template.format(**places))
             words = [w for w in words if not w.split("=")[0].isupper() and "GLIBC" not in w]
             assert words[0] in ("python", "cp")
-            if words[0] == "python":
+            if words[0] == "python" and words[1] != "-m":
                 assert (ROOT / words[1]).is_file(), words[1]
 
 

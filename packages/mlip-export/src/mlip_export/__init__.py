@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlip_export.memory import keep_freed_memory
     from mlip_export.metadata import Metadata, PackageError, read_metadata
     from mlip_export.package import compile
     from mlip_export.runtime import EdgePotential, GeometryError, load
@@ -20,6 +21,7 @@ __all__ = [
     "Metadata",
     "PackageError",
     "compile",
+    "keep_freed_memory",
     "load",
     "read_metadata",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "Metadata": "metadata",
     "PackageError": "metadata",
     "compile": "package",
+    "keep_freed_memory": "memory",
     "load": "runtime",
     "read_metadata": "metadata",
 }
