@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from localgraph.files import replacing
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ASKED = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 NAMES = {
     "trp-gly-tyr-lys-pro": "pentapeptide",
-    "trp-gly-tyr-lys-pro.xyz": "pentapeptide",
-    "dhfr_23558.xyz": "DHFR in water",
-    "cellulose_408609.xyz.gz": "cellulose in water",
+    "dhfr_23558": "DHFR in water",
+    "cellulose_408609": "cellulose in water",
     "3bpa": "3BPA, 450 frames at 300 K",
     "acac": "AcAc, 450 frames at 300 K",
     "aspirin": "rMD17 aspirin 01, 950 frames",
@@ -50,8 +51,8 @@ def table(head: str, rows: Iterable[Iterable[str]]) -> str:
 
 def structure(name: str) -> str:
     """A structure's name as prose has it."""
-    water = re.fullmatch(r"water_(\d+)(\.xyz)?", name)
-    return "water" if water else NAMES.get(name, name)
+    stem = name.removesuffix(".gz").removesuffix(".xyz")
+    return "water" if re.fullmatch(r"water_\d+", stem) else NAMES.get(stem, name)
 
 
 def digits(x: float) -> str:
@@ -300,21 +301,9 @@ def data_converting() -> str:
     return table("file | groups | MB | convert | h5py | whole file | ms a group", rows)
 
 
-MADE: dict[str, Callable[[], str]] = {
-    f.__name__: f
-    for f in (
-        *(
-            kernels,
-            lmax,
-            neighbors_search,
-            neighbors_skin,
-            neighbors_systems,
-            model_water_192,
-            model_water_81,
-        ),
-        *(train, ddp, accuracy, inference, floor, protocols, systems, data_reading, data_converting),
-    )
-}
+TABLES = (kernels, lmax, neighbors_search, neighbors_skin, neighbors_systems, model_water_192, model_water_81)
+TABLES += (train, ddp, accuracy, inference, floor, protocols, systems, data_reading, data_converting)
+MADE: dict[str, Callable[[], str]] = {f.__name__: f for f in TABLES}
 
 
 def filled(text: str) -> str:
@@ -342,7 +331,8 @@ def main() -> int:
         if (new := filled(text)) != text:
             stale.append(str(path.relative_to(ROOT)))
             if not check:
-                path.write_text(new)
+                with replacing(path) as file:
+                    file.write(new.encode())
     print("\n".join(stale) or "every table is what its record says")
     return 1 if check and stale else 0
 
