@@ -1,6 +1,7 @@
 """A small smooth potential of edges, registered for these tests, and packages compiled from it."""
 
 import math
+import os
 import re
 import subprocess
 import sysconfig
@@ -12,6 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
+from filelock import FileLock
 from torch import nn
 
 import localgraph.potential
@@ -114,19 +116,34 @@ def water_model():
 
 
 @pytest.fixture(scope="session")
-def water_package(water_model, tmp_path_factory):
-    """The path of the compiled ``water_model``."""
-    path = tmp_path_factory.mktemp("packages") / "water.pt2"
-    mlip_export.compile(water_model, path, training={"energy_mae_meV": 1.25})
+def shared(tmp_path_factory):
+    """A folder of this run that all workers of pytest-xdist share, for what takes long to make."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _compiled(shared, name, model, **options):
+    """The package of that name in the shared folder, compiled by whichever worker asks first."""
+    path = shared / name
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            mlip_export.compile(model, path, **options)
     return path
 
 
 @pytest.fixture(scope="session")
-def second_package(tmp_path_factory):
+def water_package(water_model, shared):
+    """The path of the compiled ``water_model``."""
+    return _compiled(shared, "water.pt2", water_model, training={"energy_mae_meV": 1.25})
+
+
+@pytest.fixture(scope="session")
+def second_package(shared):
     """A committee member: the same elements and cutoffs, other weights."""
-    path = tmp_path_factory.mktemp("packages") / "second.pt2"
-    mlip_export.compile(Toy(("H", "O"), 3.5, cutoffs=[[2.5, 3.5], [3.5, 3.5]], seed=1), path)
-    return path
+    model = Toy(("H", "O"), 3.5, cutoffs=[[2.5, 3.5], [3.5, 3.5]], seed=1)
+    return _compiled(shared, "second.pt2", model)
 
 
 def water(side, triclinic=False, seed=0):
@@ -152,12 +169,14 @@ def make_water():
 
 
 @pytest.fixture(scope="session")
-def plugin(tmp_path_factory):
+def plugin(shared):
     """The LAMMPS plugin, built into a cache of these tests; sets the environment of everything they start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLIP_EXPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MLIP_EXPORT_CACHE", str(shared / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
-        yield mlip_export.lammps.build()
+        with FileLock(shared / "plugin.lock"):
+            built = mlip_export.lammps.build()
+        yield built
 
 
 class LammpsFailed(RuntimeError):
