@@ -34,6 +34,8 @@ SIBLINGS = {
 }
 # localgraph's oracle in tests, matscipy, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
+# What tests use if it is there: hosts of packages.
+HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi")}
 TORCHLESS = ("spice-data",)
 BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
@@ -151,8 +153,10 @@ def run_tests(session: nox.Session, package: str, *arguments: str) -> None:
 @nox.session
 @nox.parametrize("package", EACH)
 def test(session: nox.Session, package: str) -> None:
-    """One package alone, from its wheel, with the highest versions of what it needs."""
+    """One package alone, from its wheel, with the highest versions of what it needs and of the hosts it runs in."""
     install(session, package)
+    if package in HOSTS:
+        session.install("-q", "-c", str(CONSTRAINTS), *HOSTS[package])
     run_tests(session, package, *session.posargs)
 
 

@@ -273,7 +273,7 @@ def data_reading() -> str:
     """Readers of frames."""
     power = {10_000: "10⁴", 1_000_000: "10⁶"}
     rows = []
-    for row in record("data_reading"):
+    for row in record("data_reading")["rows"]:
         times = [f"{row['random']:,.0f}", f"{row['ratio']:.1f}"]
         order = " (in order)" if row["reader"] == "extxyz" else ""
         rest = [f"{row['epoch']:,.0f}{order}", f"{row['rss']:,.0f}"]
