@@ -232,7 +232,8 @@ def copy(target: Path, revision: str = "HEAD") -> None:
     """The tree of a commit, in a new folder; work that is not committed stays out of a release."""
     target.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(git("archive", revision))) as archive:
-        archive.extractall(target, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python has it since 3.11.4
+        archive.extractall(target)
 
 
 def prepare(package: str, tree: Path, wanted: str | None) -> str:
