@@ -72,7 +72,8 @@ def main() -> None:
     subprocess.run(
         [sys.executable, str(HERE / "dynamics.py"), str(NVE)], cwd=out, env=environment(), check=True
     )
-    summary = json.loads((out / "demo.json").read_text())
+    command = shlex.join(["python", "benchmarks/demo/run.py", *sys.argv[1:]])
+    summary = {"command": command} | json.loads((out / "demo.json").read_text())
     wandering = max(summary["std of total energy, meV/atom"].values())
     if wandering > CONSERVED and not arguments.epochs:
         sys.exit(
