@@ -14,12 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture(autouse=True)
-def same_state() -> Iterator[None]:
-    """Every benchmark starts with the same default dtype and threads; loading nequip's models changes the dtype."""
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+def same_default_dtype() -> Iterator[None]:
+    """Every benchmark starts with the same default dtype, which nequip's models change and need while they run."""
+    dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
