@@ -88,25 +88,25 @@ def milliseconds(best: dict[str, Least], share: int = 1) -> dict[str, dict[str, 
 
 
 def bench_search(seconds: float) -> list[dict[str, object]]:
-    """Search times at about 10³, 10⁴ and 10⁵ atoms."""
+    """Search times at about 10³, 10⁴ and 10⁵ atoms; at 10⁴ also as a slab, as a wire and as a droplet."""
     from ase.neighborlist import primitive_neighbor_list
     from matscipy.neighbours import neighbour_list
     from vesin import NeighborList
 
     rows: list[dict[str, object]] = []
     threads = torch.get_num_threads()
-    for edge in (7, 15, 32):
+    for edge, axes in ((7, "xyz"), (15, "xyz"), (32, "xyz"), (15, "xy"), (15, "z"), (15, "")):
         x, cell = water(edge)
         positions, box = torch.tensor(x), torch.tensor(cell)
-        pbc = [True] * 3
+        pbc = [axis in axes for axis in "xyz"]
 
-        def vesin(order: bool, x: np.ndarray = x, cell: np.ndarray = cell) -> object:
+        def vesin(order: bool, x: np.ndarray = x, cell: np.ndarray = cell, pbc: list[bool] = pbc) -> object:
             return NeighborList(cutoff=CUTOFF, full_list=True, sorted=order, n_threads=threads).compute(
-                x, cell, True, "ijS"
+                x, cell, pbc, "ijS"
             )
 
         calls: dict[str, Callable[[], object]] = {
-            "localgraph": lambda p=positions, b=box: neighbors(p, CUTOFF, b, True),
+            "localgraph": lambda p=positions, b=box, pbc=pbc: neighbors(p, CUTOFF, b, pbc),
             "vesin, unsorted": lambda: vesin(False),
             "vesin, sorted": lambda: vesin(True),
             "matscipy": lambda x=x, c=cell, p=pbc: neighbour_list(
@@ -116,7 +116,7 @@ def bench_search(seconds: float) -> list[dict[str, object]]:
         if len(x) < 20_000:
             calls["ASE"] = lambda x=x, c=cell, p=pbc: primitive_neighbor_list("ijS", p, c, x, CUTOFF)
         best = least_times(calls, seconds)
-        edges = neighbors(positions, CUTOFF, box, True).num_edges
+        edges = neighbors(positions, CUTOFF, box, pbc).num_edges
         ratios = {
             kind: round(
                 getattr(best["localgraph"], kind)
@@ -128,6 +128,7 @@ def bench_search(seconds: float) -> list[dict[str, object]]:
         rows.append(
             {
                 "atoms": len(x),
+                "periodic": axes,
                 "edges": edges,
                 "threads": threads,
                 "milliseconds": milliseconds(best),

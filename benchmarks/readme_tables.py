@@ -95,8 +95,11 @@ def neighbors_search() -> str:
             wall = row["milliseconds"]["wall"]
             times = (digits(wall[p]) if p in wall else "–" for p in providers)
             ratio = f"{row['localgraph_over_fastest_other']['wall']:.2f}"
-            rows.append([str(threads), f"{row['atoms']:,}", f"{row['edges']:,}", *times, ratio])
-    return table("|".join(["threads", "atoms", "edges", *providers, "localgraph / fastest other"]), rows)
+            counts = f"{row['atoms']:,}", row["periodic"] or "none", f"{row['edges']:,}"
+            rows.append([str(threads), *counts, *times, ratio])
+    return table(
+        "|".join(["threads", "atoms", "periodic", "edges", *providers, "localgraph / fastest other"]), rows
+    )
 
 
 def neighbors_skin() -> str:

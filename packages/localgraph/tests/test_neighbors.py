@@ -1,5 +1,7 @@
 """Neighbor lists: exact sets (i, j, S) against ASE and matscipy over systems × cutoffs × transforms."""
 
+import itertools
+
 import ase.build
 import ase.neighborlist
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
-from localgraph import neighbors
+from localgraph import neighbors, vesin_search
 
 ALGORITHMS = ["vesin", "cells"]
 
@@ -184,6 +186,23 @@ def test_any_cell(cellpar, pbc, cutoff, count, seed, spread):
     expected = by_matscipy(atoms, cutoff)
     for algorithm in ALGORITHMS:
         assert ours(atoms, cutoff, algorithm=algorithm) == expected, algorithm
+
+
+@pytest.mark.parametrize("pbc", list(itertools.product([False, True], repeat=3)))
+def test_vesin_never_sees_mixed_axes(pbc, monkeypatch):
+    """With them it takes long, and without bound where atoms are few and far between."""
+    seen = []
+
+    class Spy(vesin_search.NeighborList):
+        def compute(self, points, box, periodic, *args, **keywords):
+            seen.append(sorted(set(np.asarray(periodic).tolist())))
+            return super().compute(points, box, periodic, *args, **keywords)
+
+    monkeypatch.setattr(vesin_search, "NeighborList", Spy)
+    atoms = random_atoms(3, 40, [1.0, 1.3, 12.0, 80, 95, 60], list(pbc))
+    atoms.positions += 30 * np.random.default_rng(0).normal(size=(40, 3))
+    assert ours(atoms, 2.1, algorithm="vesin") == by_matscipy(atoms, 2.1)
+    assert seen == [[any(pbc)]]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
