@@ -2,7 +2,8 @@
 
 A benchmark names its reference in ``extra_info["reference"]``; both are of one pytest-benchmark JSON. Absolute times
 never decide. A ratio that grew by ``WARN`` over the record is a warning, by ``FAIL`` a failure, once a second
-run agreed: of two runs the better ratio counts.
+run agreed: of two runs the least time of each benchmark counts, so a bad stretch of either, under ours or under
+the reference, is forgiven by the other, when checking and when recording.
 """
 
 from __future__ import annotations
@@ -56,36 +57,33 @@ def question(benchmark: Mapping[str, Any]) -> tuple[Any, ...]:
     return benchmark["fullname"].split("[")[0], *sorted(others.items())
 
 
-def ratios(run: Mapping[str, Any]) -> dict[str, float]:
-    """Ratios of a pytest-benchmark run: each benchmark that names a reference over that reference.
+def ratios(*runs: Mapping[str, Any]) -> dict[str, float]:
+    """Ratios of pytest-benchmark runs: each benchmark that names a reference over that reference, least times of all.
 
     Raises
     ------
     ValueError
-        If a named reference is not in the run.
+        If a named reference is in none of the runs.
     """
-    least = {(question(b), b["params"]["provider"]): b["stats"]["min"] for b in run["benchmarks"]}
-    found = {}
-    for benchmark in run["benchmarks"]:
-        reference = benchmark["extra_info"].get("reference")
-        if reference is None:
-            continue
-        other = (question(benchmark), reference)
+    least: dict[tuple[Any, str], float] = {}
+    asking: dict[str, tuple[tuple[Any, str], tuple[Any, str]]] = {}
+    for benchmark in (b for run in runs for b in run["benchmarks"]):
+        asked = question(benchmark)
+        own, time = (asked, benchmark["params"]["provider"]), benchmark["stats"]["min"]
+        least[own] = min(time, least.get(own, time))
+        if (reference := benchmark["extra_info"].get("reference")) is not None:
+            asking[benchmark["fullname"]] = own, (asked, reference)
+    for name, (_, other) in asking.items():
         if other not in least:
             raise ValueError(
-                f"{benchmark['fullname']}: required its reference {reference!r} in the same run, got "
-                f"{[provider for q, provider in least if q == other[0]]}"
+                f"{name}: required its reference {other[1]!r} in the same run, got "
+                f"{[provider for asked, provider in least if asked == other[0]]}"
             )
-        found[benchmark["fullname"]] = benchmark["stats"]["min"] / least[other]
-    return found
+    return {name: least[own] / least[other] for name, (own, other) in asking.items()}
 
 
-def check(recorded: Mapping[str, float], runs: Sequence[Mapping[str, float]]) -> list[Verdict]:
-    """Compare the best ratios of one or two runs with the recorded ones."""
-    found: dict[str, float] = {}
-    for run in runs:
-        for name, ratio in run.items():
-            found[name] = min(ratio, found.get(name, ratio))
+def check(recorded: Mapping[str, float], found: Mapping[str, float]) -> list[Verdict]:
+    """Compare ratios with the recorded ones."""
     verdicts = []
     for name in sorted(recorded.keys() | found.keys()):
         old, new = recorded.get(name), found.get(name)
@@ -106,13 +104,13 @@ def compare(paths: Sequence[Path], record: Path = RECORD) -> list[Verdict]:
     """Verdicts of one or two runs against what is recorded for their processor (all are new where nothing is)."""
     runs = load(paths)
     recorded = json.loads(record.read_text()) if record.exists() else {}
-    return check(recorded.get(machine_of(runs[0]), {}), [ratios(run) for run in runs])
+    return check(recorded.get(machine_of(runs[0]), {}), ratios(*runs))
 
 
 def update(paths: Sequence[Path], record: Path = RECORD) -> None:
-    """Record the best ratios of the runs for their processor; other processors' stay."""
+    """Record the ratios of the runs for their processor; other processors' stay."""
     runs = load(paths)
     recorded = json.loads(record.read_text()) if record.exists() else {}
-    best = check({}, [ratios(run) for run in runs])
-    recorded[machine_of(runs[0])] = {v.name: round(v.found, 4) for v in best if v.found is not None}
+    found = sorted(ratios(*runs).items())
+    recorded[machine_of(runs[0])] = {name: round(ratio, 4) for name, ratio in found}
     write_json(record, recorded)
