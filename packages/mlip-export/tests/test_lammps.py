@@ -260,27 +260,33 @@ def test_infinite_positions_stop_the_run(lammps, water_package, ranks):
         lammps(text, start, ranks)
 
 
-@pytest.mark.parametrize("where", ["energy", "force"])
-def test_what_is_not_finite_stops_the_run(lammps, toy, tmp_path, where):
+def test_what_is_not_finite_stops_the_run(lammps, toy, tmp_path):
     class Broken(toy):
-        """Without a number for edges shorter than 0.5 Å."""
+        """Without forces for edges shorter than 0.6 Å, and without an energy for those shorter than 0.5 Å."""
 
         def forward(self, edge_vectors, edge_index, types):
             energies = super().forward(edge_vectors, edge_index, types)
-            beyond = edge_vectors.norm(dim=-1) - 0.5
-            if where == "force":  # the square root of zero is a number, infinity times no slope is none
-                extra = 1e-3 * (beyond + beyond.abs()).sqrt()
-            else:
-                extra = 0.0 * beyond.sqrt()  # NaN below
+            distances = edge_vectors.norm(dim=-1)
+            beyond = distances - 0.6  # the square root of zero is a number, infinity times no slope is none
+            extra = 1e-3 * (beyond + beyond.abs()).sqrt() + 0.0 * (distances - 0.5).sqrt()
             return energies.index_add(0, edge_index[0], extra)
 
     path = tmp_path / "broken.pt2"
     mlip_export.compile(Broken(("H", "O"), 3.5), path)
-    far = [[1, 1, 1], [1, 1, 2], [7, 7, 7]]
-    lammps(head(path) + "run 0\n", Atoms("HOHO", [*far, [7, 7, 8]], cell=[9, 9, 9], pbc=True))
-    name = {"energy": "the energy of atom 3", "force": "the force between atoms 3 and 4"}[where]
-    with pytest.raises(RuntimeError, match=f"step 0: required finite energies and forces.* for {name}"):
-        lammps(head(path) + "run 0\n", Atoms("HOHO", [*far, [7, 7, 7.4]], cell=[9, 9, 9], pbc=True))
+    for distance, missing in [
+        (1.0, None),
+        (0.55, "the force between atoms 3 and 4"),
+        (0.4, "the energy of atom 3"),
+    ]:
+        positions = [[1, 1, 1], [1, 1, 2], [7, 7, 7], [7, 7, 7 + distance]]
+        atoms = Atoms("HOHO", positions, cell=[9, 9, 9], pbc=True)
+        if missing is None:
+            lammps(head(path) + "run 0\n", atoms)
+            continue
+        with pytest.raises(
+            RuntimeError, match=f"step 0: required finite energies and forces.* for {missing}"
+        ):
+            lammps(head(path) + "run 0\n", atoms)
 
 
 BONDED = """
