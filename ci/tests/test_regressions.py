@@ -65,10 +65,11 @@ def timed(tmp_path):
         command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path)]
         command += ["-p", "no:cacheprovider", "--benchmark-timer=clock.now", f"--benchmark-json={out}"]
         planted = {"SLOWER": str(slower), "BUSY": str(busy), "SEED": name, "PYTHONPATH": str(tmp_path)}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # no worker of xdist
         done = subprocess.run(
             [*command, "test_planted.py"],
             cwd=tmp_path,
-            env=os.environ | planted,
+            env=inherited | planted,
             capture_output=True,
             text=True,
         )
