@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from allegro.model import AllegroModel
+from allegro.model.allegro_models import FullAllegroModel
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.data import AtomicDataDict, from_ase
 from nequip.data._nl import compute_neighborlist_
@@ -36,7 +37,7 @@ def nequip_state():
     torch.set_default_dtype(dtype)
 
 
-def reference_model(seed=0, dtype="float64", **changes):
+def reference_settings(seed=0, dtype="float64", **changes):
     rng = random.Random(seed)
     settings = dict(
         seed=seed,
@@ -61,7 +62,11 @@ def reference_model(seed=0, dtype="float64", **changes):
         per_type_energy_scales={name: rng.uniform(0.5, 2) for name in NAMES},
         per_type_energy_shifts={name: rng.uniform(-5, 5) for name in NAMES},
     )
-    return AllegroModel(**{**settings, **changes})
+    return {**settings, **changes}
+
+
+def reference_model(**changes):
+    return AllegroModel(**reference_settings(**changes))
 
 
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": NAMES}
@@ -209,12 +214,46 @@ def test_the_direct_form_is_the_reference():
         (dict(pair_potential={**ZBL, "polynomial_cutoff_p": 4.0}), "cutoff exponent"),
         (dict(weight_individual_irreps=False), "weight_individual_irreps"),
         (dict(allegro_mlp_nonlinearity="ssp"), "ShiftedSoftplus"),
+        (
+            dict(pair_potential={**ZBL, "chemical_species": ["O", "C", "H", "Si"]}),
+            r"pair_potential: atomic numbers \[8.*, 6.*, 1.*, 14.*\] are not those of the types",
+        ),
     ],
-    ids=["spline", "units", "exponent", "shared weights", "activation"],
+    ids=["spline", "units", "exponent", "shared weights", "activation", "other elements"],
 )
 def test_what_cannot_be_mapped_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         allegro_model.nequip.from_nequip(reference_model(**changes))
+
+
+@pytest.mark.parametrize(
+    "harmonics, allowed",
+    [
+        ("0e+1o+2e", "0e+1o"),
+        ("0e+1o+2e", "0e+2e+1o"),
+        ("0e+2e+1o", "0e+1o+2e"),
+        ("0e+1o", "0e+1o+1e+0o"),
+        ("0e+1e", "0e+1e"),
+    ],
+)
+def test_irreps_that_are_not_ours_are_named(harmonics, allowed):
+    """Subsets and other orders have weights of the same shapes, or none that fit."""
+    settings = reference_settings(num_layers=3)
+    del settings["l_max"], settings["parity"]
+    reference = FullAllegroModel(**settings, irreps_edge_sh=harmonics, tensor_track_allowed_irreps=allowed)
+    with pytest.raises(ValueError, match=r"allegro\.tps\.\d: irreps_(in1|in2|out) .* are not"):
+        allegro_model.nequip.from_nequip(reference)
+
+
+def test_one_type_with_its_own_cutoff(monkeypatch):
+    monkeypatch.setitem(globals(), "NAMES", ["Si"])
+    changes = dict(per_type_energy_scales=None, per_type_energy_shifts=None)
+    reference = reference_model(type_names=["Si"], per_edge_type_cutoff={"Si": 3.0}, **changes)
+    model = allegro_model.nequip.from_nequip(reference)
+    assert model.cutoffs.tolist() == [[3.0]]
+    atoms = ase.Atoms("Si4", positions=[[0, 0, 0], [2.3, 0, 0], [0, 2.4, 0.3], [3.1, 2.2, 1.0]])
+    for a, b in zip(theirs(reference, atoms)[:2], ours(model, atoms)[:2], strict=True):
+        assert (a.detach() - b.detach()).abs().max() <= 1e-10
 
 
 def test_another_model_is_refused():

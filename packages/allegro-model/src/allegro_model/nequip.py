@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from allegro_model.config import AllegroConfig
+from allegro_model.elements import ATOMIC_NUMBERS
 from allegro_model.mlp import MLP
 from allegro_model.model import Allegro
+from allegro_model.track import tensor_track
+from equitensor.paths import irreps_string, spherical_irreps
 
 _ACTIVATIONS = {"SiLU": "silu", "GELU": "gelu", "Mish": "mish", "Tanh": "tanh"}
 _CONSTANTS = (
@@ -200,8 +203,9 @@ class _Reader:
         """The configuration, and the MLPs by the names of this package."""
         names = self.metadata["type_names"].split()
         cutoff = float(self.metadata["r_max"])
-        reciprocal = self.get("edge_norm._rmax_recip")
-        pairs = (1.0 / reciprocal).view(len(names), len(names)).tolist() if reciprocal.numel() > 1 else None
+        table = (1.0 / self.get("edge_norm._rmax_recip").double()).expand(len(names) ** 2)
+        uniform = torch.allclose(table, torch.full_like(table, cutoff), rtol=1e-9, atol=0)
+        pairs = None if uniform else table.view(len(names), len(names)).tolist()
         bessel = embed.bessel_encode
         frequencies = self.get("radial_chemical_embed.bessel_encode.bessel_weights")
         exponent = float(bessel.cutoff.p)
@@ -232,6 +236,11 @@ class _Reader:
                     self.problems.append(
                         f"pair_potential: cutoff exponent {float(zbl.cutoff.p)} is not the model's {exponent}"
                     )
+                numbers = zbl.atomic_numbers.flatten().tolist()
+                if numbers != [ATOMIC_NUMBERS.get(name) for name in names]:
+                    self.problems.append(
+                        f"pair_potential: atomic numbers {numbers} are not those of the types {names}"
+                    )
 
         norm = core.avg_num_neighbors_norm.norm_const.detach().cpu().double().flatten()
         norms = (norm**-2).tolist()
@@ -241,6 +250,9 @@ class _Reader:
 
         scale_shift: Any = self.parts["per_type_energy_scale_shift"]
         first_in = core.tps[0]
+        l_max = max(ir.l for _, ir in first_in.irreps_in2)
+        parity = any(ir.p != (-1) ** ir.l for _, ir in core.tensor_track_allowed_irreps)
+        self.check_irreps(core, l_max, parity)
         return (
             AllegroConfig(
                 type_names=names,
@@ -251,8 +263,8 @@ class _Reader:
                     c: dict(zip(names, (min(v, cutoff) for v in row), strict=True))
                     for c, row in zip(names, pairs, strict=True)
                 },
-                l_max=max(ir.l for _, ir in first_in.irreps_in2),
-                parity=any(ir.p != (-1) ** ir.l for _, ir in core.tensor_track_allowed_irreps),
+                l_max=l_max,
+                parity=parity,
                 num_layers=core.num_layers,
                 num_scalar_features=core.num_scalar_features,
                 num_tensor_features=core.num_tensor_features,
@@ -281,6 +293,23 @@ class _Reader:
             ),
             mlps,
         )
+
+    def check_irreps(self, core: Any, l_max: int, parity: bool) -> None:
+        """The irreps of every product, and their order, which places its weights, against those of our track."""
+        harmonics = spherical_irreps(l_max)
+        for k, layer in enumerate(tensor_track(l_max, core.num_layers, parity)):
+            tp = core.tps[k]
+            for side, ours in (
+                ("irreps_in1", layer.irreps_in),
+                ("irreps_in2", harmonics),
+                ("irreps_out", layer.irreps_out),
+            ):
+                theirs = tuple((ir.l, ir.p) for _, ir in getattr(tp, side))
+                if theirs != ours:
+                    self.problems.append(
+                        f"allegro.tps.{k}: {side} {irreps_string(theirs)} are not {irreps_string(ours)}, those of "
+                        f"l_max={l_max}, parity={parity}"
+                    )
 
     def scale_shift(self, name: str, given: bool, default: float) -> float | list[float]:
         values = self.get(f"per_type_energy_scale_shift.{name}").flatten().tolist()
@@ -314,9 +343,6 @@ class _Reader:
         model.bessel_frequencies.copy_(
             self.get("radial_chemical_embed.bessel_encode.bessel_weights").flatten()
         )
-        reciprocal = self.get("edge_norm._rmax_recip").double()
-        if reciprocal.numel() > 1:
-            model.cutoff_table.copy_((1.0 / reciprocal).view_as(model.cutoff_table))
 
 
 def _copy(mlp: MLP, matrices: list[Tensor], factors: list[float]) -> None:
