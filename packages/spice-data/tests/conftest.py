@@ -122,6 +122,13 @@ class Site:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
+        if kind == "portal":
+            request.send_response(200)
+            request.send_header("Content-Type", "text/html")
+            request.send_header("Transfer-Encoding", "chunked")
+            request.end_headers()
+            request.wfile.write(b"d\r\n<html></html>\r\n0\r\n\r\n")
+            return
         if kind == "ignore-range":
             start, requested = 0, None
         if kind == "corrupt":

@@ -73,7 +73,9 @@ def test_lies_about_ranges(site, get, tmp_path, lie):
     [
         (["other-size"], "bytes instead of 3000000"),
         (["drop 10", "other-size"], "bytes instead of 3000000"),
-        (["too-long"], "more than 3000000 bytes"),
+        (["too-long"], "of unknown length instead of 3000000 bytes"),
+        (["drop 10", "too-long"], "more than 3000000 bytes"),
+        (["portal"], "text/html of unknown length"),
         (["corrupt"], "md5 .* instead of"),
         (["status 404"], "status 404"),
         (["status 403"], "status 403"),
@@ -88,6 +90,31 @@ def test_a_bad_mirror_is_left_for_the_next(site, get, tmp_path, script, reason):
     with pytest.raises(ConnectionError, match=rf"no mirror has the file: .*{reason}"):
         get()
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("lie", ["portal", "status 416", "ignore-range", "other-start"])
+def test_a_part_outlives_a_mirror_that_does_not_continue_it(site, get, tmp_path, lie):
+    part = tmp_path / ".f.part"
+    part.write_bytes(site.data[:2_900_000])
+    site.script = [lie, "status 404"]
+    with pytest.raises(ConnectionError, match="no mirror"):
+        get(*([site.url] if lie != "portal" else [site.url, site.url]))
+    assert part.read_bytes() == site.data[:2_900_000]
+    site.ranges.clear()
+    site.script = [lie]
+    get(site.url + "?bad", site.url)  # the second mirror continues before the first is asked for everything
+    assert site.ranges == ["bytes=2900000-"] * 2 and (tmp_path / "f").read_bytes() == site.data
+
+
+def test_the_longer_of_two_starts_is_kept(site, get, tmp_path):
+    part = tmp_path / ".f.part"
+    part.write_bytes(site.data[:1_000_000])
+    site.script = ["status 416", "drop 500000", "drop 2000000", "status 404"]
+    with pytest.raises(ConnectionError, match="status 404"):
+        get()
+    assert part.read_bytes() == site.data[:2_000_000] and _left(tmp_path) == [".f.part"]
+    get()
+    assert site.ranges[-1] == "bytes=2000000-" and (tmp_path / "f").read_bytes() == site.data
 
 
 def test_a_wrong_start_left_by_another_file(site, get, tmp_path):

@@ -74,14 +74,23 @@ def _content_range(header: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+class _RangeRefused(MirrorError):
+    """The mirror will not, or does not, continue where asked."""
+
+
 class _Transfer:
-    """Bytes of one file arriving in ``part`` from one mirror after another."""
+    """Bytes of one file arriving in ``part`` from one mirror after another.
+
+    A body from the first byte on goes to a second file while ``part`` holds something: the longer is kept.
+    """
 
     def __init__(
         self, part: Path, size: int, session: requests.Session, patience: Patience, progress: Progress | None
     ) -> None:
         self.part, self.size, self.session = part, size, session
         self.patience, self.progress = patience, progress
+        self.second = part.with_name(f"{part.name}2")
+        self.settle()
 
     def have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -89,40 +98,65 @@ class _Transfer:
     def restart(self) -> None:
         self.part.unlink(missing_ok=True)
 
+    def settle(self) -> None:
+        """Keep the longer of the two files, as ``part``."""
+        if self.second.exists() and self.second.stat().st_size > self.have():
+            os.replace(self.second, self.part)
+        self.second.unlink(missing_ok=True)
+
+    def need(self, size: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if free < size:
+            raise OSError(errno.ENOSPC, f"{size} more bytes are needed, {free} are free", str(self.part))
+
     def _once(self, url: str, resume: bool) -> None:
-        """One request, from where ``part`` ends; raises for whatever cuts it short."""
-        if not resume or self.have() > self.size:
+        """One request, from where ``part`` ends or from the first byte; raises for whatever cuts it short."""
+        if self.have() > self.size:
             self.restart()
-        start = self.have()
+        start = self.have() if resume else 0
         if start == self.size:
             return
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         with self.session.get(url, headers=headers, stream=True, timeout=self.patience.timeout) as answer:
-            if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
-                raise requests.ConnectionError(f"status {answer.status_code}")
-            if answer.status_code == 416:
-                raise _RangeRefused(f"status 416 for a range from byte {start}")
-            if answer.status_code not in (200, 206):
-                raise MirrorError(f"status {answer.status_code}")
-            if answer.status_code == 206:
-                first, total = _content_range(answer.headers.get("Content-Range"))
-                if total != self.size:
-                    raise MirrorError(f"a file of {total} bytes instead of {self.size}")
-                if first != start:
-                    raise _RangeRefused(f"bytes from {first} instead of {start}")
-            else:
-                length = answer.headers.get("Content-Length")
-                if length is not None and length != str(self.size):
-                    raise MirrorError(f"a file of {length} bytes instead of {self.size}")
-                self.restart()
-                start = 0
-            self._receive(answer, start)
+            self._check(answer, start)
+            if resume:
+                self._receive(answer, self.part, start)
+                return
+            self.need(self.size)
+            try:
+                self._receive(answer, self.second, 0)
+            finally:
+                self.settle()
 
-    def _receive(self, answer: requests.Response, done: int) -> None:
+    def _check(self, answer: requests.Response, start: int) -> None:
+        """Refuse an answer that is not the file from byte ``start`` on."""
+        if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+            raise requests.ConnectionError(f"status {answer.status_code}")
+        if answer.status_code == 416:
+            raise _RangeRefused(f"status 416 for a range from byte {start}")
+        if answer.status_code not in (200, 206):
+            raise MirrorError(f"status {answer.status_code}")
+        if answer.status_code == 206:
+            first, total = _content_range(answer.headers.get("Content-Range"))
+            if total != self.size:
+                raise MirrorError(f"a file of {total} bytes instead of {self.size}")
+            if first != start:
+                raise _RangeRefused(f"bytes from {first} instead of {start}")
+            return
+        length = answer.headers.get("Content-Length")
+        if length is None:  # a proxy's or log-in page, as a rule
+            kind = answer.headers.get("Content-Type")
+            raise MirrorError(f"{kind or 'something'} of unknown length instead of {self.size} bytes")
+        if length != str(self.size):
+            raise MirrorError(f"a file of {length} bytes instead of {self.size}")
+        if start:
+            raise _RangeRefused(f"the whole file instead of a range from byte {start}")
+
+    def _receive(self, answer: requests.Response, target: Path, done: int) -> None:
         answer.raw.enforce_content_length = False  # what came before a break is kept; length is checked here
-        with open(self.part, "ab") as file:
+        with open(target, "ab") as file:
             for piece in answer.iter_content(CHUNK):
                 if done + len(piece) > self.size:
                     raise MirrorError(f"more than {self.size} bytes")
@@ -135,15 +169,13 @@ class _Transfer:
         if done < self.size:
             raise requests.ConnectionError(f"the connection ended at byte {done} of {self.size}")
 
-    def run(self, url: str) -> None:
-        """Fetch everything that is missing from ``url``; ``MirrorError`` when that cannot be."""
-        failures, resume, pause = 0, True, self.patience.pause
+    def run(self, url: str, resume: bool) -> None:
+        """Fetch what is missing from ``url``, or everything; ``MirrorError`` when that cannot be."""
+        failures, pause = 0, self.patience.pause
         while True:
             before = self.have()
             try:
                 return self._once(url, resume)
-            except _RangeRefused as e:
-                reason, resume = str(e), False
             except requests.RequestException as e:
                 reason = str(e)
             if self.have() > before:
@@ -153,10 +185,6 @@ class _Transfer:
                 raise MirrorError(f"{failures} attempts in vain, the last: {reason}") from None
             time.sleep(pause)
             pause = min(2 * pause, 60.0)
-
-
-class _RangeRefused(Exception):
-    """The mirror will not, or does not, continue where asked: start again from the first byte."""
 
 
 def fetch(
@@ -173,7 +201,8 @@ def fetch(
     """Download a file of known size and md5 to ``path``, from the first of ``urls`` that has it.
 
     What has arrived is kept beside ``path`` under a hidden name and continued by the next call, in this
-    process or another. ``path`` appears only when size and md5 are right.
+    process or another, until something longer has arrived. Mirrors that refuse to continue are asked for the
+    whole file after all others. ``path`` appears only when size and md5 are right.
 
     Parameters
     ----------
@@ -199,6 +228,8 @@ def fetch(
 
     Raises
     ------
+    ValueError
+        When ``urls`` is empty.
     DataError
         When a file is already at ``path`` and is not the right one (it is left as it is).
     ConnectionError
@@ -220,11 +251,7 @@ def fetch(
         if proxy is not None:
             session.proxies = {"http": proxy, "https": proxy}
         transfer = _Transfer(part, size, session, patience or Patience(), progress)
-        free = shutil.disk_usage(path.parent).free
-        if free < size - transfer.have():
-            raise OSError(
-                errno.ENOSPC, f"{size - transfer.have()} more bytes are needed, {free} are free", str(path)
-            )
+        transfer.need(size - transfer.have())
         with session:
             _from_mirrors(transfer, urls, part, md5)
         os.replace(part, path)
@@ -233,22 +260,28 @@ def fetch(
 
 
 def _from_mirrors(transfer: _Transfer, urls: Sequence[str], part: Path, md5: str) -> None:
-    reasons = []
-    for url in urls:
-        while True:
-            resumed = transfer.have() > 0
-            try:
-                transfer.run(url)
-            except MirrorError as e:
+    """Continue from each mirror in turn; then start anew with those that refused to continue."""
+    reasons: list[str] = []
+    queue = [(url, True) for url in urls]
+    while queue:
+        url, resume = queue.pop(0)
+        resumed = resume and transfer.have() > 0
+        try:
+            transfer.run(url, resume)
+        except MirrorError as e:
+            if resume and isinstance(e, _RangeRefused):
+                queue.append((url, False))
+            else:
                 reasons.append(f"{url}: {e}")
-                break
-            found = file_md5(part)
-            if found == md5:
-                return
-            transfer.restart()
-            if not resumed:
-                reasons.append(f"{url}: md5 {found} instead of {md5}")
-                break
+            continue
+        found = file_md5(part)
+        if found == md5:
+            return
+        transfer.restart()
+        if resumed:
+            queue.insert(0, (url, True))
+        else:
+            reasons.append(f"{url}: md5 {found} instead of {md5}")
     raise ConnectionError("no mirror has the file: " + "; ".join(reasons))
 
 
@@ -279,6 +312,17 @@ def download(
     -------
     Path
         The file.
+
+    Raises
+    ------
+    ValueError
+        When there is no such release.
+    NotADirectoryError
+        When ``folder`` is not an existing folder.
+    ConnectionError
+        When the record that says size and md5 cannot be read, or no mirror has the file.
+    DataError, BlockingIOError, OSError
+        As for :func:`fetch`.
     """
     folder = Path(folder)
     if not folder.is_dir():
