@@ -83,6 +83,7 @@ BAD = {
     "not a number": (GOOD.replace("0 0 1 0 0 -1", "0 0 one 0 0 -1"), "numbers"),
     "not finite": (GOOD.replace("energy=-1.5", "energy=nan"), "finite"),
     "properties": (GOOD.replace("pos:R:3", "pos:R:x"), "Properties"),
+    "no atoms": ("0\nenergy=0\n", "at least one atom"),
     "periodic": (GOOD.replace('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9" pbc="T T T"'), "periodic"),
     "periodic by default": (GOOD.replace('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9"'), "periodic"),
 }
@@ -107,6 +108,42 @@ def test_plain_frame(tmp_path):
         assert len(store) == 3 and store.n_molecules == 1 and store[2].name == "H2"
         assert store[0].energy == -1.5 and np.isnan(store[0].formation_energy)
         assert store[0].forces.tolist() == [[0, 0, 1], [0, 0, -1]]
+
+
+def test_a_molecule_of_many_frames_and_molecules_of_one_name(tmp_path):
+    path = tmp_path / "a.xyz"
+    charged = [GOOD.replace("energy", f"name=H2 charge={q} energy") for q in (0, -1, 1)]
+    other = [GOOD.replace("energy", f"name=H2 charge=1 smiles={s} energy") for s in ("[H][H+]", "[H+][H]")]
+    path.write_text(GOOD * 200 + "".join(charged + other + other[-1:]))
+    with spice_data.convert(path, tmp_path / "s") as store:
+        store.verify()
+        assert store.n_molecules == store.statistics.molecules == 5
+        assert [store.molecule(i).frames for i in range(5)] == [201, 1, 1, 1, 2]
+        assert [f.source_frame for f in store] == [*range(201), 0, 0, 0, 0, 1]
+        assert [f.charge for f in store][199:] == [0, 0, -1, 1, 1, 1, 1]
+        assert [f.smiles for f in store][-3:] == ["[H][H+]", "[H+][H]", "[H+][H]"]
+
+
+@pytest.mark.parametrize("pair", ['charge="a b"', "charge=0.5", "formation_energy=oops", "source_frame=1.5"])
+def test_numbers_of_the_comment_line_are_named(tmp_path, pair):
+    path = tmp_path / "bad.xyz"
+    path.write_text(GOOD + GOOD.replace("energy=", f"{pair} energy="))
+    key, value = pair.split("=")
+    with pytest.raises(spice_data.DataError, match=rf"bad\.xyz.*frame 1.*'{key}'.*number.*{value[-2]}"):
+        spice_data.convert(path, tmp_path / "bad.store")
+    assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == ["bad.xyz"]
+
+
+def test_quotes_and_backslashes_in_names(example_store, tmp_path):
+    name, smiles = 'the "best" of \\ all', r"[C:1]/[C:2]=[C:3]\[C:4]"
+    frame = example_store[0]._replace(name=name, smiles=smiles)
+    write_xyz(tmp_path / "a.xyz", [frame])
+    io = pytest.importorskip("ase.io")
+    assert io.read(tmp_path / "a.xyz").info["name"] == name
+    io.write(tmp_path / "b.xyz", to_ase(frame))
+    for path in (tmp_path / "a.xyz", tmp_path / "b.xyz"):
+        (read,) = read_xyz(path)
+        assert (read.info["name"], read.info["smiles"]) == (name, smiles)
 
 
 def test_failed_write_leaves_nothing(example_store, tmp_path):

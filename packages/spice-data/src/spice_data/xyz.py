@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ from spice_data.sources import Block, Size, Units
 if TYPE_CHECKING:
     from ase import Atoms
 
-_PAIR = re.compile(r'([A-Za-z_][\w-]*)\s*=\s*(?:"([^"]*)"|(\S+))|([A-Za-z_][\w-]*)(?=\s|$)')
+_PAIR = re.compile(r'([A-Za-z_][\w-]*)\s*=\s*(?:"((?:\\.|[^"\\])*)"|(\S+))|([A-Za-z_][\w-]*)(?=\s|$)')
+BLOCK_FRAMES = 64
 SUFFIXES = (".xyz", ".extxyz")
 ENERGY_KEYS = ("energy", "REF_energy", "dft_energy", "Energy")
 FORCE_KEYS = ("forces", "force", "REF_forces", "dft_forces", "Forces")
@@ -36,7 +38,16 @@ class XyzFrame(NamedTuple):
 
 
 def _comment(line: str) -> dict[str, str]:
-    return {m[1] or m[4]: m[2] if m[2] is not None else m[3] or "T" for m in _PAIR.finditer(line)}
+    return {m[1] or m[4]: m[3] or "T" if m[2] is None else _unquoted(m[2]) for m in _PAIR.finditer(line)}
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", text)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _columns(properties: str) -> dict[str, tuple[int, int]]:
@@ -62,8 +73,8 @@ def read_xyz(path: str | os.PathLike[str]) -> Iterator[XyzFrame]:
     Raises
     ------
     DataError
-        Naming file and frame: for a truncated frame, a missing label, or a periodic cell (a store holds
-        molecules).
+        Naming file and frame: for a truncated frame, one without atoms, a missing label, or a periodic cell
+        (a store holds molecules).
     """
     with Path(path).open(encoding="utf-8") as file:
         index = 0
@@ -78,6 +89,8 @@ def _frame(file: IO[str], first: str, path: str | os.PathLike[str], where: str) 
         n = int(first)
     except ValueError:
         raise DataError(path, "a number of atoms", repr(first.strip()), where) from None
+    if n < 1:
+        raise DataError(path, "at least one atom", str(n), where)
     info = _comment(file.readline())
     if "Lattice" in info and any(word[0] in "Tt1" for word in info.get("pbc", "T").split()):
         raise DataError(path, "molecules without periodic boundaries", f"a cell {info['Lattice']!r}", where)
@@ -140,11 +153,11 @@ def write_xyz(path: str | os.PathLike[str], frames: Iterable[Frame]) -> int:
 def format_frame(frame: Frame) -> str:
     """One frame as the lines of an extended XYZ file; floats in their shortest exact form."""
     formation = "" if np.isnan(frame.formation_energy) else f"formation_energy={frame.formation_energy!r} "
-    smiles = f'smiles="{frame.smiles}" ' if frame.smiles else ""
+    smiles = f"smiles={_quoted(frame.smiles)} " if frame.smiles else ""
     lines = [
         str(len(frame.numbers)),
         f"Properties=species:S:1:pos:R:3:forces:R:3 energy={frame.energy!r} {formation}"
-        f'subset="{frame.subset}" name="{frame.name}" source_frame={frame.source_frame} '
+        f"subset={_quoted(frame.subset)} name={_quoted(frame.name)} source_frame={frame.source_frame} "
         f'{smiles}charge={frame.charge} pbc="F F F"',
     ]
     for z, x, f in zip(frame.numbers.tolist(), frame.positions.tolist(), frame.forces.tolist(), strict=True):
@@ -183,13 +196,39 @@ def from_ase(atoms: Atoms) -> Frame:
     )
 
 
+class _Identity(NamedTuple):
+    """What the frames of one molecule share."""
+
+    name: str
+    subset: str
+    smiles: str
+    charge: int
+    numbers: tuple[int, ...]
+
+
+class _Row(NamedTuple):
+    """One frame of the file, with the numbers of its comment line; ``index`` is ``None`` where it gives none."""
+
+    identity: _Identity
+    index: int | None
+    formation_energy: float
+    frame: XyzFrame
+
+
 class XyzSource:
-    """An extended XYZ file as the source of a store; consecutive frames of one name are one molecule.
+    """An extended XYZ file as the source of a store.
+
+    Consecutive frames of equal name, subset, SMILES, charge and atoms are one molecule.
 
     Parameters
     ----------
     path : path
-        The file. Frames without a ``name`` are named by their composition.
+        The file. Frames without a ``name`` are named by their composition; the charge is 0 without ``charge``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
     """
 
     units = Units("angstrom", "eV", "eV/angstrom", np.dtype("f8"))
@@ -210,44 +249,58 @@ class XyzSource:
         """The file and its size."""
         return {"file": self.path.name, "bytes": self.path.stat().st_size, "empty_groups": 0, "removed": []}
 
-    def _groups(self) -> Iterator[tuple[str, str, list[XyzFrame]]]:
-        """Runs of frames of the same molecule, at most 64 at a time, with a name and a subset."""
-        run: list[XyzFrame] = []
-        key: tuple[str, str, bytes] | None = None
-        for frame in read_xyz(self.path):
-            new = (_name(frame), frame.info.get("subset", ""), frame.numbers.tobytes())
-            if key is not None and (new != key or len(run) == 64):
-                yield key[0], key[1], run
-                run = []
-            key = new
-            run.append(frame)
-        if key is not None:
-            yield key[0], key[1], run
+    def _row(self, i: int, frame: XyzFrame) -> _Row:
+        """Frame ``i``; ``DataError`` naming it where its comment line has no number for one."""
+        info = frame.info
+
+        def whole(key: str) -> int | None:
+            value = number(key)
+            if value is not None and not value.is_integer():
+                raise DataError(self.path, "a whole number", repr(info[key]), f"frame {i}", key)
+            return None if value is None else int(value)
+
+        def number(key: str) -> float | None:
+            try:
+                return float(info[key]) if key in info else None
+            except ValueError:
+                raise DataError(self.path, "a number", repr(info[key]), f"frame {i}", key) from None
+
+        formation, name, numbers = number("formation_energy"), _name(frame), tuple(frame.numbers.tolist())
+        identity = _Identity(
+            name, info.get("subset", ""), info.get("smiles", ""), whole("charge") or 0, numbers
+        )
+        return _Row(identity, whole("source_frame"), np.nan if formation is None else formation, frame)
+
+    def _molecules(self) -> Iterator[tuple[_Identity, Iterator[_Row]]]:
+        """Runs of frames of one molecule."""
+        rows = (self._row(i, frame) for i, frame in enumerate(read_xyz(self.path)))
+        return itertools.groupby(rows, key=lambda row: row.identity)
 
     def sizes(self) -> Iterator[Size]:
-        """Sizes of the runs."""
-        for name, subset, run in self._groups():
-            yield Size(name, subset, run[0].info.get("smiles", ""), len(run[0].numbers), len(run))
+        """Sizes of the molecules."""
+        for molecule, rows in self._molecules():
+            count = sum(1 for _ in rows)
+            yield Size(molecule.name, molecule.subset, molecule.smiles, len(molecule.numbers), count)
 
     def blocks(self, skip: int) -> Iterator[Block]:
-        """The runs as blocks."""
-        for i, (name, subset, run) in enumerate(self._groups()):
-            if i < skip:
-                continue
-            yield Block(
-                name,
-                subset,
-                run[0].info.get("smiles", ""),
-                int(float(run[0].info.get("charge", 0))),
-                run[0].numbers,
-                np.array([int(f.info.get("source_frame", k)) for k, f in enumerate(run)]),
-                np.stack([f.positions for f in run]),
-                np.array([f.energy for f in run]),
-                np.array([float(f.info.get("formation_energy", "nan")) for f in run]),
-                np.stack([f.forces for f in run]),
-                True,
-                True,
-            )
+        """The frames, 64 of a molecule at a time."""
+        for molecule, rows in itertools.islice(self._molecules(), skip, None):
+            done, block = 0, list(itertools.islice(rows, BLOCK_FRAMES))
+            while block:
+                following = list(itertools.islice(rows, BLOCK_FRAMES))
+                indices = [done + k if row.index is None else row.index for k, row in enumerate(block)]
+                yield Block(
+                    *molecule[:4],
+                    np.array(molecule.numbers, np.int64),
+                    np.array(indices),
+                    np.stack([row.frame.positions for row in block]),
+                    np.array([row.frame.energy for row in block]),
+                    np.array([row.formation_energy for row in block]),
+                    np.stack([row.frame.forces for row in block]),
+                    done == 0,
+                    not following,
+                )
+                done, block = done + len(block), following
 
     def close(self) -> None:
         """Nothing is held between walks."""
