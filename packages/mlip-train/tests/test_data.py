@@ -98,6 +98,59 @@ def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -
         list(read(SourceConfig(path=str(tmp_path / "none.xyz"))))
 
 
+@pytest.mark.parametrize(
+    ("path", "option", "message"),
+    [
+        ("f.xyz", {"split": "s.json", "part": "test"}, r"source.split: required a .store, got 's.json'"),
+        ("f.xyz", {"charge": 0}, "source.charge: required a SPICE file or a .store, got 0 for"),
+        ("f.xyz", {"exclude": ("f",)}, "source.exclude: required a SPICE file"),
+        ("f.hdf5", {"split": "s.json", "part": "test"}, "source.split: required a .store"),
+        ("f.hdf5", {"energy_scale": 2.0}, "source.energy_scale: required a file that ASE reads, got 2.0"),
+        ("f.store", {"forces": "F"}, "source.forces: required a file that ASE reads, got 'F'"),
+        ("f.store", {"part": "test"}, "source.split, source.part: required both or neither"),
+        ("f.xyz", {"weight": -1.0}, "source.weight: required a number that is not negative, got -1.0"),
+    ],
+)
+def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(read(SourceConfig(path=path, **option)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"train": [{"path": "a.xyz", "charge": 0}]}}, r"data.train\[0\].charge: required a SPICE"),
+        ({"batch": {"frames": 4, "accumulate": 0}}, "batch.accumulate: required at least 1, got 0"),
+        ({"stop": {"epochs": 0}}, "stop.epochs: required at least 1, got 0"),
+        ({"loss": {"forces": -1.0}}, "loss.forces: required at least 0, got -1.0"),
+        ({"stages": [{"epoch": 1, "energy": -2.0}]}, r"stages\[0\].energy: required at least 0"),
+        ({"stop": {"lr": 1e-7}}, "stop.lr: required at least schedule.minimum"),
+    ],
+)
+def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(from_plain(TrainConfig, plain_run | changes))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('energy="-1 -2"', "frame 0, key 'energy': required one number, got 2"),
+        ("energy=none", "frame 0, key 'energy': required numbers, got 'none'"),
+        (
+            "energy=-1 config_weight=-5",
+            "frame 0, key 'config_weight': required a number that is not negative",
+        ),
+        ("energy=-1", "frame 0, key 'positions': required atoms at least 0.001 Å apart, got atoms 0 and 1"),
+    ],
+)
+def test_bad_values_are_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "bad.xyz"
+    path.write_text(f"2\nProperties=species:S:1:pos:R:3:forces:R:3 {line}\nO 0 0 0 0 0 0\nH 0 0 0 0 0 0\n")
+    with pytest.raises(DataError, match=message):
+        build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("key", ["energy", "forces"])
 def test_nan_labels_are_named(make_frames: Callable[..., Any], tmp_path: Path, key: str) -> None:
     frames = make_frames(3)
@@ -155,7 +208,9 @@ def test_statistics_when_composition_is_constant_or_isolated(
     assert np.isfinite(s.energy_shifts).all()
     energies = np.array([a.get_potential_energy() for a in same])
     assert abs(s.energy_shifts @ [2, 1] - energies.mean()) < 1e-3 * abs(energies.mean())
-    with pytest.raises(DataError, match=r"single-atom frame of every element, got none of \['H', 'O'\]"):
+    with pytest.raises(
+        DataError, match=r"one atom without neighbors for every element, got none of \['H', 'O'\]"
+    ):
         gather_statistics(table_of(same, tmp_path), StatisticsConfig(energy_shifts="isolated"))
 
 
@@ -255,6 +310,60 @@ def test_spice_files(shared_data: Path, tmp_path: Path) -> None:
             )
         )
     )
+
+
+def test_spice_files_and_stores_are_read_alike(tmp_path: Path) -> None:
+    spice_data = pytest.importorskip("spice_data")
+    source, store = spice_data.example_path(), tmp_path / "e.store"
+    spice_data.convert(source, str(store)).close()
+
+    def frames_of(path: Any, **options: Any) -> list[Any]:
+        return list(read(SourceConfig(path=str(path), **options)))
+
+    whole = frames_of(source)
+    assert [f.number for f in whole] == list(range(len(whole)))
+    names = sorted({f.subset for f in whole})
+    for options in ({"charge": 0}, {"charge": 1}, {"exclude": (names[0],), "shuffle": 3, "take": ":5"}):
+        a, b = frames_of(source, **options), frames_of(store, **options)
+        assert len(a) == len(b) and len(a) < len(whole)
+        for x, y in zip(a, b, strict=True):
+            assert np.array_equal(x.positions, whole[x.number].positions)
+            assert np.allclose(x.positions, y.positions, atol=1e-5) and x.subset == y.subset
+            assert x.energy == pytest.approx(y.energy)
+    assert len(a) == min(5, sum(f.subset != names[0] for f in whole))
+
+
+def test_frames_of_one_atom(
+    toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
+) -> None:
+    lone = [Atoms("H", [[0, 0, 0]]), Atoms("O", [[0, 0, 0]])]
+    dense = Atoms("H", cell=[2.0, 2.0, 2.0], pbc=True)
+    for atoms, energy in zip([*lone, dense], (-8.5, -11.5, -3.0), strict=True):
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
+    ase.io.write(tmp_path / "lone.xyz", [*lone, *make_frames(6), dense])
+    data = {"train": [{"path": str(tmp_path / "lone.xyz")}], "validation_fraction": 0.5, "isolated": "keep"}
+    plain = plain_run | {"data": data, "statistics": {"energy_shifts": "isolated"}}
+    for seed in range(8):
+        prepared = prepare(from_plain(TrainConfig, plain | {"seed": seed}))
+        assert prepared.statistics.energy_shifts.tolist() == [-8.5, -11.5]
+        assert {0, 1} <= set(prepared.train.rows.tolist())
+
+
+def test_sources_without_frames_and_test_frames_above_the_budget(
+    toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
+) -> None:
+    source = plain_run["data"]["train"][0]
+    with pytest.raises(DataError, match=r"data: required at least one frame, got none from"):
+        prepare(from_plain(TrainConfig, plain_run | {"data": {"train": [source | {"take": ":0"}]}}))
+    large = max(make_frames(40), key=len)
+    doubled = Atoms(large.numbers.tolist() * 2, np.concatenate([large.positions, large.positions + 20.0]))
+    doubled.calc = SinglePointCalculator(doubled, energy=0.0, forces=np.zeros((len(doubled), 3)))
+    ase.io.write(tmp_path / "test.xyz", doubled)
+    data = plain_run["data"] | {"test": [{"path": str(tmp_path / "test.xyz")}]}
+    with pytest.raises(
+        DataError, match=r"batch.atoms: required a budget that holds the largest frame.*test.xyz"
+    ):
+        prepare(from_plain(TrainConfig, plain_run | {"data": data, "batch": {"atoms": len(large)}}))
 
 
 def test_elements_do_not_cost_a_second_reading(

@@ -23,11 +23,13 @@ class ModelConfig:
         Parameters whose name begins with one of these prefixes stay as they are; one that matches no
         parameter is an error.
     refit_energies : bool
-        With ``start_from``: fit ``energy_shifts`` again, on the difference between the labels and the start
-        model (another level of theory moves the atomic energies first of all).
+        With ``start_from``: move the atomic energies of the start model, as trained, by a fit to the difference
+        between the labels and what it predicts, pulled towards no change (another level of theory moves the atomic
+        energies first of all).
     add_elements : tuple of str
         With ``start_from``: elements that the start model does not have. Rows for them are added to its embeddings and
-        tables, and ``energy_shifts`` are fitted again. ``model.safetensors`` then knows the old and the new ones.
+        tables, and their atomic energies are fitted to the labels; those of the old elements stay, unless
+        ``refit_energies`` moves them after that. ``model.safetensors`` then knows the old and the new ones.
     """
 
     name: str = "allegro"
@@ -40,7 +42,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One file of labelled frames.
+    """One file of labelled frames; an option that its kind of file has no use for is an error.
 
     Attributes
     ----------
@@ -49,23 +51,25 @@ class SourceConfig:
     subset : str or None
         Name under which metrics are reported; by default the file's own subset names (SPICE), else its stem.
     weight : float
-        Weight of each of its frames in the loss; multiplied by the frame's own ``config_weight`` if it has one.
+        Weight of each of its frames in the loss, not negative; multiplied by the frame's own ``config_weight`` if it
+        has one.
     energy, forces, stress, virial : str
-        Keys of the labels (extended XYZ): eV, eV/Å, eV/Å³ (positive under tension, ASE's sign), eV (−V·stress).
+        Keys of the labels (files ASE reads): eV, eV/Å, eV/Å³ (positive under tension, ASE's sign), eV (−V·stress).
     energy_scale, force_scale : float
-        Multiply the labels in the file to give eV and eV/Å.
+        Multiply the labels in a file that ASE reads to give eV and eV/Å (SPICE files and stores name their units).
     split : str or None
         SPICE stores only: a split file that ``spice-data split`` wrote for this store.
     part : {"train", "val", "test"} or None
         With ``split``: which of its lists to take.
     take : str or None
-        A Python slice of the file's frames, e.g. ``":450"``; applied after ``shuffle``.
+        A Python slice of the file's frames, e.g. ``":450"``; applied last, after ``part``, ``charge``, ``exclude`` and
+        ``shuffle``.
     shuffle : int or None
-        Seed of a shuffle of the file's frames before ``take``.
+        Seed of a shuffle of the frames before ``take``.
     charge : int or None
-        SPICE only: keep the molecules with this total charge.
+        SPICE files and stores: keep the molecules with this total charge.
     exclude : tuple of str
-        Subset names (exact) to leave out.
+        SPICE files and stores: subset names (exact) to leave out.
     """
 
     path: str = ""
@@ -94,7 +98,8 @@ class DataConfig:
     train, validation, test : tuple of SourceConfig
         ``validation`` selects the learning rate and the kept weights; ``test`` is only reported.
     validation_fraction : float
-        Used when ``validation`` is empty: that part of the training frames, drawn with ``seed``.
+        Used when ``validation`` is empty: that part of the training frames, drawn with ``seed``. Frames of one atom
+        without neighbors stay in training.
     cache : str or None
         Directory for packed frames with their neighbor lists; ``None`` keeps them in ``<output>/cache``.
     workers : int
@@ -125,8 +130,8 @@ class StatisticsConfig:
     Attributes
     ----------
     energy_shifts : {"fit", "isolated", "mean"}
-        Per-element energies: regularised least squares; the single-atom frames of the training data; or one
-        mean energy per atom.
+        Per-element energies: regularised least squares; the training frames of one atom without neighbors; or
+        one mean energy per atom.
     ridge : float
         Strength of the pull towards the mean energy per atom in the fit, relative to one frame; it decides only what
         the compositions leave open, and 1e-3 already shifts a rare element by hundreds of eV.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +13,10 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from mlip_train.checks import SPICE_SUFFIXES, check_source
 from mlip_train.config import SourceConfig
 
 Floats = NDArray[np.float64]
-SPICE_SUFFIXES = (".hdf5", ".h5", ".store")
 
 
 class DataError(ValueError):
@@ -87,8 +88,11 @@ def read(source: SourceConfig) -> Iterator[Frame]:
     Raises
     ------
     FileNotFoundError, DataError
-        If the file is missing, or a label is NaN, infinite or of a wrong shape.
+        If the file is missing, or a label is NaN, infinite or of a wrong shape, or a weight negative.
+    ValueError
+        For an option that does not apply to the kind of file.
     """
+    check_source(source, "source")
     path = Path(source.path)
     if not path.exists():
         raise FileNotFoundError(f"data: required an existing file, got {source.path!r}")
@@ -131,7 +135,10 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
     results = atoms.calc.results if atoms.calc is not None else {}
     for place in (atoms.info, atoms.arrays, results):
         if key in place:
-            value = np.asarray(place[key], dtype=np.float64)
+            try:
+                value = np.asarray(place[key], dtype=np.float64)
+            except (TypeError, ValueError):
+                raise DataError(f"{where}, key {key!r}: required numbers, got {place[key]!r}") from None
             if not np.isfinite(value).all():
                 bad = (
                     int(np.argwhere(~np.isfinite(value.reshape(len(value), -1)).all(1))[0, 0])
@@ -145,17 +152,26 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
     return None
 
 
+def _one(atoms: Atoms, key: str, where: str) -> float | None:
+    value = _find(atoms, key, where)
+    if value is not None and value.size != 1:
+        raise DataError(f"{where}, key {key!r}: required one number, got {value.size}")
+    return None if value is None else float(value.reshape(()))
+
+
 def _from_atoms(atoms: Atoms, source: SourceConfig, index: int) -> Frame:
     where = f"{source.path}, frame {index}"
     n = len(atoms)
     positions = np.asarray(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         raise DataError(f"{where}, key 'positions': required finite positions")
-    energy = _find(atoms, source.energy, where)
+    energy = _one(atoms, source.energy, where)
     forces = _find(atoms, source.forces, where)
     if forces is not None and forces.shape != (n, 3):
         raise DataError(f"{where}, key {source.forces!r}: required shape {(n, 3)}, got {forces.shape}")
-    weight = _find(atoms, "config_weight", where)
+    weight = _one(atoms, "config_weight", where)
+    if weight is not None and weight < 0:
+        raise DataError(f"{where}, key 'config_weight': required a number that is not negative, got {weight}")
     named = source.subset or Path(source.path).stem
     return Frame(
         numbers=atoms.numbers.astype(np.int64),
@@ -163,9 +179,9 @@ def _from_atoms(atoms: Atoms, source: SourceConfig, index: int) -> Frame:
         forces=np.full((n, 3), np.nan) if forces is None else forces * source.force_scale,
         cell=np.asarray(atoms.cell.array, dtype=np.float64),
         pbc=np.asarray(atoms.pbc, dtype=bool),
-        energy=float("nan") if energy is None else float(energy) * source.energy_scale,
+        energy=float("nan") if energy is None else energy * source.energy_scale,
         stress=_stress(atoms, source, where),
-        weight=source.weight * (1.0 if weight is None else float(weight)),
+        weight=source.weight * (1.0 if weight is None else weight),
         subset=named,
         file=source.path,
         number=index,
@@ -199,31 +215,29 @@ def _spice(source: SourceConfig) -> Any:
 def _read_spice(source: SourceConfig) -> Iterator[Frame]:
     spice_data = _spice(source)
     if source.path.endswith(".store"):
-        for i, f in _stored_frames(spice_data, source):
-            yield _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
+        with spice_data.Store(source.path) as store:
+            for i in _stored(spice_data, store, source):
+                f = store[i]
+                yield _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
         return
     with spice_data.open(source.path) as file:
-        for i, name, k in _conformations(file, source):
-            m = file[name]
-            x, e, f = m.positions(k, k + 1)[0], float(m.energies(k, k + 1)[0]), m.forces(k, k + 1)[0]
-            yield _spice_frame(source, m.subset, i, m.numbers, x, e, f)
-
-
-def _stored_frames(spice_data: Any, source: SourceConfig) -> Iterator[tuple[int, Any]]:
-    """Index and frame of what the source takes from its store."""
-    with spice_data.Store(source.path) as store:
-        for i in _stored(spice_data, store, source):
-            frame = store[i]
-            if frame.subset not in source.exclude:
-                yield i, frame
+        for name, taken in itertools.groupby(_conformations(file, source), lambda c: c[1]):
+            m, at = file[name], [(i, k) for i, _, k in taken]
+            first, end = min(k for _, k in at), max(k for _, k in at) + 1
+            x, e, f = m.positions(first, end), m.energies(first, end), m.forces(first, end)
+            for i, k in at:
+                yield _spice_frame(
+                    source, m.subset, i, m.numbers, x[k - first], float(e[k - first]), f[k - first]
+                )
 
 
 def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
     """Atomic numbers of the molecules (of a store: of the frames) that :func:`_read_spice` reads."""
     spice_data = _spice(source)
     if source.path.endswith(".store"):
-        for _, frame in _stored_frames(spice_data, source):
-            yield frame.numbers
+        with spice_data.Store(source.path) as store:
+            for i in _stored(spice_data, store, source):
+                yield store[i].numbers
         return
     with spice_data.open(source.path) as file:
         for name in dict.fromkeys(name for _, name, _ in _conformations(file, source)):
@@ -231,30 +245,33 @@ def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
 
 
 def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
-    listed = _listed(spice_data, store, source)
+    """The frames of a store that a source takes."""
+    listed = np.arange(len(store))
+    if source.split is not None:
+        parts = spice_data.Split.load(source.split, store)
+        listed = {"train": parts.train, "val": parts.val, "test": parts.test}[str(source.part)]
+    if source.charge is not None or source.exclude:
+        columns = np.concatenate([rows[["molecule", "subset"]] for rows in store.frames()])[listed]
+        kept = ~np.isin(
+            columns["subset"], [store.subsets.index(n) for n in source.exclude if n in store.subsets]
+        )
+        if source.charge is not None:
+            found, place = np.unique(columns["molecule"], return_inverse=True)
+            kept &= np.array([store.molecule(int(m)).charge == source.charge for m in found], bool)[place]
+        listed = listed[kept]
     return [int(listed[k]) for k in _chosen(len(listed), source)]
 
 
 def _conformations(file: Any, source: SourceConfig) -> list[tuple[int, str, int]]:
     """Number in the file, molecule and conformation of the frames chosen."""
-    at: list[tuple[str, int]] = []
+    at: list[tuple[int, str, int]] = []
+    first = 0
     for molecule in file:
-        if molecule.subset in source.exclude or (
-            source.charge is not None and molecule.charge != source.charge
-        ):
-            continue
-        at += [(molecule.name, k) for k in range(molecule.n_frames)]
-    return [(i, *at[i]) for i in _chosen(len(at), source)]
-
-
-def _listed(spice_data: Any, store: Any, source: SourceConfig) -> NDArray[np.int64]:
-    """The frames of a store that a source names: one part of a split, or all."""
-    if source.split is None and source.part is None:
-        return np.arange(len(store))
-    if source.split is None or source.part is None:
-        raise ValueError(f"split, part: required both or neither, got {source.split!r} and {source.part!r}")
-    parts = spice_data.Split.load(source.split, store)
-    return {"train": parts.train, "val": parts.val, "test": parts.test}[source.part]
+        charged = source.charge is not None and molecule.charge != source.charge
+        if molecule.subset not in source.exclude and not charged:
+            at += [(first + k, molecule.name, k) for k in range(molecule.n_frames)]
+        first += molecule.n_frames
+    return [at[i] for i in _chosen(len(at), source)]
 
 
 def _spice_frame(

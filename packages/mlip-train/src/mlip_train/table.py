@@ -26,8 +26,10 @@ from mlip_train.config import SourceConfig
 from mlip_train.frames import DataError, Frame, Reader
 
 Array = NDArray[Any]
-VERSION = 1
+VERSION = 2
 CHUNK = 64
+CLOSEST = 1e-3
+"""Shortest distance of two atoms, Å: at zero, forces are not defined."""
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "atom_count": ("i8", ()),
     "edge_count": ("i8", ()),
@@ -75,6 +77,28 @@ class FrameTable:
         """File and frame index, for messages."""
         return f"{self.files[self.arrays['file'][frame]]}, frame {int(self.arrays['index'][frame])}"
 
+    def digest(self) -> str:
+        """Hash of frames, labels and weights, by which a checkpoint knows its data; paths do not enter."""
+        found = hashlib.sha256(json.dumps([self.subsets, self.type_names]).encode())
+        for name in (
+            "atom_count",
+            "energy",
+            "cell",
+            "stress",
+            "weight",
+            "subset",
+            "types",
+            "positions",
+            "forces",
+        ):
+            found.update(np.ascontiguousarray(self.arrays[name]).data)
+        return found.hexdigest()
+
+    @property
+    def lone(self) -> NDArray[np.bool_]:
+        """Which frames are one atom without neighbors, (F,)."""
+        return (self.atom_counts == 1) & (self.edge_counts == 0)
+
     @property
     def atom_counts(self) -> NDArray[np.int64]:
         """Atoms of each frame, (F,)."""
@@ -99,6 +123,11 @@ def elements_in(
         Directory of :func:`build_table`.
     reader : Reader
         Given to :func:`build_table` afterwards, it does not parse a file a second time.
+
+    Raises
+    ------
+    FileNotFoundError, DataError, ValueError
+        See :func:`mlip_train.frames.read`.
     """
     key = json.dumps({"version": VERSION, "elements": _fingerprint(sources)})
     path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.elements.json"
@@ -157,7 +186,10 @@ def build_table(
     Raises
     ------
     DataError
-        For an element that is not in ``type_names`` and a frame without edges, with file and frame index.
+        For an element that is not in ``type_names``, atoms on top of each other, and a frame without edges, with file
+        and frame index; and if there is no frame at all.
+    FileNotFoundError, ValueError
+        See :func:`mlip_train.frames.read`.
     """
     key = {
         "version": VERSION,
@@ -170,6 +202,8 @@ def build_table(
         frames = itertools.chain.from_iterable(map((reader or Reader()).frames, sources))
         _write(folder, frames, tuple(type_names), cutoffs, workers)
     table = open_table(folder)
+    if not len(table):
+        raise DataError(f"data: required at least one frame, got none from {[s.path for s in sources]}")
     if isolated == "error":
         empty = np.flatnonzero(table.edge_counts == 0)
         if len(empty):
@@ -217,7 +251,7 @@ def _write(
                     rows[name] += len(array)
         head = {"rows": rows, "subsets": list(subsets), "files": list(files), "type_names": list(names)}
         (part / "table.json").write_text(json.dumps(head))
-        if folder.exists():
+        if folder.exists() and not (folder / "table.json").exists():
             shutil.rmtree(folder)
         try:
             os.replace(part, folder)
@@ -268,6 +302,16 @@ def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str,
             torch.from_numpy(f.pbc),
             types=torch.from_numpy(t),
         )
+        vectors = localgraph.edge_vectors(
+            torch.from_numpy(f.positions), graph, torch.from_numpy(f.cell) if f.pbc.any() else None
+        )
+        short = torch.nonzero((vectors * vectors).sum(1) < CLOSEST * CLOSEST)
+        if len(short):
+            i, j = graph.edge_index[:, int(short[0])].tolist()
+            raise DataError(
+                f"{f.file}, frame {f.number}, key 'positions': required atoms at least {CLOSEST} Å apart, got atoms "
+                f"{i} and {j} closer"
+            )
         types.append(t)
         edges.append(graph.edge_index.numpy())
         shifts.append(graph.shifts.numpy())
