@@ -25,6 +25,7 @@ from mlip_train.config import ScheduleConfig, StageConfig
 from mlip_train.ema import MovingAverage
 from mlip_train.extend import with_elements
 from mlip_train.frames import DataError
+from mlip_train.prepare import prepare
 from mlip_train.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
@@ -230,12 +231,40 @@ def test_fine_tuning_with_a_new_element(toy: Any, plain_run: dict[str, Any], tmp
     tuned, _ = localgraph.load_model(run(plain).model)
     assert tuned.type_names == ("H", "O", "C")
     assert tuned.pair.shape[:2] == (3, 3)
+    assert torch.equal(tuned.shifts[:2], start.shifts)
     moved = tuned.shifts[2] - tuned.shifts[0]  # carbon took the place of a hydrogen
     assert float(moved) == pytest.approx(-1000.0, abs=5.0)
     plain["model"]["add_elements"] = ["O"]
     plain["output"] = str(tmp_path / "other")
     with pytest.raises(ValueError, match=r"model.add_elements: required elements other than \['H', 'O'\]"):
         run(plain)
+
+
+def test_fits_of_atomic_energies_move_no_more_than_they_must(
+    toy: Any, plain_run: dict[str, Any], make_frames: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-5.0, -5.0]})
+    with torch.no_grad():
+        model.shifts.copy_(torch.tensor([-9.0, -12.0]))  # as trained; the configuration still says -5
+    localgraph.save_model(tmp_path / "start.safetensors", model)
+    frames = [atoms for atoms in make_frames(40) if len(atoms) == 3]
+    for atoms in frames:
+        atoms.numbers[0] = 16
+        atoms.calc.results["energy"] -= 10800.0
+    ase.io.write(tmp_path / "s.xyz", frames)
+    plain = copy.deepcopy(plain_run)
+    plain["data"]["train"][0]["path"] = str(tmp_path / "s.xyz")
+    for refit in (False, True):
+        plain["model"] = {"start_from": str(tmp_path / "start.safetensors"), "add_elements": ["S"]}
+        plain["model"]["refit_energies"] = refit
+        shifts = prepare(from_plain(TrainConfig, plain)).model.shifts.numpy()
+        assert np.abs(shifts[:2] - [-9.0, -12.0]).max() <= (0.1 if refit else 0.0)  # one composition
+        assert shifts[2] == pytest.approx(-10812.0, abs=10.0)
+    plain["model"] = {"start_from": str(tmp_path / "start.safetensors"), "refit_energies": True}
+    plain["data"] = plain_run["data"]
+    shifts = prepare(from_plain(TrainConfig, plain)).model.shifts.numpy()
+    assert np.abs(shifts - [-9.0, -12.0]).max() < 2.0
 
 
 def test_bad_data_is_reported_before_training(

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 import localgraph
-from mlip_train.batching import BatchLoader, collate, label_weights
-from mlip_train.config import SourceConfig, TrainConfig
+from localgraph import segment_sum
+from mlip_train.batching import BatchLoader, label_weights
+from mlip_train.checks import check_values
+from mlip_train.config import BatchConfig, SourceConfig, TrainConfig
 from mlip_train.extend import with_elements
 from mlip_train.frames import DataError, Reader
-from mlip_train.loss import predict, uses
-from mlip_train.statistics import Statistics, fit_energies, gather_statistics
+from mlip_train.loss import uses
+from mlip_train.statistics import Statistics, compositions, fit_corrections, gather_statistics
 from mlip_train.table import FrameTable, build_table, elements_in
 
 
@@ -52,6 +54,7 @@ def prepare(config: TrainConfig) -> Prepared:
         For anything in data or configuration that training would stumble over: missing or NaN labels, unknown
         elements, frames without neighbors, frames above the batch budget. Nothing is trained before.
     """
+    check_values(config)
     if not config.data.train:
         raise ValueError("data.train: required at least one source, got none")
     reader = Reader()
@@ -67,7 +70,7 @@ def prepare(config: TrainConfig) -> Prepared:
     table = tables["train"]
     rows, held = np.arange(len(table)), np.zeros(0, dtype=np.int64)
     if "validation" not in tables:
-        rows, held = split(len(table), config.data.validation_fraction, config.seed)
+        rows, held = split(len(table), config.data.validation_fraction, config.seed, table.lone)
     statistics = gather_statistics(table, config.statistics, rows)
     model = _finetuned(config, start, table, rows) if start is not None else _built(config, probe, statistics)
     freeze(model, config.model.freeze)
@@ -80,20 +83,37 @@ def prepare(config: TrainConfig) -> Prepared:
         validation = BatchLoader(held_table, held, config.batch, shuffle=False, prefetch=prefetch)
     elif len(held):
         validation = BatchLoader(table, held, config.batch, shuffle=False, prefetch=prefetch)
+    if "test" in tables:  # a frame above the budget is reported now, not after training
+        BatchLoader(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
     return Prepared(model, statistics, train, validation, tables.get("test"))
 
 
-def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows for training and rows held out, each sorted."""
+def split(
+    count: int, fraction: float, seed: int, keep: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows for training and rows held out, each sorted; those marked by ``keep`` (count,) are not held out.
+
+    Raises
+    ------
+    ValueError
+        For a fraction outside [0, 1).
+    """
     if not 0.0 <= fraction < 1.0:
         raise ValueError(f"data.validation_fraction: required a number in [0, 1), got {fraction}")
     order = np.random.default_rng([seed, 1]).permutation(count)
-    held = round(count * fraction) if count > 1 else 0
-    return np.sort(order[held:]), np.sort(order[:held])
+    free = order if keep is None else order[~keep[order]]
+    held = free[: round(count * fraction) if count > 1 else 0]
+    return np.setdiff1d(order, held), np.sort(held)
 
 
 def check_labels(table: FrameTable, config: TrainConfig) -> None:
-    """Every label whose loss weight is ever not zero must be there; :class:`DataError` names file, frame and key."""
+    """Every label whose loss weight is ever not zero must be there.
+
+    Raises
+    ------
+    DataError
+        Naming file, frame and key.
+    """
     labels = label_weights(table)
     weighted = np.asarray(table.arrays["weight"]) > 0
     for name, needed, present in zip(
@@ -108,7 +128,13 @@ def check_labels(table: FrameTable, config: TrainConfig) -> None:
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Exclude parameters whose names begin with one of the prefixes from training."""
+    """Exclude parameters whose names begin with one of the prefixes from training.
+
+    Raises
+    ------
+    ValueError
+        For a prefix that no parameter has.
+    """
     for prefix in prefixes:
         matching = [p for n, p in model.named_parameters() if n.startswith(prefix)]
         if not matching:
@@ -163,22 +189,21 @@ def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
 
 
 def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray[np.int64]) -> Any:
-    """The start model, with energy shifts moved by a fit to what it gets wrong on the training frames."""
+    """The start model, with atomic energies moved by a fit to what it gets wrong on the training frames.
+
+    New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
+    """
     if not (config.model.refit_energies or config.model.add_elements):
         return start
-    rest = np.full(len(table), np.nan)
-    for f in rows:
-        if np.isfinite(table.arrays["energy"][f]):
-            rest[f] = table.arrays["energy"][f] - float(predict(start, collate(table, np.array([f]))).energy)
-    energies = {**table.arrays, "energy": rest}
-    labelled = rows[np.isfinite(rest[rows])]
-    moved = fit_energies(
-        FrameTable(
-            energies, table.atom_start, table.edge_start, table.subsets, table.files, table.type_names
-        ),
-        labelled,
-        config.statistics.ridge,
-    )
+    labelled = rows[np.isfinite(table.arrays["energy"][rows])]
+    rest = table.arrays["energy"][labelled] - _energies(start, table, labelled, config.batch)
+    moved = np.zeros(len(start.type_names))
+    if added := len(config.model.add_elements):
+        new = range(len(moved) - added, len(moved))
+        moved += fit_corrections(table, labelled, rest, config.statistics.ridge, new)
+    if config.model.refit_energies:
+        rest = rest - compositions(table, labelled) @ moved
+        moved += fit_corrections(table, labelled, rest, config.statistics.ridge)
     plain = start.to_config()
     old = np.broadcast_to(np.asarray(_per_type(plain["energy_shifts"], start.type_names)), moved.shape)
     fresh = []
@@ -187,9 +212,24 @@ def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray
             torch.manual_seed(0)
             fresh.append(type(start).from_config({**plain, "energy_shifts": shifts.tolist()}))
     before, after = (m.state_dict() for m in fresh)
-    kept = {k: after[k] if not torch.equal(before[k], after[k]) else v for k, v in start.state_dict().items()}
+    trained = start.state_dict()
+    kept = {
+        k: v if torch.equal(before[k], after[k]) else v + (after[k] - before[k]) for k, v in trained.items()
+    }
     fresh[1].load_state_dict(kept)
     return fresh[1]
+
+
+@torch.no_grad()
+def _energies(
+    model: Any, table: FrameTable, rows: NDArray[np.int64], budget: BatchConfig
+) -> NDArray[np.float64]:
+    """What a model predicts for frames, (F,) eV."""
+    parts = [
+        segment_sum(model(b.edge_vectors, b.edge_index, b.types), b.frame, len(b.atoms)).numpy()
+        for b in BatchLoader(table, rows, budget, shuffle=False, prefetch=0)
+    ]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _per_type(value: Any, names: Sequence[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ def gather_statistics(
     Raises
     ------
     DataError
-        With ``energy_shifts: isolated`` where an element has no single-atom frame.
+        With ``energy_shifts: isolated`` where an element has no frame of one atom without neighbors.
     """
     frames = np.arange(len(table)) if frames is None else frames
     n_types = len(table.type_names)
@@ -106,16 +106,15 @@ def _shifts(
     counts = np.maximum(table.atom_counts[frames], 1)
     if config.energy_shifts == "mean":
         return np.full(n_types, float((energy / counts).mean()) if len(frames) else 0.0)
-    single = frames[table.atom_counts[frames] == 1]
     if config.energy_shifts == "isolated":
         found = np.full(n_types, np.nan)
-        for f in single:
+        for f in frames[table.lone[frames]]:
             found[table.arrays["types"][table.atom_start[f]]] = table.arrays["energy"][f]
         missing = [table.type_names[t] for t in np.flatnonzero(np.isnan(found))]
         if missing:
             raise DataError(
-                f"statistics.energy_shifts: 'isolated' required a single-atom frame of every element, got none "
-                f"of {missing}"
+                f"statistics.energy_shifts: 'isolated' required a frame of one atom without neighbors for every "
+                f"element, got none of {missing}"
             )
         return found
     return fit_energies(table, frames, config.ridge)
@@ -136,17 +135,51 @@ def fit_energies(table: FrameTable, frames: NDArray[np.int64], ridge: float) -> 
     Returns
     -------
     (T,) float64
-        eV. An element that occurs nowhere gets ē. Normal equations are summed block by block.
+        eV. An element that occurs nowhere gets ē.
+    """
+    if not len(frames):
+        return np.zeros(len(table.type_names))
+    energy, atoms = table.arrays["energy"][frames], np.maximum(table.atom_counts[frames], 1)
+    mean = float((energy / atoms).mean())
+    return mean + fit_corrections(table, frames, energy - mean * atoms, ridge)
+
+
+def fit_corrections(
+    table: FrameTable,
+    frames: NDArray[np.int64],
+    rest: NDArray[np.float64],
+    ridge: float,
+    types: Sequence[int] | None = None,
+) -> NDArray[np.float64]:
+    """Per-element energies δ that minimise Σ_f (n_f·δ − R_f)²/N_f² + λ Σ_t δ_t².
+
+    Parameters
+    ----------
+    table : FrameTable
+        Frames f with n_f atoms of each type, N_f in all.
+    frames : (F,) int64
+        Which of them.
+    rest : (F,) float64
+        What is to be explained of each, R_f, eV.
+    ridge : float
+        λ.
+    types : sequence of int, optional
+        Types that δ is free for; by default all. It is 0 for the others.
+
+    Returns
+    -------
+    (T,) float64
+        eV. Normal equations are summed block by block.
     """
     n_types = len(table.type_names)
-    if not len(frames):
-        return np.zeros(n_types)
-    mean = float((table.arrays["energy"][frames] / np.maximum(table.atom_counts[frames], 1)).mean())
-    a, b = ridge * np.eye(n_types), np.zeros(n_types)
-    for block in _blocks(frames):
-        n = compositions(table, block)
+    free = np.arange(n_types) if types is None else np.asarray(types)
+    a, b = ridge * np.eye(len(free)), np.zeros(len(free))
+    for start in range(0, len(frames), BLOCK):
+        n = compositions(table, frames[start : start + BLOCK])
         atoms = np.maximum(n.sum(1), 1.0)
-        x = n / atoms[:, None]
+        x = n[:, free] / atoms[:, None]
         a += x.T @ x
-        b += x.T @ (table.arrays["energy"][block] / atoms - x.sum(1) * mean)
-    return np.asarray(mean + np.linalg.lstsq(a, b, rcond=1e-12)[0], dtype=np.float64)
+        b += x.T @ (rest[start : start + BLOCK] / atoms)
+    found = np.zeros(n_types)
+    found[free] = np.linalg.lstsq(a, b, rcond=1e-12)[0]
+    return found
