@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
-from localgraph import neighbors, vesin_search
+from localgraph import cell_list, neighbors, vesin_search
+from localgraph.arguments import measure
 
 ALGORITHMS = ["vesin", "cells"]
 
@@ -237,6 +238,46 @@ def test_no_atoms_and_no_edges(algorithm):
     graph = neighbors(far, 5.0, algorithm=algorithm)
     check_order(graph, 3)
     assert (graph.num_edges, graph.offsets.tolist()) == (0, [0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("stray", [1e3, 1e5])
+def test_an_atom_far_away_costs_nothing(stray, monkeypatch):
+    """It neither makes cells larger, which would make every pair a candidate, nor is it looked for by vesin."""
+    x = torch.rand(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 18.0
+    candidates = []
+
+    def counted(counts):
+        candidates.append(int(counts.sum()))
+        return within(counts)
+
+    within = cell_list._within
+    monkeypatch.setattr(cell_list, "_within", counted)
+    without = neighbors(x, 3.0, algorithm="cells")
+    expected = sum(candidates)
+    candidates.clear()
+    y = torch.cat([x, torch.full((1, 3), stray, dtype=torch.float64)])
+    graph = neighbors(y, 3.0)
+    assert sum(candidates) <= expected + 100  # so that it was the cell list too
+    assert edges(graph) == edges(without)
+
+
+def test_the_search_is_chosen_by_how_full_the_cells_are():
+    def chosen(count, extent, structures=1):
+        x = torch.rand(count * structures, 3, dtype=torch.float64) * extent
+        index = torch.arange(structures).repeat_interleave(count)
+        cells, pbc = (
+            torch.eye(3, dtype=torch.float64).expand(structures, 3, 3),
+            torch.zeros(structures, 3).bool(),
+        )
+        return vesin_search.suits(measure(x, cells, pbc, index), 5.0)
+
+    assert chosen(2, 3.0) and chosen(1000, 25.0) and chosen(1000, 25.0, structures=20)
+    assert not chosen(20, 300.0) and not chosen(20, 80.0, structures=100) and not chosen(20_000, 1e4)
+
+
+def test_vesin_where_it_cannot_search():
+    with pytest.raises(ValueError, match=r'algorithm: required .* got "vesin" for cpu and an extent of'):
+        neighbors(torch.rand(4, 3) * torch.tensor([10, 1e6, 1e6]), 5.0, algorithm="vesin")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,16 @@ def test_files_hold_the_model(springs, tmp_path):
     assert load_model(path)[1] == {}
 
 
+def test_weights_of_another_dtype_and_a_short_header_are_refused(springs, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, springs(("H",), 5.0).float())
+    with pytest.raises(ValueError, match=r"path: required stiffness in torch\.float64.*got torch\.float32"):
+        load_model(path)
+    save_file({"x": torch.zeros(1)}, path, {"format": "mlip-model", "format_version": "1", "config": "{}"})
+    with pytest.raises(ValueError, match=r"path: required a model file with \['model', 'metadata'\]"):
+        load_model(path)
+
+
 def test_a_failed_write_leaves_the_old_file(springs, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     save_model(path, springs(("H",), 5.0), {"which": "first"})

@@ -76,7 +76,7 @@ def test_two_atoms_that_approach_from_just_outside(factor):
     for move, edges in [(0.499, 0), (0.502, 2)]:
         y = x + move * torch.tensor([[1.0, 0, 0], [-1, 0, 0]])
         moved = update(kept, y * factor, cell * factor)
-        assert (moved is kept) == (edges == 0) and moved.graph.num_edges == edges
+        assert (moved.graph is kept.graph) == (edges == 0) and moved.graph.num_edges == edges
 
 
 @pytest.mark.parametrize("cutoff", [CUTOFF, torch.tensor([[CUTOFF, 1.0], [1.0, 1.0]])])
@@ -87,7 +87,7 @@ def test_two_atoms_that_a_squeeze_brings_together(cutoff):
     for squeeze, edges in [(0.81, 0), (0.79, 2)]:
         strain = torch.diag(torch.tensor([squeeze, 1.2, 1.0], dtype=torch.float64))
         moved = update(kept, x @ strain, cell @ strain)
-        assert (moved is kept) == (edges == 0) and moved.graph.num_edges == edges
+        assert (moved.graph is kept.graph) == (edges == 0) and moved.graph.num_edges == edges
 
 
 def test_small_cutoffs_of_a_table_are_watched_when_the_cell_grows():
@@ -105,11 +105,20 @@ def test_small_cutoffs_of_a_table_are_watched_when_the_cell_grows():
 def test_a_small_strain_is_served_by_the_same_list(random_system):
     x, cell, pbc = random_system(3, 30)
     kept = allocate(x, CUTOFF, cell, pbc, skin=SKIN)
-    assert update(kept, x * 1.01, cell * 1.01) is kept
-    assert update(kept, x * 0.9, cell * 0.9) is kept  # 0.9 · 5 Å is still beyond 4 Å
+    assert update(kept, x * 1.01, cell * 1.01).graph is kept.graph
+    assert update(kept, x * 0.9, cell * 0.9).graph is kept.graph  # 0.9 · 5 Å is still beyond 4 Å
     assert update(kept, x * 0.79, cell * 0.79).rebuilds == 1
     assert update(kept, x, cell.clone()) is kept
     assert update(kept, x + 0.6, cell).rebuilds == 1
+
+
+def test_the_cell_left_out_is_the_last_one(random_system):
+    x, cell, pbc = random_system(5, 60, scale=9.0)
+    kept = update(allocate(x, CUTOFF, cell, pbc, skin=SKIN), x * 0.95, cell * 0.95)
+    assert kept.rebuilds == 0
+    later = update(kept, x * 0.95 + 0.6)
+    assert later.rebuilds == 1 and torch.equal(later.cell, cell * 0.95)
+    assert every(neighbors(x * 0.95 + 0.6, CUTOFF, cell * 0.95, pbc)) <= every(later.graph)
 
 
 def test_overflow_is_data_and_capacity_grows(random_system):

@@ -3,7 +3,7 @@
 Atoms are sorted by cell. Every atom visits the cells within reach of its own, images included, and every
 atom in them is a candidate; candidates come out ordered by centre, so that what is left after the
 comparison with the cutoff is sorted already. The cells of an axis are at least as wide as the cutoff, or
-the axis is one cell and its images are visited as far as the cutoff reaches.
+the axis is one cell and its images are visited as far as the cutoff reaches. Only cells with atoms are kept.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Grid(NamedTuple):
         Number of the first cell of each structure.
     atoms : Tensor, (N,) int64
         Atoms in order of their cells.
-    starts : Tensor, (cells + 1,) int64
-        Where in ``atoms`` each cell begins.
+    numbers : Tensor, (N,) int64
+        Their cells, which never decrease. Cells without atoms take no memory, however far apart atoms are.
     """
 
     wrapped: Tensor
@@ -48,7 +48,7 @@ class Grid(NamedTuple):
     reach: Tensor
     first: Tensor
     atoms: Tensor
-    starts: Tensor
+    numbers: Tensor
 
 
 def make_grid(structures: Structures, cutoff: float) -> Grid:
@@ -58,13 +58,9 @@ def make_grid(structures: Structures, cutoff: float) -> Grid:
     wraps = torch.where(pbc[batch], fractional.floor(), 0.0)
     wrapped = x - (wraps[:, None, :] @ cells[batch])[:, 0]
     margin = cutoff * (1 + 1e-9)
-    shape = (extent / margin).floor().clamp(1, 1 << 20)
-    # no more cells than a few per atom, however far apart the atoms are
-    most = 4.0 * torch.bincount(batch, minlength=b).clamp_min(2)[:, None]
-    for _ in range(3):
-        excess = (shape.prod(1, keepdim=True) / most).clamp_min(1.0)
-        free = (shape > 1).sum(1, keepdim=True).clamp_min(1)
-        shape = (shape / excess ** (1 / free)).floor().clamp_min(1)
+    shape = (
+        (extent / margin).floor().clamp(1, int((2.0**62 / b) ** (1 / 3)))
+    )  # numbers of cells stay below 2⁶²
     reach = torch.where(pbc, (margin * shape / extent).ceil(), (shape > 1).to(x.dtype))
     # the width of a cell in fractional units, which along open axes are Å
     width = torch.where(pbc, 1.0, extent.clamp_min(margin)) / shape
@@ -73,18 +69,8 @@ def make_grid(structures: Structures, cutoff: float) -> Grid:
     place = torch.minimum(place.clamp_min(0), shape[batch] - 1)
     sizes = shape.prod(1)
     first = sizes.cumsum(0) - sizes
-    number = first[batch] + _ravel(place, shape[batch])
-    total = int(sizes.sum())
-    return Grid(
-        wrapped,
-        wraps.to(torch.int64),
-        place,
-        shape,
-        reach,
-        first,
-        torch.argsort(number, stable=True),
-        row_offsets(number, total),
-    )
+    numbers, atoms = torch.sort(first[batch] + _ravel(place, shape[batch]), stable=True)
+    return Grid(wrapped, wraps.to(torch.int64), place, shape, reach, first, atoms, numbers)
 
 
 def search(structures: Structures, cutoff: float, at_once: int | None = None) -> Graph:
@@ -105,7 +91,8 @@ def search(structures: Structures, cutoff: float, at_once: int | None = None) ->
             :, 0
         ]
         origin = grid.wrapped[visitor]
-        begin, size = grid.starts[cell], grid.starts[cell + 1] - grid.starts[cell]
+        begin = torch.searchsorted(grid.numbers, cell)
+        size = torch.searchsorted(grid.numbers, cell, right=True) - begin
         for visits in _chunks(size, at_once):
             row, k = _within(size[visits])
             slot = begin[visits].index_select(0, row) + k

@@ -53,9 +53,8 @@ def neighbors(
     algorithm : {"auto", "vesin", "cells"}
         ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
         torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
-        for positions on the CPU and the second elsewhere (and for atoms spread over extremely long and
-        thin regions, see :func:`localgraph.vesin_search.suits`). The edges are the same; their order
-        within a centre is not.
+        for positions on the CPU and the second elsewhere (and where atoms are few and far between, see
+        :func:`localgraph.vesin_search.suits`). The edges are the same; their order within a centre is not.
 
     Returns
     -------
@@ -66,7 +65,7 @@ def neighbors(
     ------
     ValueError
         For NaN or infinite positions, lattice vectors that are linearly dependent along periodic axes, a
-        cutoff that is not positive, or lengths that do not match.
+        cutoff that is not positive, lengths that do not match, or a search by vesin where it cannot be.
 
     Examples
     --------
@@ -84,6 +83,12 @@ def neighbors(
     if algorithm == "auto":
         on_cpu = x.device.type == "cpu" and vesin_search.suits(structures, largest)
         algorithm = "vesin" if on_cpu else "cells"
+    elif algorithm == "vesin" and not (x.device.type == "cpu" and vesin_search.possible(structures, largest)):
+        raise ValueError(
+            'algorithm: required "cells" or "auto" for positions on another device than a CPU, or in a region that '
+            f'vesin cannot divide, got "vesin" for {x.device.type} and an extent of '
+            f"{structures.extent.amax(0).tolist()} Å"
+        )
     graph = (vesin_search if algorithm == "vesin" else cell_list).search(structures, largest)
     keep = None
     if table is not None and types is not None:

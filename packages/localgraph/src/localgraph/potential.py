@@ -117,8 +117,26 @@ def save_model(path: str | os.PathLike[str], model: Any, metadata: Mapping[str, 
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Read a model file: the model, with its weights, and the metadata it was saved with."""
+    """Read a model file: the model, with its weights, and the metadata it was saved with.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged or foreign, its model is not registered, or its weights have another dtype
+        than its configuration says.
+    """
     header, state = read_safetensors(path, {"format": FORMAT, "format_version": FORMAT_VERSION})
+    missing = [key for key in ("model", "config", "metadata") if key not in header]
+    if missing:
+        raise ValueError(
+            f"path: required a model file with {missing} in its header, got {str(path)!r} without"
+        )
     model = model_class(header["model"]).from_config(json.loads(header["config"]))
+    for name, value in model.state_dict().items():
+        if name in state and state[name].dtype != value.dtype:
+            raise ValueError(
+                f"path: required {name} in {value.dtype}, as the configuration in {str(path)!r} says, got "
+                f"{state[name].dtype}"
+            )
     model.load_state_dict(state)
     return model, json.loads(header["metadata"])

@@ -42,6 +42,8 @@ class SkinList(NamedTuple):
         The reference, Å.
     pbc, batch, types
         As given to :func:`allocate`.
+    last_cell : Tensor or None
+        Å, of the last update; the reference's where that was searched for.
     """
 
     graph: Graph
@@ -55,6 +57,7 @@ class SkinList(NamedTuple):
     pbc: bool | Sequence[bool] | Tensor
     batch: Tensor | None
     types: Tensor | None
+    last_cell: Tensor | None
 
 
 class Padded(NamedTuple):
@@ -115,6 +118,7 @@ def allocate(
     if capacity is not None and capacity < 0:
         raise ValueError(f"capacity: required a number of edges ≥ 0, got {capacity}")
     check_cutoff(cutoff, types, positions.shape[0])
+    own_cell = None if cell is None else torch.as_tensor(cell).detach().clone()
     graph = neighbors(positions, cutoff + skin, cell, pbc, batch=batch, types=types)
     if capacity is None:
         capacity = math.ceil(graph.num_edges * growth)
@@ -126,15 +130,16 @@ def allocate(
         cutoff,
         float(skin),
         positions.detach().clone(),
-        None if cell is None else torch.as_tensor(cell).detach().clone(),
+        own_cell,
         pbc,
         batch,
         types,
+        own_cell,
     )
 
 
 def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -> SkinList:
-    """The list for new positions: the same one, or one searched again where it might miss an edge.
+    """The list for new positions: with the same edges, or searched again where it might miss one.
 
     Atoms that moved u against a reference that follows the cell, x_ref·F with F = cell_ref⁻¹·cell, and
     pairs that were cutoff + skin apart or more, are still apart by at least σ_min(F)·(cutoff + skin) − 2
@@ -148,7 +153,7 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
     positions : Tensor, (N, 3)
         Å. An atom that is wrapped back into the cell moved by a lattice vector: its list is searched again.
     cell : Tensor, (3, 3) or (B, 3, 3), optional
-        Å; by default the reference's.
+        Å; by default the last one that was given.
 
     Returns
     -------
@@ -164,9 +169,12 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
     reference = skin_list.positions
     if positions.shape != reference.shape:
         raise ValueError(f"positions: required shape {tuple(reference.shape)}, got {tuple(positions.shape)}")
-    new_cell = skin_list.cell if cell is None else torch.as_tensor(cell).detach()
+    new_cell = skin_list.last_cell if cell is None else torch.as_tensor(cell).detach()
     if _serves(skin_list, positions.detach(), new_cell):
-        return skin_list
+        if new_cell is None or _equal(new_cell, skin_list.last_cell):
+            return skin_list
+        return skin_list._replace(last_cell=new_cell.clone())
+    own_cell = None if new_cell is None else new_cell.clone()
     graph = neighbors(
         positions,
         skin_list.cutoff + skin_list.skin,
@@ -180,7 +188,8 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
         overflow=_overflow(graph, skin_list.capacity),
         rebuilds=skin_list.rebuilds + 1,
         positions=positions.detach().clone(),
-        cell=None if new_cell is None else new_cell.clone(),
+        cell=own_cell,
+        last_cell=own_cell,
     )
 
 

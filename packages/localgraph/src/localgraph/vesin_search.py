@@ -23,17 +23,39 @@ AT_ONCE = 1 << 16
 """Codes looked up in one go: NumPy copies them to its own index type."""
 
 
-def suits(structures: Structures, cutoff: float) -> bool:
+MOST_CELLS = 1e5
+"""Cells that vesin lays over a structure; where more would fit, it makes larger ones."""
+
+
+def possible(structures: Structures, cutoff: float) -> bool:
     """Whether vesin can lay its cells over these structures.
 
     Above 10⁵ cells vesin (seen in 0.6.2) makes fewer in proportion, n_a = (10⁵ n_a² / n_b n_c)^⅓, and
     where the smallest of these is below one it divides by zero and ends the process: cells of one cutoff
     over 10 × 10⁵ × 10⁵ Å, say.
     """
+    cells, total = _cells(structures, cutoff)
+    smallest = cells.amin(1) * (MOST_CELLS / total) ** (1 / 3)
+    return not bool(((total > 0.5 * MOST_CELLS) & (smallest < 2.0)).any())
+
+
+def suits(structures: Structures, cutoff: float) -> bool:
+    """Whether vesin is :func:`possible` and not much slower than the cell list in torch.
+
+    Vesin's time grows with its cells, filled or not, and with the square of the atoms in one where it had to make
+    them larger: where atoms are few and far between, and where one has left the others behind.
+    """
+    _, total = _cells(structures, cutoff)
+    atoms = torch.bincount(structures.batch, minlength=total.shape[0])
+    empty = total.clamp_max(MOST_CELLS).sum() > 8000 + 70 * atoms.sum()
+    coarse = ((total > MOST_CELLS) & (total > atoms)).any()
+    return possible(structures, cutoff) and not bool(empty | coarse)
+
+
+def _cells(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Cells (B, 3) of one cutoff along each axis, and how many that makes (B,)."""
     cells = (structures.extent / cutoff).floor().clamp_min(1.0)
-    total = cells.prod(1)
-    smallest = cells.amin(1) * (1e5 / total) ** (1 / 3)
-    return not bool(((total > 5e4) & (smallest < 2.0)).any())
+    return cells, cells.prod(1)
 
 
 def search(structures: Structures, cutoff: float) -> Graph:
