@@ -73,6 +73,69 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch, line, message):
     assert error.startswith("spice-data: ") and message in error and error.count("\n") == 1
 
 
+@pytest.fixture
+def made(tmp_path, monkeypatch, spice_file):
+    """A file of each kind, all made from ``small.hdf5``, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for line in (
+        "select small.hdf5 -o s.json",
+        "convert small.hdf5 a.store",
+        "convert a.store a.xyz",
+        "split a.store p.json --ratios 1:1:1",
+    ):
+        assert main(line.split()) == 0, line
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["s.json", "a.xyz", "a.store"])
+def test_filters_that_would_be_ignored(made, capsys, source):
+    target = "b.xyz" if source == "a.store" else "b.store"
+    assert main(f"convert {source} {target} --elements H O --max-force 1".split()) == 1
+    assert "elements H O, max-force 1 eV/Å: required a file" in capsys.readouterr().err
+    assert not (made / target).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("convert a.store a.xyz", "a new file"),
+        ("convert a.store a.store --overwrite", "than the source"),
+        ("convert a.store b.store", "ending in .xyz"),
+        ("convert small.hdf5 b.xyz", "ending in .xyz"),
+        ("convert small.hdf5 small.hdf5 --overwrite", "than the source"),
+        ("convert small.hdf5 link.store --overwrite", "than the source"),
+        ("convert s.json small.hdf5 --overwrite", "than the source"),
+        ("convert s.json s.json --overwrite", "than the source"),
+        ("convert a.xyz a.xyz --overwrite", "than the source"),
+        ("select small.hdf5 -o small.hdf5", "'spice-data-selection' to replace"),
+        ("select small.hdf5 -o p.json", "'spice-data-selection' to replace"),
+        ("split a.store a.store", "'spice-data-split' to replace"),
+        ("split a.store s.json", "'spice-data-split' to replace"),
+    ],
+)
+def test_nothing_is_overwritten_unasked(made, capsys, line, message):
+    (made / "link.store").symlink_to("small.hdf5")
+    before = {p.name: p.read_bytes() for p in made.iterdir()}
+    assert main(line.split()) == 1
+    assert message in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in made.iterdir() if not p.name.endswith(".lock")} == {
+        k: v for k, v in before.items() if not k.endswith(".lock")
+    }
+
+
+def test_what_is_made_anew_is_replaced(made):
+    for line in (
+        "select small.hdf5 --neutral -o s.json",
+        "convert s.json a.store --overwrite",
+        "convert a.store a.xyz --overwrite",
+        "split a.store p.json --ratios 1:1:1",
+    ):
+        assert main(line.split()) == 0, line
+    with spice_data.Store("a.store") as store:
+        assert len(store) == (made / "a.xyz").read_text().count("energy=") / 2 == 8
+        assert len(spice_data.Split.load("p.json", store).val) == 3
+
+
 def test_bad_ratios(tmp_path, capsys):
     path = str(tmp_path / "a.store")
     assert main(["convert", "example", path]) == 0

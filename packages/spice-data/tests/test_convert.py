@@ -5,6 +5,8 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import h5py
 import pytest
@@ -13,6 +15,7 @@ import spice_data
 from spice_data.filters import Neutral
 from spice_data.select import select
 from spice_data.sources import SpiceSource
+from spice_data.xyz import write_xyz
 
 convert_module = importlib.import_module("spice_data.convert")
 
@@ -112,6 +115,34 @@ with spice_data.convert(spice_data.example_path(), target, overwrite=True, wait=
     assert [r.communicate(timeout=120)[0] for r in runs] == ["1022\n"] * 3
     with spice_data.Store(tmp_path / "a.store") as store:
         store.verify()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_who_waited_gets_what_was_made(tmp_path, skipped, overwrite):
+    source, target = spice_data.example_path(), tmp_path / "a.store"
+    convert, started, results = spice_data.convert, threading.Event(), []
+
+    def second():
+        started.wait()
+        with convert(source, target, overwrite=overwrite, wait=True) as store:
+            results.append(len(store))
+
+    def progress(done, total):
+        started.set()
+        time.sleep(0.002)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    convert(source, target, progress=progress).close()
+    thread.join()
+    assert results == [1022] and skipped == [0]
+    convert(source, target, wait=True).close()  # who comes late gets it as well
+    assert skipped == [0]
+    with spice_data.Store(target) as store:
+        write_xyz(tmp_path / "a.xyz", store[:3])
+    for other in (select(source, Neutral()), tmp_path / "a.xyz"):
+        with pytest.raises(FileExistsError, match="new file"):
+            convert(other, target, wait=True)
 
 
 def test_second_process_is_told(tmp_path):

@@ -146,6 +146,23 @@ def test_quotes_and_backslashes_in_names(example_store, tmp_path):
         assert (read.info["name"], read.info["smiles"]) == (name, smiles)
 
 
+def test_two_writers_at_once(example_store, tmp_path):
+    path, inner = tmp_path / "a.xyz", []
+
+    def frames():
+        yield example_store[0]
+        inner.append(write_xyz(path, example_store[:3]))
+        yield example_store[1]
+
+    with pytest.raises(FileExistsError, match=r"a new file.*a\.xyz"):
+        write_xyz(path, frames())
+    assert inner == [3] and len(list(read_xyz(path))) == 3
+    assert write_xyz(path, example_store[:2], overwrite=True) == 2 == len(list(read_xyz(path)))
+    with pytest.raises(FileExistsError, match="than the source"):
+        write_xyz(example_store.path, example_store, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.xyz"]
+
+
 def test_failed_write_leaves_nothing(example_store, tmp_path):
     def frames():
         yield example_store[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spice_data import __version__
+from spice_data.atomic import check_target
 from spice_data.convert import convert
 from spice_data.errors import DataError
 from spice_data.example import example_path
@@ -151,17 +152,25 @@ def _select(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
 
 
 def _convert(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
-    path = _path(a.source)
-    if _is_store(path):
+    path, filters = _path(a.source), _filters(a)
+    check_target(a.output, True, path)
+    from_store = _is_store(path)
+    if filters and (from_store or path.suffix in (*SUFFIXES, ".json")):
+        names = ", ".join(f.name for f in filters)
+        raise ValueError(f"{names}: required a file in SPICE's layout to filter, got {str(path)!r}")
+    if from_store != (a.output.suffix in SUFFIXES):
+        required = f"a name ending in {' or '.join(SUFFIXES)} for a store's frames, and for them only"
+        raise ValueError(f"output: required {required}, got {str(a.output)!r}")
+    if from_store:
         with Store(path) as store:
-            count = write_xyz(a.output, store)
+            count = write_xyz(a.output, store, overwrite=a.overwrite)
         print(f"{a.output}: {count:,} frames")
         return
     with ExitStack() as stack:
         file, selection = None, Selection.load(path) if path.suffix == ".json" else None
         if path.suffix not in SUFFIXES:
             file = stack.enter_context(_spice(selection.path if selection else path))
-        if file and not selection and (filters := _filters(a)):
+        if file and filters:
             selection = select(file, *filters, progress=bar("select", "groups"))
         if selection:
             print(selection.table())
@@ -191,7 +200,7 @@ def _stats(a: argparse.Namespace, _: Callable[[str, str], Bar]) -> None:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("filters, applied in this order")
+    group = parser.add_argument_group("filters of a file in SPICE's layout, applied in this order")
     group.add_argument(
         "--subset", action="append", metavar="PATTERN", help="keep subsets, e.g. 'SPICE Dipeptides*'"
     )
@@ -244,7 +253,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("convert", help="make a training store; from a store, extended XYZ")
     p.add_argument("source", help="SPICE file, selection (.json), .xyz, 'example', or a store")
     p.add_argument("output", type=Path)
-    p.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
     p.add_argument("--wait", action="store_true", help="wait for another process that writes the same store")
     _add_filters(p)
     p.set_defaults(run=_convert)

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data.atomic import exclusive, sync_directory, write_text
+from spice_data.atomic import check_target, exclusive, sync_directory, write_text
 from spice_data.errors import DataError
 from spice_data.hdf5 import SpiceFile
 from spice_data.layout import FORMAT, FRAME, MOLECULE, VERSION, Column, Totals, columns_of, create
@@ -130,6 +130,19 @@ def _plan(source: Source) -> tuple[Totals, tuple[str, ...], list[int]]:
     return Totals(frames, atoms, len(counts), text), tuple(sorted(subsets)), counts
 
 
+def _made_from(source: Source) -> str:
+    return hashlib.sha256(repr((VERSION, source.identity)).encode()).hexdigest()
+
+
+def _is_made(path: Path, source: Source) -> bool:
+    """Whether ``path`` is a whole store made from ``source`` as it is now."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(json.loads(file["metadata"][()])["made_from"] == _made_from(source))
+    except (OSError, KeyError, ValueError):
+        return False
+
+
 def _finish(part: Path, writer: _Writer, source: Source, subsets: tuple[str, ...]) -> None:
     os.fsync(writer.fd)
     with h5py.File(part, "r+") as file:
@@ -138,6 +151,7 @@ def _finish(part: Path, writer: _Writer, source: Source, subsets: tuple[str, ...
             "statistics": writer.statistics.to_json(),
             "checksums": writer.checksums,
             "provenance": source.provenance,
+            "made_from": _made_from(source),
         }
         if "metadata" in file:
             del file["metadata"]
@@ -226,7 +240,9 @@ def convert(
     overwrite : bool
         Replace an existing file.
     wait : bool
-        Wait when another process is writing the same store, instead of raising.
+        Wait when another process is writing the same store, instead of raising, and return what it made from
+        the same source and selection. The same store that is already there is returned too, unless
+        ``overwrite`` asks for another.
     progress : callable, optional
         Called with (frames done, frames).
 
@@ -238,7 +254,7 @@ def convert(
     Raises
     ------
     FileExistsError
-        When ``path`` exists and ``overwrite`` is not set.
+        When ``path`` exists and ``overwrite`` is not set, or is the source itself.
     BlockingIOError
         When another process is writing it and ``wait`` is not set.
     DataError
@@ -269,16 +285,13 @@ def convert(
 
 
 def _convert(source: Source, path: Path, overwrite: bool, wait: bool, progress: Progress | None) -> Store:
-    def check() -> None:
-        if path.is_dir() or (path.exists() and not overwrite):
-            required = "a new file (or overwrite=True)"
-            raise FileExistsError(f"path: required {required}, got the existing {str(path)!r}")
-
-    check()
-    with exclusive(path, wait):
-        check()
-        try:
-            _write(source, path, progress)
-        finally:
-            source.close()
+    try:
+        if not wait:
+            check_target(path, overwrite, source.path)
+        with exclusive(path, wait) as waited:
+            if not (wait and (waited or not overwrite) and _is_made(path, source)):
+                check_target(path, overwrite, source.path)
+                _write(source, path, progress)
+    finally:
+        source.close()
     return Store(path)

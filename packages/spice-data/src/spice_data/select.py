@@ -18,6 +18,8 @@ from spice_data.errors import DataError
 from spice_data.filters import Filter, Subsets
 from spice_data.hdf5 import SpiceFile
 
+FORMAT = "spice-data-selection"
+
 
 class Removed(NamedTuple):
     """What one filter removed: frames, and molecules of which nothing was left after it."""
@@ -81,10 +83,14 @@ class Selection:
         return "\n".join(lines + [f"{label:{width}}  {f:>10,}  {m:>10,}" for label, f, m in rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the selection as JSON, whole or not at all."""
+        """Write the selection as JSON, whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            When ``path`` is an existing file other than a selection.
+        """
         data = {
-            "format": "spice-data-selection",
-            "version": 1,
             "path": str(self.path),
             "size": self.size,
             "groups": self.groups,
@@ -94,12 +100,12 @@ class Selection:
             "removed": [r._asdict() for r in self.removed],
             "kept": self.kept,
         }
-        write_text(path, json.dumps(data, ensure_ascii=False))
+        write_json(path, FORMAT, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Selection:
         """Read a selection; ``DataError`` when the file is not one."""
-        data = read_json(path, "spice-data-selection")
+        data = read_json(path, FORMAT)
         kept = {name: tuple((int(a), int(b)) for a, b in runs) for name, runs in data["kept"].items()}
         return cls(
             Path(data["path"]),
@@ -123,6 +129,18 @@ def read_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     if received != (kind, 1):
         raise DataError(path, f"format {kind!r} version 1", str(received))
     return dict(data)
+
+
+def write_json(path: str | os.PathLike[str], kind: str, data: dict[str, Any]) -> None:
+    """Write ``data`` as what :func:`read_json` reads; ``FileExistsError`` where ``path`` is of another kind."""
+    path, text = Path(path), json.dumps({"format": kind, "version": 1, **data}, ensure_ascii=False)
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(64)
+        if head and not head.startswith(f'{{"format": "{kind}"'.encode()):
+            required = f"a new file, or one of format {kind!r} to replace"
+            raise FileExistsError(f"path: required {required}, got the existing {str(path)!r}")
+    write_text(path, text)
 
 
 def _runs(mask: NDArray[np.bool_]) -> Runs:

@@ -7,6 +7,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 import numpy as np
@@ -76,6 +77,11 @@ class Size(NamedTuple):
 
 class Source(Protocol):
     """A dataset that can be converted to a store."""
+
+    @property
+    def path(self) -> Path:
+        """The file it is read from."""
+        ...
 
     @property
     def identity(self) -> str:
@@ -148,6 +154,11 @@ class SpiceSource:
         self.empty: list[str] = []
         self._units: Units | None = None
         self._plan: IO[str] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self.file.path
 
     @property
     def identity(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data.atomic import write_text
 from spice_data.charges import without_map_numbers
 from spice_data.errors import DataError
-from spice_data.select import read_json
+from spice_data.select import read_json, write_json
 from spice_data.store import Store
 
 FORMAT = "spice-data-split"
@@ -55,10 +53,14 @@ class Split:
         return h.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the split as JSON, whole or not at all."""
+        """Write the split as JSON, whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            When ``path`` is an existing file other than a split.
+        """
         data = {
-            "format": FORMAT,
-            "version": 1,
             "digest": self.digest,
             "store_digest": self.store_digest,
             "by": self.by,
@@ -68,7 +70,7 @@ class Split:
             "val": self.val.tolist(),
             "test": self.test.tolist(),
         }
-        write_text(path, json.dumps(data))
+        write_json(path, FORMAT, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], store: Store | None = None) -> Split:

@@ -12,10 +12,12 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spice_data.atomic import check_target, replacing
 from spice_data.elements import NUMBERS, SYMBOLS
 from spice_data.errors import DataError
 from spice_data.records import Frame
 from spice_data.sources import Block, Size, Units
+from spice_data.store import Store
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -130,23 +132,32 @@ def _frame(file: IO[str], first: str, path: str | os.PathLike[str], where: str) 
     return XyzFrame(np.array([NUMBERS[s] for s in species], np.int64), positions, energy, forces, info)
 
 
-def write_xyz(path: str | os.PathLike[str], frames: Iterable[Frame]) -> int:
+def write_xyz(path: str | os.PathLike[str], frames: Iterable[Frame], *, overwrite: bool = False) -> int:
     """Write ``frames`` as extended XYZ, every digit kept; the number written.
 
     The file appears under its name only when whole.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    frames : iterable of Frame
+        A store, or any frames.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    FileExistsError
+        When ``path`` exists and ``overwrite`` is not set, or is the store that the frames are read from.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    count = 0
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for frame in frames:
-                file.write(format_frame(frame))
-                count += 1
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    path, source, count = Path(path), frames.path if isinstance(frames, Store) else None, 0
+    check_target(path, overwrite, source)
+    with replacing(path) as file:
+        for frame in frames:
+            file.write(format_frame(frame))
+            count += 1
+        check_target(path, overwrite, source)
     return count
 
 
@@ -207,10 +218,10 @@ class _Identity(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """One frame of the file, with the numbers of its comment line; ``index`` is ``None`` where it gives none."""
+    """One frame of the file, with the numbers of its comment line; no ``source_frame`` where it gives none."""
 
     identity: _Identity
-    index: int | None
+    source_frame: int | None
     formation_energy: float
     frame: XyzFrame
 
@@ -288,11 +299,11 @@ class XyzSource:
             done, block = 0, list(itertools.islice(rows, BLOCK_FRAMES))
             while block:
                 following = list(itertools.islice(rows, BLOCK_FRAMES))
-                indices = [done + k if row.index is None else row.index for k, row in enumerate(block)]
+                given = [row.source_frame for row in block]
                 yield Block(
                     *molecule[:4],
                     np.array(molecule.numbers, np.int64),
-                    np.array(indices),
+                    np.array([done + k if at is None else at for k, at in enumerate(given)]),
                     np.stack([row.frame.positions for row in block]),
                     np.array([row.frame.energy for row in block]),
                     np.array([row.formation_energy for row in block]),
