@@ -2,6 +2,8 @@
 
 #include "edge_potential.h"
 
+#include "package_archive.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
@@ -9,13 +11,16 @@
 #include <c10/util/Exception.h>
 #include <torch/csrc/api/include/torch/cuda.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/headeronly/version.h>
+#include <torch/version.h>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__linux__)
+#include <link.h>
+#endif
 
-#include <fstream>
+#include <filesystem>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -70,7 +75,7 @@ bool runs_here(const std::string &isa)
 }
 
 // Every call allocates its activations anew. By default glibc returns their pages to the system after each call, and
-// the faults on the next ones take a third of a step; kept, they are bounded by one call's edges.
+// the faults on the next ones take over a third of a step; kept, they are bounded by one call's edges.
 void keep_freed_memory()
 {
 #if defined(__GLIBC__)
@@ -126,6 +131,33 @@ template <class L> auto peek(const std::string &path, int) -> decltype(L::load_m
 }
 template <class L> Strings peek(const std::string &, long) { return {}; }
 
+// torch unpacks a package into a folder of its own under $TMPDIR and removes it when the loader ends, which it does not
+// where an error stops LAMMPS. The code for a CPU is mapped by now and reads no other file, so the folder may go.
+void remove_unpacked(const std::vector<std::string> &entries)
+{
+#if defined(__linux__)
+  for (const auto &entry : entries) {
+    if (!entry.ends_with(".so")) continue;
+    struct Search {
+      std::string end, folder;
+    } search{"/" + entry, {}};
+    const auto visit = [](dl_phdr_info *info, size_t, void *data) {
+      auto *search = static_cast<Search *>(data);
+      const std::string place = info->dlpi_name;
+      std::error_code ignored;    // an earlier load of the same package has no file any more
+      if (place.ends_with(search->end) && std::filesystem::exists(place, ignored))
+        search->folder = place.substr(0, place.size() - search->end.size());
+      return 0;
+    };
+    dl_iterate_phdr(visit, &search);
+    std::error_code ignored;
+    if (!search.folder.empty()) std::filesystem::remove_all(search.folder, ignored);
+  }
+#else
+  (void) entries;
+#endif
+}
+
 }    // namespace
 
 struct EdgePotential::Implementation {
@@ -136,7 +168,7 @@ struct EdgePotential::Implementation {
 
 EdgePotential::EdgePotential(const std::string &path, int local_rank) : self(new Implementation)
 {
-  if (!std::ifstream(path).good()) throw std::runtime_error(path + ": required a readable .pt2 package, got no such file");
+  const std::vector<std::string> entries = checked_entries(path);
   try {
     const Strings early = peek<Loader>(path, 0);
     if (!early.empty()) self->info = read_info(early, path);
@@ -148,6 +180,7 @@ EdgePotential::EdgePotential(const std::string &path, int local_rank) : self(new
     if (self->device.is_cpu()) keep_freed_memory();
     self->loader = std::make_unique<Loader>(path, "model", false, 1, index);
     if (early.empty()) self->info = read_info(self->loader->get_metadata(), path);
+    if (self->device.is_cpu()) remove_unpacked(entries);
   } catch (const c10::Error &e) {
     throw std::runtime_error(path + ": required a complete .pt2 package whose code loads here, got an error from torch: " +
                              first_line(e));

@@ -11,6 +11,7 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
+#include "universe.h"
 #include "update.h"
 #include "utils.h"
 
@@ -37,9 +38,9 @@ bool is_package(const char *name)
 /* ---------------------------------------------------------------------- */
 
 PairAllegro::PairAllegro(LAMMPS *lmp) :
-    Pair(lmp), max_edges(0), largest_cutoff(0.0), energy_scale(1.0),
+    Pair(lmp), asked_edges(0), max_edges(0), largest_cutoff(0.0), energy_scale(1.0),
     shortest_allowed_sq(SHORTEST * SHORTEST), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
-    largest_force_spread(0.0)
+    largest_force_spread(0.0), reversed(0)
 {
   single_enable = 0;
   restartinfo = 0;
@@ -48,6 +49,7 @@ PairAllegro::PairAllegro(LAMMPS *lmp) :
   unit_convert_flag = 0;
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_AVAIL;
+  comm_reverse = 3;    // one member's forces at a time; hybrid styles read this before pair_coeff
 }
 
 PairAllegro::~PairAllegro()
@@ -80,14 +82,15 @@ void PairAllegro::allocate()
 
 void PairAllegro::settings(int narg, char **arg)
 {
-  max_edges = 0;
+  bigint asked = 0;
   for (int iarg = 0; iarg < narg; iarg += 2) {
     if (std::strcmp(arg[iarg], "edges") != 0)
       error->all(FLERR, "pair_style allegro: required keyword 'edges', got '{}'", arg[iarg]);
     if (iarg + 1 >= narg) error->all(FLERR, "pair_style allegro: keyword 'edges' needs a number");
-    max_edges = utils::bnumeric(FLERR, arg[iarg + 1], false, lmp);
-    if (max_edges < 1) error->all(FLERR, "pair_style allegro: required edges of at least 1, got {}", max_edges);
+    asked = utils::bnumeric(FLERR, arg[iarg + 1], false, lmp);
+    if (asked < 1) error->all(FLERR, "pair_style allegro: required edges of at least 1, got {}", asked);
   }
+  asked_edges = asked;
 }
 
 /* pair_coeff * * model.pt2 [model2.pt2 ...] element-of-type-1 element-of-type-2 ...   (NULL: not this potential's) */
@@ -102,12 +105,12 @@ void PairAllegro::coeff(int narg, char **arg)
     error->all(FLERR, "pair_coeff for allegro: required a package ending in .pt2 after * *, got '{}'", arg[2]);
 
   mlip::set_threads(comm->nthreads);
-  members.clear();
+  std::vector<std::unique_ptr<mlip::EdgePotential>> loaded;    // kept at the end: a failure changes nothing
   const int rank_here = local_rank();
   std::string problem;
   try {
     for (int k = 0; k < packages; k++)
-      members.push_back(std::make_unique<mlip::EdgePotential>(arg[2 + k], rank_here));
+      loaded.push_back(std::make_unique<mlip::EdgePotential>(arg[2 + k], rank_here));
   } catch (const std::exception &e) {
     problem = e.what();
   }
@@ -117,16 +120,16 @@ void PairAllegro::coeff(int narg, char **arg)
   if (bad) error->one(FLERR, "pair_coeff for allegro: {}", problem);
   if (any_bad) error->all(FLERR, "pair_coeff for allegro: a package did not load on another rank");
 
-  const auto &info = members[0]->info();
+  const auto &info = loaded[0]->info();
   for (int k = 1; k < packages; k++)
-    if (members[k]->info().type_names != info.type_names || members[k]->info().cutoffs != info.cutoffs)
+    if (loaded[k]->info().type_names != info.type_names || loaded[k]->info().cutoffs != info.cutoffs)
       error->all(FLERR, "pair_coeff for allegro: required a committee of equal elements and cutoffs, {} differs from {}",
                  arg[2 + k], arg[2]);
 
-  map_element2type(narg - 2 - packages, arg + 2 + packages);
+  map_element2type(narg - 2 - packages, arg + 2 + packages, false);
   const int n = atom->ntypes;
   const auto &names = info.type_names;
-  type_of.assign(n + 1, -1);
+  std::vector<int> types(n + 1, -1);
   for (int i = 1; i <= n; i++) {
     if (map[i] < 0) continue;
     const auto found = std::find(names.begin(), names.end(), elements[map[i]]);
@@ -136,19 +139,22 @@ void PairAllegro::coeff(int narg, char **arg)
       error->all(FLERR, "pair_coeff for allegro: required elements among those of {}:{}; got {}", arg[2], known,
                  elements[map[i]]);
     }
-    type_of[i] = static_cast<int>(found - names.begin());
+    types[i] = static_cast<int>(found - names.begin());
   }
-  cutoffs_sq.assign((n + 1) * (n + 1), 0.0);
-  largest_cutoff = 0.0;
+  std::vector<double> squares((n + 1) * (n + 1), 0.0);
+  double largest = 0.0;
   for (int i = 1; i <= n; i++)
     for (int j = 1; j <= n; j++)
-      if (type_of[i] >= 0 && type_of[j] >= 0) {
-        const double cut = info.cutoffs[type_of[i] * names.size() + type_of[j]];
-        cutoffs_sq[i * (n + 1) + j] = cut * cut;
-        largest_cutoff = std::max(largest_cutoff, cut);
+      if (types[i] >= 0 && types[j] >= 0) {
+        const double cut = info.cutoffs[types[i] * names.size() + types[j]];
+        squares[i * (n + 1) + j] = cut * cut;
+        largest = std::max(largest, cut);
       }
-  if (max_edges == 0) max_edges = info.device == "cuda" ? DEFAULT_EDGES_GPU : DEFAULT_EDGES_CPU;
-  comm_reverse = packages > 1 ? 3 * packages : 0;
+  map_element2type(narg - 2 - packages, arg + 2 + packages);
+  members = std::move(loaded);
+  type_of = std::move(types);
+  cutoffs_sq = std::move(squares);
+  largest_cutoff = largest;
   if (packages > 1) grow_spread();
 
   if (comm->me == 0) {
@@ -162,6 +168,9 @@ void PairAllegro::coeff(int narg, char **arg)
 
 void PairAllegro::init_style()
 {
+  if (members.empty()) error->all(FLERR, "pair_style allegro: required a pair_coeff command that loaded a package, got none");
+  const bool on_gpu = members[0]->info().device == "cuda";
+  max_edges = asked_edges > 0 ? asked_edges : (on_gpu ? DEFAULT_EDGES_GPU : DEFAULT_EDGES_CPU);
   if (std::strcmp(update->unit_style, "metal") == 0)
     energy_scale = 1.0;
   else if (std::strcmp(update->unit_style, "real") == 0)
@@ -180,6 +189,12 @@ void PairAllegro::init_style()
                        "pair_style allegro: 1-{} neighbors count in full, whatever special_bonds says; required special_bonds "
                        "lj/coul 1.0 1.0 1.0 to say so, got lj {} and coul {}", k + 1, force->special_lj[k],
                        force->special_coul[k]);
+  // an atom's energy depends on all of its neighbors at once; only a group hidden from all atoms is simply absent
+  bool partial = neighbor->nex_type > 0 || neighbor->nex_mol > 0;
+  for (int k = 0; k < neighbor->nex_group; k++) partial |= neighbor->ex1_group[k] != 0 && neighbor->ex2_group[k] != 0;
+  if (partial)
+    error->all(FLERR, "pair_style allegro: required every neighbor within the cutoff, got neigh_modify exclude (an atom's energy "
+               "is no sum over pairs, so forces would be wrong)");
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
@@ -227,7 +242,7 @@ void PairAllegro::compute(int eflag, int vflag)
   }
   if (!problem.empty()) error->one(FLERR, "pair_style allegro, step {}: {}", update->ntimestep, problem);
   if (members.size() > 1) {
-    comm->reverse_comm(this);
+    for (reversed = 0; reversed < members.size(); reversed++) comm->reverse_comm(this);
     finish_spread();
   }
 }
@@ -426,8 +441,7 @@ int PairAllegro::pack_reverse_comm(int n, int first, double *buf)
 {
   int m = 0;
   for (int i = first; i < first + n; i++)
-    for (size_t k = 0; k < members.size(); k++)
-      for (int d = 0; d < 3; d++) buf[m++] = force_of_member[(k * spread_max + i) * 3 + d];
+    for (int d = 0; d < 3; d++) buf[m++] = force_of_member[(reversed * spread_max + i) * 3 + d];
   return m;
 }
 
@@ -435,8 +449,7 @@ void PairAllegro::unpack_reverse_comm(int n, int *sendlist, double *buf)
 {
   int m = 0;
   for (int i = 0; i < n; i++)
-    for (size_t k = 0; k < members.size(); k++)
-      for (int d = 0; d < 3; d++) force_of_member[(k * spread_max + sendlist[i]) * 3 + d] += buf[m++];
+    for (int d = 0; d < 3; d++) force_of_member[(reversed * spread_max + sendlist[i]) * 3 + d] += buf[m++];
 }
 
 /* global: the largest force spread; per atom (fix pair, dump): force_spread, energy_spread */
@@ -467,6 +480,7 @@ double PairAllegro::memory_usage()
 }
 
 // Ranks before this one on the same machine: chooses the GPU. (MPI_Comm_split_type is missing from MPI stubs.)
+// The replicas of -partition, which must not wait for each other here, follow one another.
 int PairAllegro::local_rank()
 {
   char name[MPI_MAX_PROCESSOR_NAME] = {};
@@ -477,5 +491,5 @@ int PairAllegro::local_rank()
   int before = 0;
   for (int rank = 0; rank < comm->me; rank++)
     if (std::strcmp(&all[static_cast<size_t>(rank) * MPI_MAX_PROCESSOR_NAME], name) == 0) before++;
-  return before;
+  return before + universe->root_proc[universe->iworld];
 }

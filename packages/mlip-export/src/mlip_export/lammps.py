@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 SOURCES = ("allegroplugin.cpp", "edge_potential.cpp", "pair_allegro.cpp")
-HEADERS = ("edge_potential.h", "pair_allegro.h")
+HEADERS = ("edge_potential.h", "package_archive.h", "pair_allegro.h")
 PLUGIN = "allegroplugin.so"
 
 
