@@ -1,5 +1,6 @@
 """Filters and the counts of what they remove."""
 
+import json
 import re
 
 import h5py
@@ -136,6 +137,62 @@ def test_not_a_selection(tmp_path, text):
     path.write_text(text)
     with pytest.raises(spice_data.DataError, match=r"s\.json"):
         Selection.load(path)
+
+
+@pytest.mark.parametrize("field", ["path", "size", "groups", "frames", "labels", "empty", "removed", "kept"])
+def test_a_selection_that_lacks_a_field(spice_file, tmp_path, field):
+    path = tmp_path / "s.json"
+    select(spice_file).save(path)
+    data = json.loads(path.read_text())
+    del data[field]
+    path.write_text(json.dumps(data))
+    with pytest.raises(spice_data.DataError, match=rf"s\.json.*'{field}'"):
+        Selection.load(path)
+    if field in ("kept", "removed", "path"):
+        path.write_text(json.dumps({**data, field: 3}))
+        with pytest.raises(spice_data.DataError, match=r"s\.json.*types"):
+            Selection.load(path)
+
+
+@pytest.mark.parametrize("answer", [np.array([0, 2]), np.ones(3, bool), 1, None, np.ones((4, 1), bool)])
+def test_a_filter_that_does_not_answer(spice_file, answer):
+    class Mine:
+        name = "mine"
+
+        def __call__(self, molecule):
+            return answer
+
+    with pytest.raises(ValueError, match=r"filter 'mine': required .* mask of bools \(4,\)"):
+        select(spice_file, Mine())
+
+
+def test_a_filter_that_answers(spice_file):
+    class Mine:
+        name = "mine"
+
+        def __call__(self, molecule):
+            return np.array([True, False, False, True]) if molecule.name == "water" else np.bool_(False)
+
+    assert select(spice_file, Mine()).kept == {"water": ((0, 1), (3, 4))}
+
+
+@pytest.mark.parametrize("accept", [Neutral(), NeutralAtoms()])
+def test_a_smiles_that_cannot_be_read(tmp_path, group_writer, accept):
+    path = tmp_path / "bad.hdf5"
+    with h5py.File(path, "w") as file:
+        group_writer(file, "a")
+        group_writer(file, "b", "[O:1]([H:2]")
+        group_writer(file, "c", "[Zz:1]", (6,))
+    with pytest.raises(spice_data.DataError, match=r"bad\.hdf5.*group 'c', dataset 'smiles'.*Zz"):
+        select(path, accept)
+    with pytest.raises(spice_data.DataError, match=r"bad\.hdf5.*group 'c', dataset 'smiles'.*Zz"):
+        spice_data.convert(path, tmp_path / "bad.store")
+    assert {p.name for p in tmp_path.iterdir()} <= {"bad.hdf5", ".bad.store.lock"}
+    with h5py.File(path, "r+") as file:
+        del file["c/atomic_numbers"]
+    with spice_data.open(path, labels=False) as file:
+        with pytest.raises(spice_data.DataError, match=r"group 'c', dataset 'smiles'.*Zz"):
+            file["c"]
 
 
 def test_progress(spice_file):

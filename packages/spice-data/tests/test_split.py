@@ -61,6 +61,56 @@ def test_one_molecule_under_several_names(tmp_path, group_writer):
             assert sum("water" in side for side in sides) == 1
 
 
+def _store_of(tmp_path, group_writer, counts):
+    """A store of molecules that have so many frames."""
+    import h5py
+
+    with h5py.File(tmp_path / "counts.hdf5", "w") as file:
+        for i, frames in enumerate(counts):
+            group_writer(file, f"c{i}", "C" * (i + 1), (6,) * (i + 1), frames)
+    return spice_data.convert(tmp_path / "counts.hdf5", tmp_path / "counts.store", overwrite=True)
+
+
+def test_a_large_molecule_does_not_go_to_a_small_part(tmp_path, group_writer):
+    with _store_of(tmp_path, group_writer, [200, *[5] * 20]) as store:
+        for seed in range(8):
+            parts = split(store, by="molecule", seed=seed)
+            assert (len(parts.train), len(parts.val), len(parts.test)) == (270, 15, 15)
+    with _store_of(tmp_path, group_writer, [10, 30, 10, 30]) as store:  # none fits: the smallest are taken
+        parts = split(store, by="molecule")
+        assert (len(parts.train), len(parts.val), len(parts.test)) == (60, 10, 10)
+        parts = split(store, (0, 1, 1), by="molecule")
+        assert len(parts.train) == 0 and len(parts.val) + len(parts.test) == 80
+
+
+@pytest.mark.parametrize(
+    ("counts", "by"), [([10, 10], "molecule"), ([4, 3], "molecule"), ([9], "molecule"), ([4, 4], "frame")]
+)
+def test_no_part_is_empty_in_silence(tmp_path, group_writer, counts, by):
+    with _store_of(tmp_path, group_writer, counts) as store:
+        with pytest.raises(ValueError, match=rf"ratios: required .*by {by}, got .* of {sum(counts)} frames"):
+            split(store, by=by)
+
+
+def test_a_seed_of_numpy(example_store, tmp_path):
+    parts = split(example_store, seed=np.int64(3))
+    parts.save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json").digest == parts.digest == split(example_store, seed=3).digest
+    with pytest.raises(TypeError):
+        split(example_store, seed=3.0)
+
+
+@pytest.mark.parametrize("field", ["digest", "train", "ratios", "store_digest", "seed", "by"])
+def test_a_split_that_lacks_a_field(example_store, tmp_path, field):
+    path = tmp_path / "split.json"
+    split(example_store).save(path)
+    data = json.loads(path.read_text())
+    for broken in ({k: v for k, v in data.items() if k != field}, {**data, field: {"a": 1}}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(spice_data.DataError, match=r"split\.json"):
+            Split.load(path)
+
+
 def test_round_trip_and_ownership(example_store, tmp_path, spice_file):
     parts = split(example_store, by="molecule", seed=3)
     parts.save(tmp_path / "split.json")

@@ -218,3 +218,12 @@ def test_not_a_store(spice_file, tmp_path):
     (tmp_path / "text").write_text("text")
     with pytest.raises(spice_data.DataError, match="complete store"):
         spice_data.Store(tmp_path / "text")
+
+
+def test_a_batch_of_what_is_no_index(example_store):
+    for given in (np.arange(len(example_store)) < 3, [0.0, 1.5], np.array([1.0]), ["1"]):
+        with pytest.raises(TypeError, match="indices: required integers, got"):
+            example_store.batch(given)
+    assert len(example_store.batch([]).energies) == 0
+    three = example_store.batch(np.flatnonzero(np.arange(len(example_store)) < 3).astype(np.uint8))
+    assert three.energies.tolist() == [example_store[i].energy for i in range(3)]

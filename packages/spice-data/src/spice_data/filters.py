@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data import charges
 from spice_data.elements import atomic_number
 from spice_data.molecule import Molecule
 
@@ -61,7 +60,7 @@ class NeutralAtoms:
 
     def __call__(self, molecule: Molecule) -> bool:
         """Whether every formal charge is zero."""
-        return not any(charges.formal_charges(molecule.smiles))
+        return not any(molecule.formal_charges)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,10 @@ class SpiceFile(RawFile):
         key = "atomic_numbers"
         dataset = self._find(name, group, key)
         if dataset is None and not self.labels:
-            mapped = charges.mapped_numbers(smiles)
+            try:
+                mapped = charges.mapped_numbers(smiles)
+            except ValueError as e:
+                raise DataError(self.path, "a SMILES that can be read", str(e), name, "smiles") from None
             if mapped is None:
                 raise DataError(self.path, "atomic numbers or a mapped SMILES", repr(smiles), name, key)
             return np.array(mapped, np.int64)

@@ -90,9 +90,17 @@ class Molecule:
         return self.file.path
 
     @cached_property
+    def formal_charges(self) -> tuple[int, ...]:
+        """Formal charge of each atom written in the SMILES; ``DataError`` where that cannot be read."""
+        try:
+            return charges.formal_charges(self.smiles)
+        except ValueError as e:
+            raise DataError(self.path, "a SMILES that can be read", str(e), self.name, "smiles") from None
+
+    @property
     def charge(self) -> int:
         """Total charge: the sum of the SMILES' formal charges."""
-        return charges.total_charge(self.smiles)
+        return sum(self.formal_charges)
 
     @property
     def n_atoms(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +18,7 @@ from spice_data.atomic import write_text
 from spice_data.errors import DataError
 from spice_data.filters import Filter, Subsets
 from spice_data.hdf5 import SpiceFile
+from spice_data.molecule import Molecule
 
 FORMAT = "spice-data-selection"
 
@@ -104,19 +106,20 @@ class Selection:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Selection:
-        """Read a selection; ``DataError`` when the file is not one."""
+        """Read a selection; ``DataError`` when the file is not one or lacks a field."""
         data = read_json(path, FORMAT)
-        kept = {name: tuple((int(a), int(b)) for a, b in runs) for name, runs in data["kept"].items()}
-        return cls(
-            Path(data["path"]),
-            data["size"],
-            data["groups"],
-            data["frames"],
-            tuple(data["empty"]),
-            tuple(Removed(**r) for r in data["removed"]),
-            kept,
-            data["labels"],
-        )
+        with fields_of(path):
+            kept = {name: tuple((int(a), int(b)) for a, b in runs) for name, runs in data["kept"].items()}
+            return cls(
+                Path(data["path"]),
+                data["size"],
+                data["groups"],
+                data["frames"],
+                tuple(data["empty"]),
+                tuple(Removed(**r) for r in data["removed"]),
+                kept,
+                data["labels"],
+            )
 
 
 def read_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
@@ -129,6 +132,17 @@ def read_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     if received != (kind, 1):
         raise DataError(path, f"format {kind!r} version 1", str(received))
     return dict(data)
+
+
+@contextmanager
+def fields_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """``DataError`` naming ``path`` where a field of its JSON object is missing or of another type."""
+    try:
+        yield
+    except KeyError as e:
+        raise DataError(path, f"the field {e}", "none") from None
+    except (TypeError, ValueError, AttributeError) as e:
+        raise DataError(path, "fields of the right types", str(e)) from None
 
 
 def write_json(path: str | os.PathLike[str], kind: str, data: dict[str, Any]) -> None:
@@ -146,6 +160,18 @@ def write_json(path: str | os.PathLike[str], kind: str, data: dict[str, Any]) ->
 def _runs(mask: NDArray[np.bool_]) -> Runs:
     edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
     return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
+
+
+def _answer(accept: Filter, molecule: Molecule) -> NDArray[np.bool_]:
+    """What a filter says of a molecule, () or (M,)."""
+    answer = np.asarray(accept(molecule))
+    if answer.dtype != bool or answer.shape not in ((), (molecule.n_frames,)):
+        required = f"True, False or a mask of bools ({molecule.n_frames},)"
+        received = f"{answer.dtype} of shape {answer.shape}"
+        raise ValueError(
+            f"filter {accept.name!r}: required {required}, got {received} for group {molecule.name!r}"
+        )
+    return answer
 
 
 def select(
@@ -168,6 +194,8 @@ def select(
     ------
     DataError
         For a defective group, or a subset pattern that matches nothing in the file.
+    ValueError
+        When a filter answers neither ``True``, ``False`` nor a boolean mask of the frames.
 
     Examples
     --------
@@ -194,7 +222,7 @@ def select(
         for i, accept in enumerate(filters):
             if not mask.any():
                 break
-            after = mask & accept(molecule)
+            after = mask & _answer(accept, molecule)
             lost_frames[i] += int(mask.sum() - after.sum())
             lost_molecules[i] += not after.any()
             mask = after

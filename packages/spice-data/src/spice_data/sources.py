@@ -227,31 +227,31 @@ class SpiceSource:
     def sizes(self) -> Iterator[Size]:
         """Sizes of the molecules that have frames; ``empty`` lists the others afterwards.
 
-        What the walk finds, where each dataset lies, goes to a temporary file that ``blocks`` reads from:
+        What the walk finds, charges and where each dataset lies, goes to a temporary file that ``blocks`` reads from:
         the HDF5 structure is walked once, in memory that does not grow.
         """
         self._plan = tempfile.TemporaryFile("w+", encoding="utf-8")
         for molecule, runs in self._walk():
             self._check(molecule)
             m = molecule
-            row = (m.name, m.subset, m.smiles, m.numbers.tolist(), m.n_frames, runs, m.fields)
+            row = (m.name, m.subset, m.smiles, m.charge, m.numbers.tolist(), m.n_frames, runs, m.fields)
             self._plan.write(json.dumps(row) + "\n")
             yield Size(m.name, m.subset, m.smiles, m.n_atoms, sum(b - a for a, b in runs))
 
-    def _planned(self, skip: int) -> Iterator[tuple[Molecule, Runs]]:
+    def _planned(self, skip: int) -> Iterator[tuple[Molecule, int, Runs]]:
         if self._plan is None:
             raise RuntimeError("sizes() has to be walked before blocks()")
         self._plan.seek(0)
         for line in itertools.islice(self._plan, skip, None):
-            name, subset, smiles, numbers, frames, runs, fields = json.loads(line)
+            name, subset, smiles, charge, numbers, frames, runs, fields = json.loads(line)
             located = {k: Field(tuple(f[0]), *f[1:]) for k, f in fields.items()}
             molecule = Molecule(self.file, name, subset, smiles, np.array(numbers, np.int64), frames, located)
-            yield molecule, tuple((a, b) for a, b in runs)
+            yield molecule, charge, tuple((a, b) for a, b in runs)
 
     def blocks(self, skip: int) -> Iterator[Block]:
         """The frames, in native units."""
         dtype = self.units.dtype
-        for molecule, runs in self._planned(skip):
+        for molecule, charge, runs in self._planned(skip):
             ranges = list(frame_ranges(runs, molecule.n_atoms, dtype.itemsize))
             for i, (start, stop) in enumerate(ranges):
                 formation = np.full(stop - start, np.nan)
@@ -261,7 +261,7 @@ class SpiceSource:
                     molecule.name,
                     molecule.subset,
                     molecule.smiles,
-                    molecule.charge,
+                    charge,
                     molecule.numbers,
                     np.arange(start, stop),
                     molecule.raw("conformations", start, stop).astype(dtype, copy=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from spice_data.charges import without_map_numbers
 from spice_data.errors import DataError
-from spice_data.select import read_json, write_json
+from spice_data.select import fields_of, read_json, write_json
 from spice_data.store import Store
 
 FORMAT = "spice-data-split"
@@ -86,14 +87,16 @@ class Split:
         Raises
         ------
         DataError
-            When the file is no split, was altered, or belongs to another store.
+            When the file is no split, lacks a field, was altered, or belongs to another store.
         """
         data = read_json(path, FORMAT)
-        train, val, test = (np.array(data[k], np.int64) for k in ("train", "val", "test"))
-        a, b, c = data["ratios"]
-        self = cls(train, val, test, data["by"], (a, b, c), data["seed"], data["store_digest"])
-        if self.digest != data["digest"]:
-            raise DataError(path, f"contents of digest {data['digest']}", self.digest)
+        with fields_of(path):
+            train, val, test = (np.array(data[k], np.int64) for k in ("train", "val", "test"))
+            a, b, c = data["ratios"]
+            self = cls(train, val, test, data["by"], (a, b, c), data["seed"], data["store_digest"])
+            digest = data["digest"]
+        if self.digest != digest:
+            raise DataError(path, f"contents of digest {digest}", self.digest)
         if store is not None and store.digest != self.store_digest:
             raise DataError(
                 path, f"the store of digest {self.store_digest}", f"{store.path} of {store.digest}"
@@ -114,22 +117,36 @@ def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
 
 
 def _by_molecule(store: Store, ratios: tuple[float, float, float], seed: int) -> list[NDArray[np.int64]]:
+    """Test, then val, take molecules in shuffled order up to their share; train, or the last asked for, the rest.
+
+    A molecule that would take a part beyond twice its share is left for the next part, unless there is no other.
+    """
     groups: dict[str, list[tuple[int, int]]] = {}
     for i in range(store.n_molecules):
         info = store.molecule(i)
         key = without_map_numbers(info.smiles) if info.smiles else f"name {info.name}"
         groups.setdefault(key, []).append((info.first_frame, info.frames))
     keys = sorted(groups)
-    chosen: list[list[NDArray[np.int64]]] = [[], [], []]
-    want = [len(store) * r / sum(ratios) for r in ratios]
-    part, held = 2, 0
-    for k in _shuffled(len(keys), seed):
-        while part > 0 and held >= round(want[part]):
-            part, held = part - 1, 0
-        for first, count in groups[keys[k]]:
-            chosen[part].append(np.arange(first, first + count))
-            held += count
-    return [np.sort(np.concatenate(c)) if c else np.empty(0, np.int64) for c in chosen]
+    sizes = [sum(count for _, count in groups[key]) for key in keys]
+    rest = _shuffled(len(keys), seed).tolist()
+    chosen: list[list[int]] = [[], [], []]
+    asked = [part for part in (2, 1, 0) if ratios[part] > 0]
+    for part in asked[:-1]:
+        want, held, passed = round(len(store) * ratios[part] / sum(ratios)), 0, []
+        for k in rest:
+            if held < want and held + sizes[k] <= 2 * want:
+                chosen[part].append(k)
+                held += sizes[k]
+            else:
+                passed.append(k)
+        if want and not held and passed:
+            smallest = min(passed, key=lambda k: sizes[k])
+            passed.remove(smallest)
+            chosen[part].append(smallest)
+        rest = passed
+    chosen[asked[-1]] = rest
+    frames = [[np.arange(a, a + n) for k in part for a, n in groups[keys[k]]] for part in chosen]
+    return [np.sort(np.concatenate(f)) if f else np.empty(0, np.int64) for f in frames]
 
 
 def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "frame", seed: int = 0) -> Split:
@@ -151,7 +168,9 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
     Raises
     ------
     ValueError
-        When ``ratios`` or ``by`` are not as above.
+        When ``ratios`` or ``by`` are not as above, or a part with a ratio above 0 would be empty.
+    TypeError
+        When ``seed`` is no integer.
 
     Examples
     --------
@@ -165,7 +184,7 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
     values = tuple(float(r) for r in ratios)
     if len(values) != 3 or not all(r >= 0 for r in values) or not sum(values) > 0:
         raise ValueError(f"ratios: required three numbers ≥ 0 with a positive sum, got {tuple(ratios)!r}")
-    three = (values[0], values[1], values[2])
+    three, seed = (values[0], values[1], values[2]), operator.index(seed)
     if by == "molecule":
         train, val, test = _by_molecule(store, three, seed)
     elif by == "frame":
@@ -174,4 +193,8 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
         test, val, train = (np.sort(p) for p in np.split(order, [n_test, n_test + n_val]))
     else:
         raise ValueError(f"by: required 'frame' or 'molecule', got {by!r}")
+    counts = (len(train), len(val), len(test))
+    if any(ratio > 0 and count == 0 for ratio, count in zip(three, counts, strict=True)):
+        received = f"{counts} of {len(store)} frames of {store.n_molecules} molecules"
+        raise ValueError(f"ratios: required {three} that leave no part empty by {by}, got {received}")
     return Split(train, val, test, by, three, seed, store.digest)

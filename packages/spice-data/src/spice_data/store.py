@@ -179,10 +179,15 @@ class Store(RawFile, Sequence[Frame]):
 
         Raises
         ------
+        TypeError
+            When the indices are no integers: a boolean mask goes through ``np.flatnonzero`` first.
         IndexError
             For an index outside 0 … len − 1.
         """
-        wanted = np.asarray(indices, np.int64).reshape(-1)
+        given = np.asarray(indices)
+        if given.dtype.kind not in "iu" and given.size:
+            raise TypeError(f"indices: required integers, got {given.dtype} of shape {given.shape}")
+        wanted = given.astype(np.int64).reshape(-1)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(
                 f"indices: required frames from 0 to {len(self) - 1}, got {wanted.min()}…{wanted.max()}"

@@ -89,6 +89,11 @@ class ErrorTable:
             eV.
         forces, reference_forces : (N, 3) array_like
             eV/Å.
+
+        Raises
+        ------
+        ValueError
+            When the forces are not both (N, 3) of one N ≥ 1.
         """
         a, b = np.asarray(forces, np.float64), np.asarray(reference_forces, np.float64)
         if a.shape != b.shape or a.ndim != 2 or a.shape[1] != 3 or len(a) == 0:

@@ -50,6 +50,11 @@ def pairwise_energy_error(reference: ArrayLike, predicted: ArrayLike) -> float:
     float
         In that unit.
 
+    Raises
+    ------
+    ValueError
+        When the shapes are not equal (M,) with M ≥ 2.
+
     Examples
     --------
     >>> pairwise_energy_error([0.0, 1.0, 3.0], [7.0, 8.0, 10.5])

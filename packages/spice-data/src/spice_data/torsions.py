@@ -169,6 +169,10 @@ def read_torsions(
 
     Raises
     ------
+    ValueError
+        For an unknown ``energy_unit``.
+    FileNotFoundError
+        When there is no such file.
     DataError
         Naming file, record and data item.
     """
@@ -196,6 +200,11 @@ def read_torsionnet500(path: str | os.PathLike[str], *, energy_unit: str = "kcal
 
 def barrier_height(energies: ArrayLike) -> float:
     """Highest minus lowest energy along a profile, in the unit given.
+
+    Raises
+    ------
+    ValueError
+        When there are not at least two finite energies (K,).
 
     Examples
     --------
@@ -239,6 +248,12 @@ def barrier_errors(reference: Iterable[ArrayLike], predicted: Iterable[ArrayLike
     ----------
     reference, predicted : iterables of (K,) array_like
         Energies along each profile, eV, in the same order.
+
+    Raises
+    ------
+    ValueError
+        When there are no profiles, not as many predicted ones, or any two differ in length or have no
+        :func:`barrier_height`.
 
     Examples
     --------
