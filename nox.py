@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import tomllib
@@ -73,11 +74,12 @@ def wheel(session: nox.Session, package: str) -> Path:
     return path
 
 
-def link_torch(session: nox.Session) -> None:
+def link_torch(session: nox.Session) -> set[str]:
     """Put torch, not yet what it needs, into the session's environment by hard links to one installed copy.
 
     Unpacking and byte-compiling torch takes most of a minute; a run of all sessions would do it fifteen times. Pip
-    brings it, for it finds wheels where uv does not look (``--find-links`` of its configuration).
+    brings it, for it finds wheels where uv does not look (``--find-links`` of its configuration). Returns the names of
+    what this torch needs in one version only: builds with CUDA name triton so, those for CPUs nothing.
     """
     key = f"{sys.version_info.major}.{sys.version_info.minor}-{zlib.crc32(CONSTRAINTS.read_bytes()):08x}"
     layer = Path(session.cache_dir) / f"torch-{key}"
@@ -92,10 +94,12 @@ def link_torch(session: nox.Session) -> None:
     site = Path(str(session.run("python", "-c", where, silent=True)).strip())
     if not (site / "torch").exists():
         shutil.copytree(layer, site, copy_function=os.link, dirs_exist_ok=True)
+    (needs,) = layer.glob("torch-*.dist-info/METADATA")
+    return set(re.findall(r"^Requires-Dist: ([A-Za-z0-9_.-]+)==", needs.read_text(), re.MULTILINE))
 
 
-def lowest_pins(package: str, extras: tuple[str, ...]) -> list[str]:
-    """The package's direct dependencies at the lowest version it admits; torch stays the constrained one."""
+def lowest_pins(package: str, extras: tuple[str, ...], fixed: set[str]) -> list[str]:
+    """The package's direct dependencies at the lowest version it admits, but for those that are fixed."""
     project = metadata(package)["project"]
     requirements = list(project["dependencies"])
     for extra in extras:
@@ -103,7 +107,7 @@ def lowest_pins(package: str, extras: tuple[str, ...]) -> list[str]:
     pins = {}
     for requirement in requirements:
         match = re.fullmatch(r"([A-Za-z0-9_.-]+)(\[[^\]]*\])?>=([^,<]+)(,<.*)?", requirement)
-        if match and match[1] not in ("torch", *UNPINNED.get(package, ()), *DISTRIBUTION.values()):
+        if match and match[1] not in {*fixed, *UNPINNED.get(package, ()), *DISTRIBUTION.values()}:
             pins[match[1]] = f"{match[1]}{match[2] or ''}=={match[3]}"
     return list(pins.values())
 
@@ -120,11 +124,15 @@ def install(
         wanted[package] = (
             f"{wheel(session, package)}[{','.join(own)}]" if own else str(wheel(session, package))
         )
-    pins = [pin for package in packages for pin in (lowest_pins(package, extras) if lowest else ())]
-    torch = ["torch"] if any(package not in TORCHLESS for package in wanted) else []
-    if torch:
-        link_torch(session)
-    session.install("-q", "-c", str(CONSTRAINTS), *torch, *wanted.values(), *pins)
+    torch = any(package not in TORCHLESS for package in wanted)
+    fixed = {"torch", *link_torch(session)} if torch else set()
+    pins = [pin for package in packages for pin in (lowest_pins(package, extras, fixed) if lowest else ())]
+    constraints = Path(session.create_tmp()).resolve() / "constraints.txt"
+    pinned = {re.split(r"[\[=]", pin)[0] for pin in pins}
+    lines = CONSTRAINTS.read_text().splitlines()
+    constraints.write_text("\n".join(line for line in lines if line.split("==")[0] not in pinned))
+    names = ["torch"] if torch else []
+    session.install("-q", "-c", str(constraints), *names, *wanted.values(), *pins)
 
 
 def quiet(session: nox.Session) -> dict[str, str]:
@@ -276,6 +284,10 @@ def benchmarks(session: nox.Session, beside: str) -> None:
 
     check = ("python", "-m", "ci.regressions", "ratios")
     runs = [run("run.json")]
+    command = shlex.join(
+        ["nox", "-f", "nox.py", "-s", f"benchmarks({beside})", *(["--", *arguments] if arguments else [])]
+    )
+    session.run("python", "-m", "ci.regressions", "keep", runs[0], command)
     if "--update-ratios" in session.posargs:
         session.run(*check, *runs, run("again.json"), "--update")
     else:
@@ -284,7 +296,6 @@ def benchmarks(session: nox.Session, beside: str) -> None:
         except nox.command.CommandFailed:
             session.warn("some ratios grew: measuring once more")
             session.run(*check, *runs, run("again.json"))
-    session.run("python", "-m", "ci.regressions", "keep", runs[0])
 
 
 @nox.session

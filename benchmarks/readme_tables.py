@@ -140,7 +140,7 @@ def _eager(system: str) -> str:
             row = found[preset, provider]
             done = row.get("seconds") is not None
             cells.append(
-                f"{1e3 * row['seconds']:,.0f} ms, {row['peak_mib']:,.0f} MiB" if done else "over 18 GiB"
+                f"{1e3 * row['seconds']:,.0f} ms, {row['peak_mib']:,.0f} MiB" if done else row["failed"]
             )
         rows.append([preset.removeprefix("spice_"), *cells])
     return table("|".join(["preset", *providers]), rows)
@@ -166,7 +166,7 @@ def train() -> str:
             ran = [r for r in result["rows"] if r["provider"] == provider and "steps_per_s" in r]
             name = {"whole": "**whole**", "paper": "paper's way"}.get(provider, provider)
             if not ran:
-                rows.append([preset, name, "–", "–", "–", "over 17 GiB", "–"])
+                rows.append([preset, name, "–", "–", "–", "killed", "–"])
                 continue
             best = max(ran, key=lambda r: r["steps_per_s"])
             rate, peak = best["steps_per_s"], best["peak_mib"] / 1024

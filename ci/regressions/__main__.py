@@ -2,7 +2,7 @@
 
     python -m ci.regressions counters compare | update        # exact; any difference fails
     python -m ci.regressions ratios RUN.json [AGAIN.json] [--update] [--record FILE]
-    python -m ci.regressions keep RUN.json                    # into benchmarks/results/runs, to be plotted
+    python -m ci.regressions keep RUN.json COMMAND            # into benchmarks/results/runs, to be plotted
     python -m ci.regressions page [--output FILE]             # the history of every tracked figure
 
 Exit status: 0, nothing worse; 1, a regression; 3, a ratio that asks for one rerun.
@@ -59,7 +59,8 @@ def main() -> int:
     p.set_defaults(run=check_ratios)
     p = commands.add_parser("keep")
     p.add_argument("file", type=Path)
-    p.set_defaults(run=lambda o: print(runs.keep(o.file)) or 0)
+    p.add_argument("command", help="what made it")
+    p.set_defaults(run=lambda o: print(runs.keep(o.file, o.command)) or 0)
     p = commands.add_parser("page")
     p.add_argument("--output", type=Path, default=counters.ROOT / "dist" / "figures.html")
     p.set_defaults(run=lambda o: print(page.write(o.output)) or 0)

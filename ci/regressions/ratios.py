@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from ci.regressions.counters import ROOT, write_json
 
 RECORD = ROOT / "benchmarks" / "ratios.json"
-UPDATE = "nox -f nox.py -s benchmarks -- --update-ratios"
 WARN, FAIL = 1.10, 1.25
 
 

@@ -193,7 +193,7 @@ def test_a_kept_run_and_the_page(timed, tmp_path, monkeypatch):
         run = json.loads(timed(1.0, name).read_text())
         run["datetime"] = f"2026-01-0{number + 1}T00:00:00"
         (tmp_path / name).write_text(json.dumps(run))
-        kept = json.loads(runs.keep(tmp_path / name, tmp_path / "runs").read_text())
+        kept = json.loads(runs.keep(tmp_path / name, "pytest …", tmp_path / "runs").read_text())
         figure = kept["figures"]["test_planted.py::test_planted[ours-1]"]
         assert figure["provider"] == "ours" and 0 < figure["milliseconds"] < 1000
     monkeypatch.setattr(page, "FOLDER", tmp_path / "runs")
