@@ -19,7 +19,7 @@ import torch
 import yaml
 
 import localgraph
-from mlip_train import TrainConfig, checkpoint, dry_run, fit, from_plain
+from mlip_train import TrainConfig, TrainingModule, checkpoint, dry_run, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import ScheduleConfig, StageConfig
 from mlip_train.ema import MovingAverage
@@ -27,6 +27,7 @@ from mlip_train.extend import with_elements
 from mlip_train.frames import DataError
 from mlip_train.prepare import prepare
 from mlip_train.schedule import Schedule
+from mlip_train.steps import EagerStep
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
 
@@ -169,16 +170,61 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
-@pytest.mark.parametrize(
-    "stop", [{"steps": 5}, {"patience": 0, "epochs": 50}, {"seconds": 0.0, "epochs": 50}]
-)
+def test_another_configuration_is_not_continued(
+    toy: Any, plain_run: dict[str, Any], frames_file: Path, tmp_path: Path
+) -> None:
+    plain = plain_run | {"logging": {"progress": False, "report": False}}
+    first = run(plain)
+    moved = tmp_path / "moved.xyz"
+    moved.write_bytes(frames_file.read_bytes())
+    data = plain["data"]
+    free = {
+        "data": data | {"train": [{"path": str(moved), "subset": "frames"}]},
+        "stop": {"epochs": 2, "steps": 99},
+    }
+    assert run(plain, **free).history == first.history
+    for changes, message in (
+        (
+            {"optimizer": {"lr": 1.0}},
+            r"optimizer.lr \(0.01 in the checkpoint, now 1.0\); choose another output",
+        ),
+        (
+            {"seed": 5, "loss": {"forces": 9.0}},
+            r"values of loss.forces \(1.0 .* now 9.0\), seed \(0 .* now 5\)",
+        ),
+        ({"model": {"name": "toy", "config": {"cutoff": 4.0, "width": 6}}}, r"model.config.width \(None in"),
+        ({"stages": [{"epoch": 1}]}, r"stages\[0\].epoch \(None in the checkpoint, now 1\)"),
+        (
+            {"data": data | {"train": [{"path": str(moved), "take": ":30"}]}},
+            "data.train: required the frames",
+        ),
+        ({"data": data | {"validation": data["train"]}}, "data.validation: required the frames"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(plain, **changes)
+
+
+STOPS = [
+    {"steps": 5},
+    {"patience": 0, "epochs": 50},
+    {"seconds": 0.0, "epochs": 50},
+    {"lr": 1e-6, "epochs": 50},
+]
+
+
+@pytest.mark.parametrize("stop", STOPS)
 def test_stopping(toy: Any, plain_run: dict[str, Any], stop: dict[str, Any]) -> None:
     lr = {"lr": 1e-3 if "steps" in stop else 0.3}
-    result = run(plain_run, stop=stop, optimizer=lr, logging={"progress": False, "report": False})
+    plain = plain_run | {"stop": stop, "optimizer": lr, "logging": {"progress": False, "report": False}}
+    plain["schedule"] = {"patience": 0, "factor": 1e-9}
+    result = run(plain)
+    assert run(plain).history == result.history  # the same command again trains no further
     if "steps" in stop:
         assert result.history[-1]["step"] == 5
     elif "seconds" in stop:
         assert len(result.history) == 1
+    elif "lr" in stop:
+        assert len(result.history) < 50
     else:
         scores = [row["validation/loss"] for row in result.history]
         assert scores[-1] >= min(scores[:-1])
@@ -282,11 +328,11 @@ def test_bad_data_is_reported_before_training(
     plain["data"]["partial_labels"] = True
     assert len(run(plain).history) == 2
     with pytest.raises(DataError, match=r"key 'stress': required where loss.stress is not zero"):
-        run(plain_run, stages=[{"epoch": 1, "stress": 1.0}])
+        run(plain_run, output=str(tmp_path / "stress"), stages=[{"epoch": 1, "stress": 1.0}])
     with pytest.raises(ValueError, match=r"model.config.cutoff: required, a length in Å"):
-        run(plain_run, model={"name": "toy"})
+        run(plain_run, output=str(tmp_path / "model"), model={"name": "toy"})
     with pytest.raises(ValueError, match=r"data.train: required at least one source"):
-        run(plain_run, data={})
+        run(plain_run, output=str(tmp_path / "none"), data={})
 
 
 def test_unknown_model(plain_run: dict[str, Any]) -> None:
@@ -366,8 +412,106 @@ def test_schedules() -> None:
     assert plateau.rate(9) == 0.5
     plateau.begin_epoch(3)
     assert plateau.rate(9) == 0.2 and plateau.end_epoch(9.0)
+    ramped = Schedule(ScheduleConfig(), 1.0, (StageConfig(epoch=2), StageConfig(epoch=4, ramp=3)), 100)
+    assert [ramped.settled(epoch) for epoch in range(8)] == [False] * 6 + [True] * 2
+    ramped.bad_epochs = 2
+    for epoch, bad in ((1, 2), (3, 2), (6, 0)):
+        ramped.begin_epoch(epoch)
+        assert ramped.bad_epochs == bad
     cosine = Schedule(ScheduleConfig(name="cosine", minimum=0.1), 1.0, (), 100)
     assert [cosine.rate(s) for s in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("world", "accumulate", "steps"), [(1, 1, None), (2, 1, None), (2, 3, None), (2, 1, 3)]
+)
+def test_cosine_ends_with_the_run(
+    toy: Any,
+    plain_run: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    world: int,
+    accumulate: int,
+    steps: Any,
+) -> None:
+    plain = plain_run | {
+        "schedule": {"name": "cosine", "minimum": 0.0},
+        "stop": {"epochs": 2, "steps": steps},
+    }
+    config = from_plain(TrainConfig, plain | {"batch": {"frames": 4, "accumulate": accumulate}})
+    prepared = prepare(config)
+    module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
+    monkeypatch.setattr("mlip_train.module._place", lambda: (world, 1))
+    module.on_fit_start()
+    taken = 2 * module.train_dataloader().total // accumulate  # of this process
+    last = min(taken, steps or taken)
+    assert module.schedule.rate(last) == 0.0 < module.schedule.rate(last - 1)
+
+
+def test_scores_of_a_ramp_have_one_weight(toy: Any, plain_run: dict[str, Any]) -> None:
+    stages = [{"epoch": 1, "energy": 40.0, "forces": 2.0, "ramp": 3}]
+    stop, logging = {"epochs": 4, "patience": 0}, {"progress": False, "report": False}
+    result = run(plain_run, stages=stages, stop=stop, logging=logging, optimizer={"lr": 1e-12})
+    assert len(result.history) == 4  # patience waits for the end of the ramp
+    for row, (e, f) in zip(result.history, [(1, 1), (14, 4 / 3), (27, 5 / 3), (40, 2)], strict=True):
+        final = (1, 1) if row["epoch"] == 0 else (40, 2)
+        for part, (a, b) in (("train", (e, f)), ("validation", final)):
+            rmse = row[f"{part}/energy_per_atom_rmse"], row[f"{part}/forces_rmse"]
+            assert row[f"{part}/loss"] == pytest.approx(a * rmse[0] ** 2 + b * rmse[1] ** 2)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = plain_run | {"logging": {"progress": False, "report": False, "checkpoint_steps": 1}}
+    original = EagerStep.__call__
+
+    def broken(self: Any, batch: Any, coefficients: Any) -> Any:
+        result = original(self, batch, coefficients)
+        if 7 in batch.row:
+            result.prediction.forces[batch.frame == batch.row.tolist().index(7)] = torch.nan
+            return result._replace(loss=result.loss * torch.nan, terms=result.terms * torch.nan)
+        return result
+
+    monkeypatch.setattr(EagerStep, "__call__", broken)
+    with pytest.raises(
+        FloatingPointError, match=r"a finite loss, got \[nan.* in a batch with .*frames.xyz, frame 7 \("
+    ):
+        run(plain)
+    path = Path(plain["output"]) / "checkpoint.safetensors"
+    if path.exists():  # the frame was not in the first batch
+        state = checkpoint.load(path)
+        assert all(torch.isfinite(v).all() for v in state["model"].values())
+    monkeypatch.setattr(EagerStep, "__call__", original)
+    assert len(run(plain).history) == 2
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "mlip_train.ema.MovingAverage.update", lambda self: self.parameters["pair"].data.fill_(torch.inf)
+    )
+    with pytest.raises(FloatingPointError, match=r"step 1: required finite weights, got others in 'pair'"):
+        run(plain_run, logging={"progress": False, "checkpoint_steps": 1})
+    assert not (Path(plain_run["output"]) / "checkpoint.safetensors").exists()
+
+
+def test_stresses_that_are_not_trained_have_no_errors(
+    toy: Any, plain_run: dict[str, Any], make_frames: Any, tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "periodic.xyz", make_frames(8, periodic=True))
+    data = plain_run["data"] | {"train": [{"path": str(tmp_path / "periodic.xyz")}]}
+    for weight in (0.0, 1.0):
+        output = str(tmp_path / f"stress{weight}")
+        row = run(plain_run, data=data, loss={"stress": weight}, output=output).history[-1]
+        assert any("stress" in name for name in row) == bool(weight)
+
+
+def test_hardware_that_is_absent(toy: Any, plain_run: dict[str, Any]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match=r"hardware: required devices that this machine has, got .*'gpu'"):
+        run(plain_run, hardware={"accelerator": "gpu"})
 
 
 def test_tensorboard_by_name(toy: Any, plain_run: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from localgraph.files import read_safetensors, replacing
 
 FORMAT = "mlip-train-checkpoint"
-VERSION = "1"
+VERSION = "2"
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:

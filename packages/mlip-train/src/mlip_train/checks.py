@@ -51,6 +51,7 @@ def check_values(config: TrainConfig) -> None:
         for i, source in enumerate(getattr(config.data, part)):
             check_source(source, f"data.{part}[{i}]")
     least = {"batch.accumulate": (config.batch.accumulate, 1), "stop.epochs": (config.stop.epochs, 1)}
+    least["stop.steps"] = (1 if config.stop.steps is None else config.stop.steps, 1)
     weighted = {"loss": config.loss} | {f"stages[{i}]": stage for i, stage in enumerate(config.stages)}
     for path, holder in weighted.items():
         for name in ("energy", "forces", "stress"):

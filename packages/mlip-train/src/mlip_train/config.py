@@ -207,7 +207,8 @@ class StageConfig:
     lr : float or None
         Learning rate set once when the stage begins.
     ramp : int
-        Epochs over which the weights pass linearly to the new ones.
+        Epochs over which the weights pass linearly to the new ones. Validation is scored with the new ones from the
+        beginning, so that the epochs of a stage can be compared.
     """
 
     epoch: int = 0
@@ -281,9 +282,10 @@ class StopConfig:
     seconds : float or None
         Wall time of training, counted over restarts; the epoch that is running is finished first.
     patience : int or None
-        Epochs without a better weighted validation metric.
+        Epochs without a better weighted validation metric, counted once the last stage has its final weights.
     lr : float or None
-        Learning rate below which the plateau schedule has ended.
+        Learning rate at which, or below, the plateau schedule has ended, once the last stage has its final weights;
+        at least ``schedule.minimum``.
     """
 
     epochs: int = 100
@@ -382,7 +384,9 @@ class TrainConfig:
     ema : float
         Decay of the moving average of the weights that validation, test and the saved model use; 0 switches it off.
     resume : {"auto", "never", "must"}
-        Whether an existing checkpoint in ``output`` is continued. With ``"never"`` an existing one is an error.
+        Whether an existing checkpoint in ``output`` is continued. With ``"never"`` an existing one is an error. The
+        frames and everything that decides what is learned must be what they were; ``stop``, ``logging``, ``hardware``,
+        ``compile`` and ``data.test`` may change.
     """
 
     output: str = "run"

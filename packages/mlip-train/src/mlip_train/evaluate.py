@@ -59,6 +59,11 @@ def evaluate(
         Budgets (multiplied by ``batch.evaluate``); by default 16 frames.
     with_stress : bool
         Compute stresses.
+
+    Raises
+    ------
+    DataError
+        For a frame above the budget.
     """
     rows = np.arange(len(table)) if rows is None else rows
     loader = BatchLoader(table, rows, batch or BatchConfig(frames=8), shuffle=False)
@@ -69,12 +74,10 @@ def evaluate(
     for data in loader:
         moved = data.to(device)
         prediction = Prediction(*(t.cpu() for t in predict(model, moved, with_stress=with_stress)))
-        if not with_stress:
-            data = data._replace(stress_weight=torch.zeros_like(data.stress_weight))
-        metrics.update(data, prediction)
+        metrics.update(data, prediction, with_stress)
         mean = torch.from_numpy(compositions(table, data.row.numpy()) @ shifts)
         zero = Prediction(mean, torch.zeros_like(data.forces), torch.zeros_like(data.stress))
-        baseline.update(data, zero)
+        baseline.update(data, zero, with_stress)
         has = data.energy_weight > 0
         pair = torch.stack([data.energy - mean, prediction.energy - mean], 1) / data.atoms[:, None]
         energies.append(pair[has].numpy())

@@ -21,6 +21,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import localgraph
 from localgraph.files import replacing
@@ -31,6 +32,7 @@ from mlip_train.evaluate import Evaluation, evaluate
 from mlip_train.module import TrainingModule
 from mlip_train.prepare import Prepared, prepare
 from mlip_train.report import errors_by_element, learning_curves, parity, write_report
+from mlip_train.resume import check_frames, check_resumable, identity
 from mlip_train.settings import to_plain
 from mlip_train.strategy import SyncAfterBackward
 from mlip_train.verify import batch_kinds, verified_step
@@ -60,8 +62,8 @@ class FitResult(NamedTuple):
 class RunFiles(pl.Callback):
     """Writes metrics.csv, the checkpoint and the best model while a run goes on (process 0)."""
 
-    def __init__(self, folder: Path, metadata: dict[str, Any], steps: int | None):
-        self.folder, self.metadata, self.steps = folder, metadata, steps
+    def __init__(self, folder: Path, metadata: dict[str, Any], run: dict[str, Any], steps: int | None):
+        self.folder, self.metadata, self.run, self.steps = folder, metadata, run, steps
         self._written = 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -86,8 +88,9 @@ class RunFiles(pl.Callback):
 
     def _save(self, trainer: Any, module: Any) -> None:
         self._written = module.steps
+        state = module.state()
         if trainer.is_global_zero:
-            checkpoint.save(self.folder / CHECKPOINT, module.state())
+            checkpoint.save(self.folder / CHECKPOINT, state | {"run": self.run})
 
 
 class Progress(TQDMProgressBar):
@@ -115,38 +118,51 @@ def fit(config: TrainConfig) -> FitResult:
     Raises
     ------
     ValueError, FileNotFoundError
-        For bad configuration, data or checkpoints, before training starts.
+        For bad configuration, data or checkpoints, and for a checkpoint of another configuration or of other frames,
+        before training starts.
+    FloatingPointError
+        If the loss is not finite, naming frames of the batch; the last checkpoint stays.
     CompileError
         If the compiled step cannot be made or disagrees with eager, and ``compile.fallback`` is ``"error"``.
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     state = _checkpoint(config, folder)
+    if state is not None:
+        check_resumable(config, state)
     with _runtime(config):
         prepared = prepare(config)
         module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
+        run = identity(config, prepared)
         if state is not None:
-            _check_resumable(config, state)
+            check_frames(run, state)
             module.load(state)
         metadata = {"training": _summary(config, prepared)}
-        epochs = config.stop.epochs - module.epoch
-        finished = epochs <= 0 or (config.stop.steps is not None and module.steps >= config.stop.steps)
-        if not finished:
+        files = RunFiles(folder, metadata, run, config.logging.checkpoint_steps)
+        trainer = make_trainer(config, max(config.stop.epochs - module.epoch, 0), [files])
+        if (reason := module.stopped()) is not None:
+            module.reason = reason
+        else:
             (folder / "run.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
-            trainer = make_trainer(
-                config, epochs, [RunFiles(folder, metadata, config.logging.checkpoint_steps)]
-            )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="lightning")
                 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
                 trainer.fit(module)
-            if not trainer.is_global_zero:
-                return FitResult(folder / MODEL, module.history, {})
-        return _finish(config, folder, prepared, module)
+        if not trainer.is_global_zero:
+            return FitResult(folder / MODEL, module.history, {})
+        return _finish(config, folder, prepared, module, trainer.strategy.root_device)
 
 
 def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning Trainer for :class:`~mlip_train.module.TrainingModule` with the settings of a run."""
+    """A Lightning Trainer for :class:`~mlip_train.module.TrainingModule` with the settings of a run.
+
+    Raises
+    ------
+    ValueError
+        For hardware that the machine does not have.
+    ImportError
+        For a logger whose package is absent.
+    """
     h = config.hardware
     strategy: Any = "auto"
     if h.devices * h.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -156,27 +172,30 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        return pl.Trainer(
-            accelerator=h.accelerator,
-            devices=h.devices,
-            num_nodes=h.nodes,
-            strategy=strategy,
-            max_epochs=epochs,
-            min_epochs=0,
-            accumulate_grad_batches=config.batch.accumulate,
-            gradient_clip_val=config.optimizer.clip,
-            callbacks=callbacks,
-            logger=_loggers(config),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=config.logging.progress,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            reload_dataloaders_every_n_epochs=1,
-            inference_mode=False,
-            log_every_n_steps=1,
-            default_root_dir=config.output,
-        )
+        try:
+            return pl.Trainer(
+                accelerator=h.accelerator,
+                devices=h.devices,
+                num_nodes=h.nodes,
+                strategy=strategy,
+                max_epochs=epochs,
+                min_epochs=0,
+                accumulate_grad_batches=config.batch.accumulate,
+                gradient_clip_val=config.optimizer.clip,
+                callbacks=callbacks,
+                logger=_loggers(config),
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=config.logging.progress,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                reload_dataloaders_every_n_epochs=1,
+                inference_mode=False,
+                log_every_n_steps=1,
+                default_root_dir=config.output,
+            )
+        except MisconfigurationException as e:
+            raise ValueError(f"hardware: required devices that this machine has, got {h}: {e}") from None
 
 
 def _loggers(config: TrainConfig) -> list[Any] | bool:
@@ -205,14 +224,6 @@ def _checkpoint(config: TrainConfig, folder: Path) -> Any:
             raise ValueError(f"resume: 'never' required a directory without checkpoint, got {str(path)!r}")
         return checkpoint.load(path)
     return None
-
-
-def _check_resumable(config: TrainConfig, state: dict[str, Any]) -> None:
-    world = config.hardware.devices * config.hardware.nodes
-    if state["consumed"] and state["world"] != world:
-        raise ValueError(
-            f"hardware.devices: required {state['world']} processes to resume in the middle of an epoch, got {world}"
-        )
 
 
 @contextlib.contextmanager
@@ -268,8 +279,11 @@ def environment() -> dict[str, str]:
     }
 
 
-def _finish(config: TrainConfig, folder: Path, prepared: Prepared, module: TrainingModule) -> FitResult:
+def _finish(
+    config: TrainConfig, folder: Path, prepared: Prepared, module: TrainingModule, device: torch.device
+) -> FitResult:
     model, _ = localgraph.load_model(folder / MODEL)
+    model = model.to(device)
     shifts, evaluations = prepared.statistics.energy_shifts, {}
     stress = module.with_stress
     if prepared.validation is not None:
@@ -311,6 +325,11 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     -------
     dict
         Frames, elements, statistics, parameters, micro-batches per epoch, and the process's peak memory in MiB.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As :func:`fit` does before training.
     """
     with _runtime(config):
         prepared = prepare(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -113,6 +114,13 @@ def coefficients(
             if target is not None:
                 now[i] += part * (target - now[i])
     return now[0], now[1], now[2]
+
+
+def final_coefficients(
+    config: LossConfig, stages: tuple[StageConfig, ...], epoch: int
+) -> tuple[float, float, float]:
+    """The weights that ramps begun by an epoch lead to."""
+    return coefficients(config, tuple(replace(stage, ramp=0) for stage in stages), epoch)
 
 
 def uses(config: LossConfig, stages: tuple[StageConfig, ...]) -> tuple[bool, bool, bool]:

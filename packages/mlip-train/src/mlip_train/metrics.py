@@ -32,8 +32,8 @@ class Metrics:
         self.by_element = torch.zeros(len(self.elements), 3, dtype=torch.float64)
         self.terms = torch.zeros(3, dtype=torch.float64)
 
-    def update(self, batch: Batch, prediction: Prediction) -> None:
-        """Add the errors of a batch; labels of weight zero (missing ones) do not count."""
+    def update(self, batch: Batch, prediction: Prediction, with_stress: bool = True) -> None:
+        """Add the errors of a batch; labels of weight zero (missing ones) do not count, nor stresses not predicted."""
         device = batch.atoms.device
         self.by_subset, self.by_element = self.by_subset.to(device), self.by_element.to(device)
         de = ((prediction.energy - batch.energy) / batch.atoms)[:, None]
@@ -43,7 +43,8 @@ class Metrics:
         self._add(1, batch.subset[batch.frame], has, df)
         if len(self.elements):
             self.by_element.index_add_(0, batch.types[has], _moments(df[has]))
-        self._add(2, batch.subset, batch.stress_weight > 0, (prediction.stress - batch.stress).flatten(1))
+        if with_stress:
+            self._add(2, batch.subset, batch.stress_weight > 0, (prediction.stress - batch.stress).flatten(1))
 
     def _add(self, quantity: int, group: Tensor, has: Tensor, difference: Tensor) -> None:
         self.by_subset[:, quantity].index_add_(0, group[has], _moments(difference[has]))

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from mlip_train.batching import Batch, BatchLoader
 from mlip_train.config import TrainConfig
 from mlip_train.ema import MovingAverage
-from mlip_train.loss import coefficients, loss_terms, uses
+from mlip_train.loss import Prediction, coefficients, final_coefficients, loss_terms, uses
 from mlip_train.metrics import Metrics
 from mlip_train.schedule import Schedule
 from mlip_train.steps import Step, StepResult
 from mlip_train.verify import Difference, batch_kinds, verified_step
+
+
+def _place() -> tuple[int, int]:
+    """Number of processes, and this one's rank."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
 
 
 class TrainingModule(pl.LightningModule):
@@ -50,9 +55,8 @@ class TrainingModule(pl.LightningModule):
         self.differences: dict[str, Difference] = {}
         self.train_loader, self.validation_loader = train, validation
         self.average = MovingAverage(model, config.ema)
-        steps = math.ceil(train.total / config.batch.accumulate) * config.stop.epochs
         self.schedule = Schedule(
-            config.schedule, config.optimizer.lr, config.stages, config.stop.steps or steps
+            config.schedule, config.optimizer.lr, config.stages, self._total_steps(world=1)
         )
         names = train.table.type_names
         self.metrics = {"train": Metrics(train.table.subsets, names)}
@@ -67,6 +71,11 @@ class TrainingModule(pl.LightningModule):
         self._pending: Any = None
         self._resumed = (0, 0)
         self._clock = time.monotonic()
+
+    def _total_steps(self, world: int) -> int:
+        stop = self.config.stop
+        per_epoch = math.ceil(len(self.train_loader.batches) / (world * self.config.batch.accumulate))
+        return min(per_epoch * stop.epochs, stop.steps or per_epoch * stop.epochs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with decay on matrices only; a resumed run's moments are put back."""
@@ -87,7 +96,7 @@ class TrainingModule(pl.LightningModule):
     def train_dataloader(self) -> BatchLoader:
         """The current epoch's micro-batches of this process."""
         old = self.train_loader
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        world, rank = _place()
         epoch, consumed = self._resumed
         start = consumed if self.epoch == epoch else 0
         self.train_loader = BatchLoader(
@@ -110,7 +119,7 @@ class TrainingModule(pl.LightningModule):
         old = self.validation_loader
         if old is None:
             return []
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        world, rank = _place()
         return BatchLoader(old.table, old.rows, old.config, old.seed, 0, False, rank, world, old.prefetch)
 
     @property
@@ -123,7 +132,14 @@ class TrainingModule(pl.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Make the step, on the device the model is on now, and compare it with eager on every kind of batch."""
+        """Make the step, on the device the model is on now, and compare it with eager on every kind of batch.
+
+        Raises
+        ------
+        CompileError
+            See :func:`~mlip_train.verify.verified_step`.
+        """
+        self.schedule.total_steps = self._total_steps(_place()[0])
         if self.step is None:
             c = self.config
             kinds = {k: b.to(self.device) for k, b in batch_kinds(self.train_loader).items()}
@@ -141,13 +157,23 @@ class TrainingModule(pl.LightningModule):
             self.schedule.begin_epoch(self.epoch)
             self.metrics["train"].reset()
             self.terms["train"].zero_()
+        elif _place()[1]:  # process 0 continues the sums of all
+            self.metrics["train"].reset()
+            self.terms["train"].zero_()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of one micro-batch, scaled so that Lightning's division by accumulation cancels."""
+        """Loss of one micro-batch, scaled so that Lightning's division by accumulation cancels.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite, naming frames of the batch.
+        """
         if self.step is None:
             raise RuntimeError("step: required before training_step (made in on_fit_start, or passed in)")
         result: StepResult = self.step(batch, self.weights)
-        self.metrics["train"].update(batch, result.prediction)
+        self._check_finite(batch, result.terms, result.prediction)
+        self.metrics["train"].update(batch, result.prediction, self.with_stress)
         self._add_terms("train", batch, result.terms)
         self.train_loader.consumed += 1
         if self.config.logging.progress:
@@ -159,6 +185,19 @@ class TrainingModule(pl.LightningModule):
                     )
         wrapped = dist.is_initialized() and self.config.hardware.strategy == "ddp"
         return result.loss * (self.config.batch.accumulate * (dist.get_world_size() if wrapped else 1))
+
+    def _check_finite(self, batch: Batch, terms: Tensor, prediction: Prediction) -> None:
+        if bool(torch.isfinite(terms).all()):
+            return
+        bad = ~torch.isfinite(prediction.energy)
+        bad[batch.frame[~torch.isfinite(prediction.forces).all(1)]] = True
+        rows = (batch.row[bad] if bool(bad.any()) else batch.row).tolist()
+        names = [self.train_loader.table.where(row) for row in rows if row >= 0]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise FloatingPointError(
+            f"epoch {self.epoch}, step {self.steps}: required a finite loss, got {terms.tolist()} (energy, forces, "
+            f"stress) in a batch with {'; '.join(names[:4])}{more} (atoms too close, or lower optimizer.lr?)"
+        )
 
     def _add_terms(self, part: str, batch: Batch, terms: Tensor) -> None:
         norms = batch.norms.cpu()
@@ -195,11 +234,21 @@ class TrainingModule(pl.LightningModule):
         if self.step is None:
             raise RuntimeError("step: required before validation_step (made in on_fit_start, or passed in)")
         prediction = self.step.predict(batch)
-        self.metrics["validation"].update(batch, prediction)
+        self.metrics["validation"].update(batch, prediction, self.with_stress)
         self._add_terms("validation", batch, loss_terms(self.config.loss, batch, prediction))
 
     def finish_epoch(self) -> dict[str, float]:
-        """Reduce errors over processes, move the schedule, decide whether to stop; a row of ``metrics.csv``."""
+        """Reduce errors over processes, move the schedule, decide whether to stop; a row of ``metrics.csv``.
+
+        Validation is scored with the weights at the end of a ramp, so that scores of one stage can be compared.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite.
+        RuntimeError
+            If no frame had a label.
+        """
         row: dict[str, float] = {
             "epoch": self.epoch,
             "step": self.steps,
@@ -207,20 +256,19 @@ class TrainingModule(pl.LightningModule):
         }
         self.seconds = time.monotonic() - self._clock
         row["seconds"] = self.seconds
-        weights = self.weights.cpu()
+        final = torch.tensor(
+            final_coefficients(self.config.loss, self.config.stages, self.epoch), dtype=torch.float64
+        )
+        weights = {"train": self.weights.cpu(), "validation": final}
         score = math.nan
         for part, metrics in self.metrics.items():
-            state, terms = metrics.state(), self.terms[part].clone().to(self.device)
-            if dist.is_initialized():
-                state = state.to(self.device)
-                dist.all_reduce(state)
-                dist.all_reduce(terms)
-            metrics.load(state.cpu())
-            sums, norms = terms.cpu()
+            metrics.load(self._summed(metrics.state()))
+            sums, norms = self._summed(self.terms[part])
             if not norms.any():
                 raise RuntimeError(f"epoch {self.epoch}: required {part} frames with labels, got none")
-            score = float((weights * sums / torch.where(norms > 0, norms, 1.0)).sum())
-            row[f"{part}/loss"] = score
+            means = sums / torch.where(norms > 0, norms, 1.0)
+            score = float((final * means).sum())
+            row[f"{part}/loss"] = float((weights[part] * means).sum())
             row |= {f"{part}/{k}": v for k, v in metrics.summary().items()}
         if not math.isfinite(score):
             raise FloatingPointError(
@@ -228,16 +276,34 @@ class TrainingModule(pl.LightningModule):
             )
         self.improved = self.schedule.end_epoch(score)
         self.history.append(row)
-        stop = self.config.stop
-        if stop.patience is not None and self.schedule.bad_epochs > stop.patience:
-            self._stop("patience")
-        if stop.lr is not None and self.schedule.lr < stop.lr:
-            self._stop("lr")
-        if stop.seconds is not None and self._agreed(self.seconds > stop.seconds):
-            self._stop("seconds")
         self.epoch += 1
         self.train_loader.consumed = 0
+        if (reason := self.stopped()) is not None:
+            self._stop(reason)
         return row
+
+    def stopped(self) -> str | None:
+        """The criterion of ``stop`` that is met; inside an epoch only the number of epochs is looked at."""
+        stop, schedule = self.config.stop, self.schedule
+        if self.epoch >= stop.epochs:
+            return "epochs"
+        if not self.epoch or self.train_loader.consumed:
+            return None
+        settled = schedule.settled(self.epoch - 1)
+        met = {
+            "steps": stop.steps is not None and self.steps >= stop.steps,
+            "patience": stop.patience is not None and settled and schedule.bad_epochs > stop.patience,
+            "lr": stop.lr is not None and settled and schedule.lr <= stop.lr,
+            "seconds": stop.seconds is not None and self._agreed(self.seconds > stop.seconds),
+        }
+        return next((reason for reason, is_met in met.items() if is_met), None)
+
+    def _summed(self, sums: Tensor) -> Tensor:
+        """Sums over processes, on the CPU."""
+        total = sums.clone().to(self.device)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        return total.cpu()
 
     def _agreed(self, condition: bool) -> bool:
         if not dist.is_initialized():
@@ -251,14 +317,30 @@ class TrainingModule(pl.LightningModule):
         self.trainer.should_stop = True
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain data and tensors; call it between optimizer steps."""
+        """Everything that a resumed run needs, as plain data and tensors.
+
+        Call it between optimizer steps, on every process: inside an epoch the errors so far are summed over them.
+
+        Raises
+        ------
+        FloatingPointError
+            If a weight is not finite.
+        """
+        for name, value in self.model.named_parameters():
+            if not bool(torch.isfinite(value).all()):
+                raise FloatingPointError(
+                    f"step {self.steps}: required finite weights, got others in {name!r} (lower optimizer.lr?)"
+                )
+        metrics, terms = self.metrics["train"].state(), self.terms["train"]
+        if self.train_loader.consumed:
+            metrics, terms = self._summed(metrics), self._summed(terms)
         return {
             "model": dict(self.model.state_dict()),
             "average": self.average.state(),
             "optimizer": self.trainer.optimizers[0].state_dict(),
             "schedule": self.schedule.state(),
-            "metrics": self.metrics["train"].state(),
-            "terms": self.terms["train"],
+            "metrics": metrics,
+            "terms": terms,
             "epoch": self.epoch,
             "consumed": self.train_loader.consumed,
             "steps": self.steps,

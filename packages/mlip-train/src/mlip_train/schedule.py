@@ -39,11 +39,20 @@ class Schedule:
         return lr * min(1.0, (step + 1) / c.warmup) if c.warmup else lr
 
     def begin_epoch(self, epoch: int) -> None:
-        """Apply the rate of a stage that begins with this epoch, and forget the metric of the stage before."""
+        """Apply the rate of a stage that begins with this epoch, and forget the metric of the stage before.
+
+        At the end of a ramp the epochs without a better metric are counted anew.
+        """
         for stage in self.stages:
             if stage.epoch == epoch:
                 self.lr = stage.lr if stage.lr is not None else self.lr
                 self.best, self.bad_epochs = math.inf, 0
+            elif stage.ramp and epoch == stage.epoch + stage.ramp - 1:
+                self.bad_epochs = 0
+
+    def settled(self, epoch: int) -> bool:
+        """Whether the last stage has its final weights in an epoch."""
+        return all(epoch >= stage.epoch + max(stage.ramp - 1, 0) for stage in self.stages)
 
     def end_epoch(self, metric: float) -> bool:
         """Take the weighted validation metric into account; True where it is the best of this stage."""
