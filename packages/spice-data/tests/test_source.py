@@ -10,7 +10,8 @@ import pytest
 
 import spice_data
 from spice_data import releases
-from spice_data.source import Patience, check_file, download, fetch, file_md5
+from spice_data.source import check_file, download, fetch, file_md5
+from spice_data.transfer import Patience
 
 QUICK = Patience(timeout=5.0, attempts=3, pause=0.001)
 

@@ -29,10 +29,11 @@ from spice_data.inspect import inspect
 from spice_data.layout import FORMAT
 from spice_data.releases import releases
 from spice_data.select import Selection, select
-from spice_data.source import Patience, check_file, download
+from spice_data.source import check_file, download
 from spice_data.split import split
 from spice_data.store import Store
 from spice_data.testset import open_test_set
+from spice_data.transfer import Patience
 from spice_data.xyz import SUFFIXES, write_xyz
 
 

@@ -24,7 +24,8 @@ from spice_data.sources import Block, Source, SpiceSource, Units
 from spice_data.statistics import Statistics
 from spice_data.store import Store
 from spice_data.units import ENERGY, GRADIENT
-from spice_data.xyz import SUFFIXES, XyzSource
+from spice_data.xyz import SUFFIXES
+from spice_data.xyzsource import XyzSource
 
 CHECKPOINT_BYTES = 256 << 20
 
