@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import h5py
 import pytest
+from filelock import FileLock, Timeout
 
 import spice_data
 from spice_data.filters import Neutral
@@ -118,9 +118,19 @@ with spice_data.convert(spice_data.example_path(), target, overwrite=True, wait=
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_who_waited_gets_what_was_made(tmp_path, skipped, overwrite):
+def test_who_waited_gets_what_was_made(tmp_path, monkeypatch, skipped, overwrite):
     source, target = spice_data.example_path(), tmp_path / "a.store"
-    convert, started, results = spice_data.convert, threading.Event(), []
+    convert, started, refused, results = spice_data.convert, threading.Event(), threading.Event(), []
+    acquire = FileLock.acquire
+
+    def spy(lock, timeout=None):
+        try:
+            return acquire(lock, timeout)
+        except Timeout:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(FileLock, "acquire", spy)
 
     def second():
         started.wait()
@@ -129,7 +139,7 @@ def test_who_waited_gets_what_was_made(tmp_path, skipped, overwrite):
 
     def progress(done, total):
         started.set()
-        time.sleep(0.002)
+        assert refused.wait(60)
 
     thread = threading.Thread(target=second)
     thread.start()
