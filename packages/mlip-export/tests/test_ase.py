@@ -1,11 +1,14 @@
 """The ASE calculator against the eager model, finite differences, and conservation of energy."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
@@ -108,6 +111,44 @@ def test_bad_geometries(water_package):
         Atoms("HO", [[0, 0, 0], [0, 0, np.nan]], calculator=calculator).get_potential_energy()
 
 
+def test_options(water_package):
+    for options, kind, message in (
+        ({"max_edge": 3}, TypeError, "max_edge"),
+        ({"max_edges": 0}, ValueError, "max_edges: required at least 1, got 0"),
+        ({"skin": -0.1}, ValueError, "skin: required a length of at least 0 Å, got -0.1"),
+    ):
+        with pytest.raises(kind, match=message):
+            Calculator(water_package, **options)
+    with pytest.raises(ValueError, match=r"set: required no options .*, got \['skin'\]"):
+        Calculator(water_package).set(skin=2.0)
+
+
+def test_a_failed_evaluation_keeps_no_results(water_package):
+    calculator = Calculator(water_package)
+    good = Atoms("HO", [[0, 0, 0], [0, 0, 1]])
+    calculator.calculate(good)
+    with pytest.raises(ValueError, match=r"longer than 0\.1 Å"):
+        calculator.calculate(Atoms("HO", [[0, 0, 0], [0, 0, 0.01]]))
+    assert calculator.results == {} and calculator.spread is None
+    calculator.calculate(good)
+    assert calculator.results["energy"] == Calculator(water_package).get_potential_energy(good)
+
+
+def test_pickles_and_results_that_ase_takes(water_package, make_water, tmp_path, monkeypatch):
+    """Of a committee, found by relative paths, in another folder."""
+    monkeypatch.chdir(water_package.parent)
+    atoms = make_water(2)
+    atoms.calc = Calculator([water_package.name] * 2, skin=0.2, max_edges=300)
+    energy = atoms.get_potential_energy()
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickle.dumps(atoms.calc))
+    assert again.moving.skin == 0.2 and again.max_edges == 300 and len(again.members) == 2
+    assert again.get_potential_energy(atoms) == energy
+    assert SinglePointCalculator(atoms, **atoms.calc.results).get_potential_energy() == energy
+    assert atoms.calc.export_properties()["energy"] == energy
+    assert atoms.calc.spread.energy == 0.0 and not atoms.calc.spread.forces.any()
+
+
 @pytest.mark.slow
 def test_a_committee(water_package, second_package, make_water):
     atoms = make_water(2)
@@ -120,8 +161,8 @@ def test_a_committee(water_package, second_package, make_water):
     mean = (single[0][1] + single[1][1]) / 2
     np.testing.assert_allclose(atoms.get_forces(), mean, rtol=0, atol=1e-11)
     np.testing.assert_allclose(atoms.get_stress(), (single[0][2] + single[1][2]) / 2, rtol=0, atol=1e-12)
-    results = atoms.calc.results
-    assert results["energy_spread"] == pytest.approx(abs(single[0][0] - single[1][0]) / 2, abs=1e-10)
+    found = atoms.calc.spread
+    assert found.energy == pytest.approx(abs(single[0][0] - single[1][0]) / 2, abs=1e-10)
     spread = np.linalg.norm(single[0][1] - single[1][1], axis=1) / 2
-    np.testing.assert_allclose(results["forces_spread"], spread, rtol=0, atol=1e-11)
-    assert results["energies_spread"].shape == (24,) and spread.max() > 1e-3
+    np.testing.assert_allclose(found.forces, spread, rtol=0, atol=1e-11)
+    assert found.energies.shape == (24,) and spread.max() > 1e-3

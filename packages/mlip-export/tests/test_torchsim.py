@@ -52,6 +52,12 @@ def test_molecules_change_the_list_and_unknown_elements(water_package):
         model(torch_sim.io.atoms_to_state([Atoms("Si", cell=[5, 5, 5])], cpu, torch.float64))
 
 
+def test_options(water_package):
+    for options in ({"max_edges": 0}, {"skin": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: required"):
+            Model(water_package, **options)
+
+
 def test_the_interface_of_torch_sim(tmp_path, water_package, make_water):
     """A short NVE of torch-sim itself, two structures at once."""
     boxes = [make_water(2), make_water(2, seed=1)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from localgraph import Graph, forces
 from localgraph.graph import row_offsets
 from mlip_export.committee import evaluate_members, load_members
 from mlip_export.edges import MovingEdges
-from mlip_export.settings import default_max_edges
+from mlip_export.settings import edges_per_call
 
 BLOCK = 2**20
 """Edges whose virials are held at once."""
@@ -25,29 +26,47 @@ BLOCK = 2**20
 Path = str | os.PathLike[str]
 
 
+class Spread(NamedTuple):
+    """Root mean square deviations of a committee's members from their mean."""
+
+    energy: float
+    """eV."""
+    energies: np.ndarray
+    """(N,) eV."""
+    forces: np.ndarray
+    """(N,) eV/Å, of each atom's force vector."""
+
+
 class Calculator(ASECalculator):
     """Energy, forces and stress, and their per-atom parts, from a package.
 
     Touches no seed, default dtype or thread count. One calculator serves one system at a time: its neighbor
-    list is reused while atoms have moved by less than the skin allows.
+    list is reused while atoms have moved by less than the skin allows. Pickled, it is its paths and options:
+    the package is loaded again where it arrives.
 
     Parameters
     ----------
     path : path or sequence of paths
-        A package, or the packages of a committee: results are then the members' mean, and their root mean
-        square deviation appears in ``results`` as ``energy_spread`` (eV), ``energies_spread`` (N,) (eV) and
-        ``forces_spread`` (N,) (eV/Å; of the force vector).
+        A package, or the packages of a committee: results are then the members' mean.
     skin : float
         Å added to the cutoff when neighbors are searched.
     max_edges : int, optional
-        Edges evaluated per call, which bounds memory beyond the list of edges itself; a default by device.
+        Edges evaluated per call, at least 1; a default by device. It bounds the model's activations, not the few
+        values held per edge: the list with its skin, vectors and edge forces.
     device : str or torch.device, optional
         For CUDA packages, which GPU.
+
+    Attributes
+    ----------
+    spread : Spread or None
+        How far a committee's members were apart in the last evaluation; None before one, and of a single package.
 
     Raises
     ------
     FileNotFoundError, mlip_export.PackageError
         As :func:`mlip_export.load`.
+    ValueError
+        For a negative ``skin``, ``max_edges`` below 1, or members of different elements, cutoffs or devices.
 
     Notes
     -----
@@ -73,14 +92,29 @@ class Calculator(ASECalculator):
         skin: float = 0.5,
         max_edges: int | None = None,
         device: str | torch.device | None = None,
-        **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__()
         self.members = load_members(path, device)
         self.potential = self.members.first
-        self.max_edges = default_max_edges(self.potential.device) if max_edges is None else max_edges
+        self.max_edges = edges_per_call(max_edges, self.potential.device)
         self.moving = MovingEdges(self.potential.cutoffs, skin)
         self.edge_count = 0
+        self.spread: Spread | None = None
+        paths = [path] if isinstance(path, (str, os.PathLike)) else path
+        self._again = partial(
+            type(self), [os.path.abspath(p) for p in paths], skin=skin, max_edges=max_edges, device=device
+        )
+
+    def __reduce__(self) -> tuple[Callable[[], Calculator], tuple[()]]:
+        return self._again, ()
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse: options belong to the construction, and others do not exist."""
+        if kwargs:
+            raise ValueError(
+                f"set: required no options (make a new Calculator with other ones), got {sorted(kwargs)}"
+            )
+        return {}
 
     def calculate(
         self,
@@ -88,7 +122,19 @@ class Calculator(ASECalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Evaluate the atoms; everything that the geometry defines is computed at once."""
+        """Evaluate the atoms; everything that the geometry defines is computed at once.
+
+        Raises
+        ------
+        ValueError
+            For no atoms, elements the model does not know, or positions that are not finite.
+        GeometryError
+            For atoms nearer than 0.1 Å, or a result that is not finite.
+        PropertyNotImplementedError
+            For a stress of atoms without a cell.
+        """
+        self.results = {}  # those of another geometry, should this one fail
+        self.spread = None
         super().calculate(atoms, list(properties), list(system_changes))
         if self.atoms is None:
             raise ValueError("atoms: required a structure, got none")
@@ -130,9 +176,11 @@ class Calculator(ASECalculator):
         if len(self.members) > 1:
             per_member = torch.stack([forces(g, graph) for g in edge_forces])
             deviation = per_member - per_member.mean(0)
-            self.results["energy_spread"] = float(energies.sum(1).std(correction=0))
-            self.results["energies_spread"] = energies.std(0, correction=0).numpy()
-            self.results["forces_spread"] = deviation.square().sum(2).mean(0).sqrt().numpy()
+            self.spread = Spread(
+                float(energies.sum(1).std(correction=0)),
+                energies.std(0, correction=0).numpy(),
+                deviation.square().sum(2).mean(0).sqrt().numpy(),
+            )
 
 
 def _volume(atoms: Atoms) -> float | None:

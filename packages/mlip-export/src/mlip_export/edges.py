@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from localgraph import SkinList, allocate, edge_vectors, update
+from mlip_export.settings import checked_skin
 
 
 class Edges(NamedTuple):
@@ -30,6 +31,11 @@ class MovingEdges:
     skin : float
         Å, not negative.
 
+    Raises
+    ------
+    ValueError
+        For another skin.
+
     Attributes
     ----------
     searches : int
@@ -37,10 +43,8 @@ class MovingEdges:
     """
 
     def __init__(self, cutoffs: Tensor, skin: float):
-        if not skin >= 0:
-            raise ValueError(f"skin: required a length of at least 0 Å, got {skin}")
         self.cutoffs = cutoffs
-        self.skin = float(skin)
+        self.skin = checked_skin(skin)
         self.searches = 0
         self._list: SkinList | None = None
         self._pbc: tuple[bool, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 MAX_EDGES_CPU = 4096
@@ -11,6 +13,17 @@ MAX_EDGES_CUDA = 2_000_000
 """Edges per call on a GPU."""
 
 
-def default_max_edges(device: torch.device) -> int:
-    """Edges per call for a device, unless the user says otherwise."""
-    return MAX_EDGES_CUDA if device.type == "cuda" else MAX_EDGES_CPU
+def edges_per_call(max_edges: int | None, device: torch.device) -> int:
+    """What the user said, or the default of the device where None; ``ValueError`` for less than 1."""
+    if max_edges is None:
+        return MAX_EDGES_CUDA if device.type == "cuda" else MAX_EDGES_CPU
+    if not max_edges >= 1:
+        raise ValueError(f"max_edges: required at least 1, got {max_edges}")
+    return max_edges
+
+
+def checked_skin(skin: float) -> float:
+    """A skin, Å; ``ValueError`` where it is negative or not finite."""
+    if not 0 <= skin < math.inf:
+        raise ValueError(f"skin: required a length of at least 0 Å, got {skin}")
+    return float(skin)

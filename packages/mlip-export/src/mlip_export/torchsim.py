@@ -16,7 +16,7 @@ from localgraph.skin import SkinList
 from localgraph.torchsim import from_state
 from mlip_export.chunks import evaluate
 from mlip_export.runtime import load
-from mlip_export.settings import default_max_edges
+from mlip_export.settings import checked_skin, edges_per_call
 
 
 class Model(ModelInterface):
@@ -31,7 +31,7 @@ class Model(ModelInterface):
     skin : float
         Å added to the cutoff when neighbors are searched; the list is reused while it serves.
     max_edges : int, optional
-        Edges evaluated per call; a default by device.
+        Edges evaluated per call, which bounds the model's activations; a default by device.
     device : str or torch.device, optional
         For CUDA packages, which GPU.
 
@@ -40,7 +40,7 @@ class Model(ModelInterface):
     FileNotFoundError, mlip_export.PackageError
         As :func:`mlip_export.load`.
     ValueError
-        When called: for elements the model does not know.
+        For a negative ``skin`` or ``max_edges`` below 1; when called, for elements the model does not know.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Model(ModelInterface):
         self._device = self.potential.device
         self._dtype = dtype
         self._compute_forces = self._compute_stress = True
-        self.skin = skin
-        self.max_edges = default_max_edges(self._device) if max_edges is None else max_edges
+        self.skin = checked_skin(skin)
+        self.max_edges = edges_per_call(max_edges, self._device)
         table = torch.full((len(number_of) + 1,), -1, dtype=torch.int64)
         for k, name in enumerate(self.potential.type_names):
             table[number_of[name]] = k
