@@ -44,6 +44,13 @@ def test_bench(water_package, make_water, tmp_path, capsys):
     assert out.startswith("24 atoms, ") and "1 thread(s): " in out and "peak memory" in out
 
 
+def test_bench_of_a_file_that_is_no_structure(water_package, tmp_path, capsys):
+    (tmp_path / "s.foo").write_text("a\n")
+    assert main(["bench", str(water_package), str(tmp_path / "s.foo")]) == 1
+    error = capsys.readouterr().err
+    assert "structure: required a file that ASE reads" in error and error.count("\n") == 1
+
+
 def test_lammps_paths(plugin, capsys):
     assert main(["lammps", "path"]) == 0
     assert capsys.readouterr().out.strip() == str(plugin.parent)

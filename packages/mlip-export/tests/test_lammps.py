@@ -214,12 +214,8 @@ def test_a_committee(lammps, water_package, second_package, make_water, ranks):
     out = lammps(text, atoms, ranks)
     atoms.calc = Calculator([water_package, second_package])
     np.testing.assert_allclose(out.dump["fx"], atoms.get_forces()[:, 0], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(
-        out.dump["f_spread[1]"], atoms.calc.results["forces_spread"], rtol=0, atol=1e-9
-    )
-    np.testing.assert_allclose(
-        out.dump["f_spread[2]"], atoms.calc.results["energies_spread"], rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(out.dump["f_spread[1]"], atoms.calc.spread.forces, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(out.dump["f_spread[2]"], atoms.calc.spread.energies, rtol=0, atol=1e-9)
     halt = head([water_package, second_package]) + PRINTS + "fix spread all pair 1 allegro force_spread 0\n"
     halt += "compute worst all reduce max f_spread\nvariable worst equal c_worst\nfix 1 all nve\n"
     halt += "fix stop all halt 1 v_worst > 0.001 error soft\nthermo_style custom step pe c_worst\nrun 50\n"
@@ -430,6 +426,14 @@ def test_the_build_is_reused_and_the_entry_point_never_raises(plugin, monkeypatc
         assert mlip_export.lammps.plugin_directory() != plugin.parent
     monkeypatch.setattr(mlip_export.lammps, "plugin_directory", lambda: 1 / 0)
     assert directory() == "/nonexistent/mlip-export-plugin"
+
+
+def test_a_compiler_with_a_wrapper(plugin, monkeypatch, tmp_path):
+    """CXX may hold several words, as ``ccache g++`` does."""
+    monkeypatch.setenv("MLIP_EXPORT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "env false")
+    with pytest.raises(mlip_export.lammps.BuildError, match=r"compiling allegroplugin\.cpp failed"):
+        mlip_export.lammps.build()
 
 
 def test_a_build_without_a_compiler(plugin, monkeypatch, tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -51,7 +53,9 @@ def test_a_float32_model_from_its_file_and_in_float64(tmp_path, toy):
     source = tmp_path / "model.safetensors"
     localgraph.save_model(source, model, {"epochs": 3})
     found = mlip_export.compile(
-        source, tmp_path / "a.pt2", isa="avx2" if torch.cpu._is_avx2_supported() else "native"
+        source,
+        tmp_path / "a.pt2",
+        isa="avx2" if torch.cpu._is_avx2_supported() and inductor.can_target() else "native",
     )
     assert found.dtype == "float32" and found.training == {"epochs": 3}
     assert 0 < found.verification["max_energy"] < 1e-4
@@ -119,6 +123,14 @@ def test_bad_arguments(water_model, arguments, message):
         mlip_export.compile(**({"model": water_model, "path": "a.pt2"} | arguments))
 
 
+def test_another_instruction_set_needs_a_torch_that_can(water_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(inductor, "can_target", lambda: False)
+    with pytest.raises(
+        ValueError, match=r"isa: required torch 2\.13 or later to compile for 'avx2', got torch"
+    ):
+        mlip_export.compile(water_model, tmp_path / "a.pt2", isa="avx2")
+
+
 def test_cuda_without_a_device(water_model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch sees none"):
@@ -146,6 +158,10 @@ def test_missing_truncated_and_foreign_files(water_package, tmp_path):
         archive.writestr("a/b", "c")
     with pytest.raises(mlip_export.PackageError, match="an archive of something else"):
         mlip_export.load(tmp_path / "other.pt2")
+    with zipfile.ZipFile(tmp_path / "list.pt2", "w") as archive:
+        archive.writestr("a/b_metadata.json", "[1]")
+    with pytest.raises(mlip_export.PackageError, match="got one without its metadata"):
+        mlip_export.load(tmp_path / "list.pt2")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +193,14 @@ def test_a_narrower_processor_is_told(water_package, monkeypatch):
     assert runtime.check_machine(found) == [
         "compiled for avx512 instructions, this processor runs avx2 (compile again here)"
     ]
+
+
+def test_hosts_are_reached_by_name_and_imported_on_use():
+    script = "import sys, mlip_export; assert 'torch' not in sys.modules and 'ase' not in sys.modules; "
+    script += "print(mlip_export.ase.Calculator, mlip_export.lammps.build)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'hosts'"):
+        mlip_export.hosts  # noqa: B018
 
 
 def test_importing_and_compiling_leave_the_process_alone(water_package):

@@ -36,10 +36,22 @@ def bench(
     -------
     str
         A table, one line per thread count.
+
+    Raises
+    ------
+    FileNotFoundError, PackageError
+        As :func:`mlip_export.load`; also without the structure's file.
+    ValueError
+        For ``repeats`` below 1, a file that ASE cannot read, or a structure the package cannot answer.
     """
     if repeats < 1:
         raise ValueError(f"repeats: required at least 1, got {repeats}")
-    atoms = ase.io.read(str(structure), index=-1)
+    try:
+        atoms = ase.io.read(str(structure), index=-1)
+    except OSError:
+        raise
+    except Exception as e:  # readers of formats raise whatever they meet
+        raise ValueError(f"structure: required a file that ASE reads, got {str(structure)!r} ({e!r})") from e
     if not isinstance(atoms, ase.Atoms):
         raise ValueError(f"structure: required one structure, got {str(structure)!r} with none")
     calculator = Calculator(path)

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float32", "float64"], help="precision of the network (default: the model's)"
     )
     p.add_argument(
-        "--isa", default="native", choices=["native", "avx512", "avx2"], help="instruction set (cpu)"
+        "--isa",
+        default="native",
+        choices=["native", "avx512", "avx2"],
+        help="instruction set (cpu): of this very processor, or one that others run too (torch 2.13)",
     )
     p.set_defaults(run=_compile)
 

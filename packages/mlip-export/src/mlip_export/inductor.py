@@ -24,7 +24,7 @@ def options(isa: str, metadata: Mapping[str, str], fuse: bool = True) -> dict[st
     Parameters
     ----------
     isa : str
-        ``native``, ``avx512``, ``avx2`` (cpu only).
+        ``native``, ``avx512``, ``avx2`` (cpu only); other than ``native`` only where :func:`can_target`.
     metadata : mapping of str to str
         Stored in the package.
     fuse : bool
@@ -44,6 +44,13 @@ def options(isa: str, metadata: Mapping[str, str], fuse: bool = True) -> dict[st
     if not fuse:
         chosen["max_fusion_size"] = 1
     return chosen
+
+
+def can_target() -> bool:
+    """Whether this torch can compile for another processor than its own; before 2.13 it could not."""
+    from torch._inductor import config
+
+    return hasattr(config.cpp, "march")
 
 
 def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str, Any]) -> None:

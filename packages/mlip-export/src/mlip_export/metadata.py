@@ -68,8 +68,21 @@ class Metadata:
 
     @classmethod
     def from_strings(cls, strings: dict[str, str], where: str = "package") -> Metadata:
-        """Read the mapping back; ``PackageError`` when it is not one of format version 1."""
-        if strings.get("format") != FORMAT:
+        """Read the mapping back.
+
+        Parameters
+        ----------
+        strings : dict
+            What :meth:`to_strings` made.
+        where : str
+            What messages call it, such as a path.
+
+        Raises
+        ------
+        PackageError
+            If it is no such mapping, of another format version, or incomplete.
+        """
+        if not isinstance(strings, dict) or strings.get("format") != FORMAT:
             raise PackageError(
                 f"{where}: required a package written by mlip-export compile, got one without its metadata"
             )
@@ -123,7 +136,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
                     f"{path}: required an undamaged package, got one whose {damaged} fails its checksum"
                 )
             strings = json.loads(archive.read(names[0]))
-    except (zipfile.BadZipFile, json.JSONDecodeError, EOFError) as e:
+    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as e:
         raise PackageError(
             f"{path}: required a complete .pt2 package, got a truncated or foreign file ({e})"
         ) from None

@@ -53,7 +53,9 @@ def compile(
     dtype : str, optional
         ``float32`` or ``float64``: rebuild the model with its config's ``dtype`` set to this.
     isa : str
-        ``native``, ``avx512`` or ``avx2`` (runs on every x86 processor since about 2013); cpu only.
+        ``native``, ``avx512`` or ``avx2`` (runs on every x86 processor since about 2013; both need torch 2.13); cpu
+        only. The code for ``native`` may use any instruction of this processor, of which the record holds the
+        widest vectors alone: for a set of different machines name the instructions.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
@@ -135,6 +137,11 @@ def _check_arguments(path: Path, device: str, isa: str) -> None:
         raise ValueError("device: required a CUDA device for 'cuda', got a machine where torch sees none")
     if isa not in ISAS:
         raise ValueError(f"isa: required one of {ISAS}, got {isa!r}")
+    if isa != "native" and not inductor.can_target():
+        raise ValueError(
+            f"isa: required torch 2.13 or later to compile for {isa!r}, got torch {torch.__version__}, which "
+            "compiles for this processor alone ('native')"
+        )
     here = inductor.isa_of_this_machine()
     if inductor.ISA_ORDER.index(code_of(isa)) > inductor.ISA_ORDER.index(here):
         raise ValueError(

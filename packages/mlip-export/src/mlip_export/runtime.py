@@ -130,7 +130,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
 
 
 def open_package(path: str | os.PathLike[str], device: torch.device | None = None) -> Function:
-    """The bare compiled function of a package, without any check."""
+    """The bare compiled function of a package, without any check.
+
+    Raises
+    ------
+    PackageError
+        If torch cannot load it.
+    """
     index = -1 if device is None or device.index is None else device.index
     try:
         return torch._inductor.aoti_load_package(str(Path(path)), device_index=index)
