@@ -119,5 +119,53 @@ def test_pull_back_is_the_gradient_in_the_first_operand(coupled):
     x.requires_grad_()
     (expected,) = torch.autograd.grad(tp(x, y, w), x, g)
     torch.testing.assert_close(tp.pull_back(g, y, w), expected)
-    with pytest.raises(ValueError, match="g: required"):
-        tp.pull_back(g[:, 1:], y, w)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (lambda g, y, w: (g[:, 1:], y, w), ValueError, "g: required shape"),
+        (lambda g, y, w: (g, y[:, 1:], w), ValueError, "y: required shape"),
+        (lambda g, y, w: (g, y[:1], w), ValueError, r"y: required one row per row of g \(3\), got 1"),
+        (lambda g, y, w: (g[..., :1], y, w), ValueError, "g and y: required the same number of channels"),
+        (lambda g, y, w: (g, y, w[:1]), ValueError, "weights: required shape"),
+        (lambda g, y, w: (g, y, w[..., :1]), ValueError, "weights: required shape"),
+        (lambda g, y, w: (g, y.float(), w), TypeError, "g, y and weights: required one floating dtype"),
+    ],
+)
+def test_bad_arguments_of_pull_back(arguments, error, message):
+    tp = TensorProduct(*SMALL)
+    _, y, g, w = operands(tp, 3, 4)
+    with pytest.raises(error, match=message):
+        tp.pull_back(*arguments(g, y, w))
+
+
+def test_one_centre_per_row():
+    tp = TensorProduct(*SMALL)
+    x, y, _, w = operands(tp, 3, 4)
+    for wrong in ([2], [0, 1], [0, 0, 1, 2]):
+        centres = torch.tensor(wrong)
+        with pytest.raises(ValueError, match=r"centres: required one per row of x \(3\)"):
+            tp(x, y, w, centres, row_offsets(centres, 3))
+
+
+def test_forward_mode_is_refused():
+    tp = TensorProduct(*SMALL)
+    x, y, g, w = operands(tp, 2, 3)
+    for f, first in ((tp, x), (tp.pull_back, g)):
+        with pytest.raises(NotImplementedError, match="forward-mode tangent"):
+            torch.func.jvp(lambda a, f=f: f(a, y, w), (first,), (first,))
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_autocast_changes_nothing(coupled):
+    tp = TensorProduct(*SMALL, coupled=coupled)
+    given = [t.float().requires_grad_() for t in operands(tp, 2, 3)]
+    x, y, _, w = given
+    plain = tp(x, y, w)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = tp(x, y, w)
+        gradients = torch.autograd.grad(cast.sum(), (x, y, w))
+    assert cast.dtype == torch.float32 and torch.equal(cast, plain)
+    for a, b in zip(gradients, torch.autograd.grad(plain.sum(), (x, y, w)), strict=True):
+        assert torch.equal(a, b)

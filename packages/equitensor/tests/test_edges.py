@@ -110,3 +110,50 @@ def test_bad_operands():
         to_atoms(w, basis, centres.int(), offsets)
     with pytest.raises(ValueError, match="features: required shape"):
         to_basis(w, features[:-1], *rest)
+    with pytest.raises(TypeError, match="offsets: required"):
+        to_atoms(w, basis, centres, offsets.int())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [0, 1, 2, 3, 4, 4, 4],  # other edges, as many
+        [0, 0, 3, 3, 3, 4, 5],
+        [1, 1, 3, 3, 3, 4, 4],
+        [0, 3, 0, 3, 3, 4, 4],
+        [0, 0, 900_000_000, 3, 3, 4, 4],
+        [0, -3, 3, 3, 3, 4, 4],
+    ],
+)
+def test_offsets_of_other_edges_are_refused(wrong):
+    centres, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+        with pytest.raises(ValueError, match="offsets: required row_offsets"):
+            ours(*given, centres, torch.tensor(wrong))
+
+
+@pytest.mark.parametrize("wrong", [[1, 1, 1, 900_000_000], [-1, 1, 1, 4], [4, 1, 1, 1]])
+def test_centres_of_other_offsets_are_refused(wrong):
+    centres, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+        with pytest.raises(ValueError, match="not sorted or not in"):
+            ours(*given, torch.tensor(wrong), offsets)
+
+
+def test_forward_mode_is_refused():
+    """Operators of torch.library drop forward-mode tangents without a word."""
+    centres, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+        f = lambda a, b, op=ours: op(a, b, centres, offsets)  # noqa: E731
+        with pytest.raises(NotImplementedError, match="forward-mode tangent"):
+            torch.func.jvp(f, tuple(given), tuple(given))
+        with torch.autograd.forward_ad.dual_level():
+            f(*given)  # nothing is dual
+            dual = torch.autograd.forward_ad.make_dual(given[1], given[1])
+            with pytest.raises(NotImplementedError, match="forward-mode tangent"):
+                f(given[0], dual)
+            a = given[0].clone().requires_grad_()
+            out = f(a, given[1])
+            covector = torch.autograd.forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out))
+            with pytest.raises(NotImplementedError, match="forward-mode tangent"):
+                torch.autograd.grad(out, a, covector)

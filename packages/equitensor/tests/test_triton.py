@@ -24,6 +24,9 @@ for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
             got = getattr(triton, name)(*given, centres, offsets, list(dims))
             expected = getattr(reference, name)(*given, centres, offsets, list(dims))
             torch.testing.assert_close(got, expected, atol=10 * tolerance, rtol=0)
+            column = torch.stack([offsets, offsets + 7], 1)[:, 0]
+            strided = getattr(triton, name)(*given, centres, column, list(dims))
+            assert torch.equal(strided, got)
     empty = torch.zeros(0, dtype=torch.int64)
     none = triton.to_atoms(w[:0], y[:0], empty, eq.row_offsets(empty, 2), [4])
     assert none.shape == (2, 4, 150) and not none.any()
@@ -128,6 +131,27 @@ def test_the_shape_class_decides_the_cut():
 
 def test_interpreter_gives_the_oracle_s_values():
     assert run(INTERPRETED, TRITON_INTERPRET="1").endswith("equal\n")
+
+
+def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
+    import contextlib
+
+    import torch
+
+    from equitensor.triton.source import launch
+
+    current = []
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(tensor)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    tensor, launched = torch.zeros(1), []
+    launch({(1,): lambda *tensors: launched.append(list(current))}, (1,), (tensor,))
+    assert len(launched) == 1 and launched[0][0] is tensor and not current
 
 
 def test_bfloat16_is_summed_in_float32():

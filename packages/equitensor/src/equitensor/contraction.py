@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import DTYPES, SOURCES, decompose_when_compiled, implementation
+from equitensor.dispatch import (
+    DTYPES,
+    SOURCES,
+    decompose_when_compiled,
+    implementation,
+    outside_autocast,
+    refuse_forward_mode,
+)
 from equitensor.edges import to_weights
-from equitensor.paths import Path, admissible_paths, irreps_dim, irreps_string
+from equitensor.paths import Irrep, Path, admissible_paths, irreps_dim, irreps_string
 from equitensor.spec import Spec, make_spec, parse_spec
 
 
@@ -100,11 +107,18 @@ class TensorProduct:
         ------
         ValueError, TypeError
             For shapes that do not fit the irreps, or dtypes that differ.
+        NotImplementedError
+            For an operand with a forward-mode tangent.
         """
         if (centres is None) != (offsets is None):
             raise ValueError("centres and offsets: required both or neither, got one of them")
-        self._check(x, y, weights, x.shape[0] if centres is None else y.shape[0])
+        self._check({"x": (x, self.spec.in1), "y": (y, self.spec.in2)}, weights, gathered=centres is not None)
+        refuse_forward_mode(x, y, weights)
         if centres is not None and offsets is not None:
+            if centres.dim() != 1 or centres.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"centres: required one per row of x ({x.shape[0]}), got shape {tuple(centres.shape)}"
+                )
             n, b, c = y.shape
             ones = y.new_ones(centres.shape[0], 1)
             y = to_weights(ones, y.reshape(n, 1, b * c), centres, offsets, [1]).reshape(-1, b, c)
@@ -124,8 +138,8 @@ class TensorProduct:
 
         Raises
         ------
-        ValueError
-            If ``g`` does not fit the output irreps.
+        ValueError, TypeError
+            For shapes that do not fit the irreps, or dtypes that differ.
 
         Examples
         --------
@@ -134,38 +148,40 @@ class TensorProduct:
         >>> torch.allclose((tp(x, y, w) * g).sum(), (x * tp.pull_back(g, y, w)).sum())
         True
         """
-        if g.dim() != 3 or g.shape[1] != irreps_dim(self.spec.out):
-            raise ValueError(
-                f"g: required shape (Z, {irreps_dim(self.spec.out)}, C) for irreps "
-                f"{irreps_string(self.spec.out)}, got {tuple(g.shape)}"
-            )
+        self._check({"g": (g, self.spec.out), "y": (y, self.spec.in2)}, weights)
+        refuse_forward_mode(g, y, weights)
         return _contract(g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
 
-    def _check(self, x: Tensor, y: Tensor, weights: Tensor, rows: int) -> None:
-        a, b = irreps_dim(self.spec.in1), irreps_dim(self.spec.in2)
-        if x.dim() != 3 or x.shape[1] != a:
+    def _check(
+        self,
+        operands: dict[str, tuple[Tensor, tuple[Irrep, ...]]],
+        weights: Tensor,
+        gathered: bool = False,
+    ) -> None:
+        """Refuse shapes and dtypes that do not fit; rows of both operands are the same unless ``gathered``."""
+        for name, (tensor, irreps) in operands.items():
+            size = irreps_dim(irreps)
+            if tensor.dim() != 3 or tensor.shape[1] != size:
+                raise ValueError(
+                    f"{name}: required shape ({'N' if gathered and name == 'y' else 'Z'}, {size}, C) for irreps "
+                    f"{irreps_string(irreps)}, got {tuple(tensor.shape)}"
+                )
+        (name, (first, _)), (_, (y, _)) = operands.items()
+        if not gathered and y.shape[0] != first.shape[0]:
+            raise ValueError(f"y: required one row per row of {name} ({first.shape[0]}), got {y.shape[0]}")
+        if y.shape[2] != first.shape[2]:
             raise ValueError(
-                f"x: required shape (Z, {a}, C) for irreps {irreps_string(self.spec.in1)}, "
-                f"got {tuple(x.shape)}"
+                f"{name} and y: required the same number of channels, got {first.shape[2]} and {y.shape[2]}"
             )
-        if y.dim() != 3 or y.shape[1] != b or y.shape[0] != rows:
+        if tuple(weights.shape) != self.weight_shape(first.shape[2]):
             raise ValueError(
-                f"y: required shape ({rows}, {b}, C) for irreps {irreps_string(self.spec.in2)}, "
-                f"got {tuple(y.shape)}"
-            )
-        if y.shape[2] != x.shape[2]:
-            raise ValueError(
-                f"x and y: required the same number of channels, got {x.shape[2]} and {y.shape[2]}"
-            )
-        if tuple(weights.shape) != self.weight_shape(x.shape[2]):
-            raise ValueError(
-                f"weights: required shape {self.weight_shape(x.shape[2])} "
+                f"weights: required shape {self.weight_shape(first.shape[2])} "
                 f"({'paths, channels' if self.coupled else 'paths'}), got {tuple(weights.shape)}"
             )
-        if x.dtype not in DTYPES or not x.dtype == y.dtype == weights.dtype:
+        if first.dtype not in DTYPES or not first.dtype == y.dtype == weights.dtype:
             raise TypeError(
-                f"x, y and weights: required one floating dtype of 16, 32 or 64 bits, got {x.dtype}, {y.dtype} "
-                f"and {weights.dtype}"
+                f"{name}, y and weights: required one floating dtype of 16, 32 or 64 bits, got {first.dtype}, "
+                f"{y.dtype} and {weights.dtype}"
             )
 
 
@@ -195,13 +211,15 @@ def _compute_contract(
     first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
 ) -> Tensor:
     i, j, k = slots
-    return implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
+    with outside_autocast(first):
+        return implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
 
 
 def _compute_contract_weights(
     x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = ""
 ) -> Tensor:
-    return implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
+    with outside_autocast(x):
+        return implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
 
 
 _contract = torch.library.custom_op("equitensor::contract", _compute_contract, mutates_args=())
@@ -231,6 +249,7 @@ def _save_contract(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_contract(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_forward_mode(g)
     first, second, weights = ctx.saved_tensors
     spec, (i, j, k), sources = ctx.spec, ctx.slots, ctx.sources
     g_first = _contract(g, second, weights, spec, [k, j, i], sources) if ctx.needs_input_grad[0] else None
@@ -250,6 +269,7 @@ def _save_contract_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) ->
 
 
 def _backward_contract_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_forward_mode(g)
     x, y, o = ctx.saved_tensors
     spec, sources = ctx.spec, ctx.sources
     g_x = _contract(y, o, g, spec, [1, 2, 0], sources) if ctx.needs_input_grad[0] else None

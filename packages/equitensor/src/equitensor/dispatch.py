@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 from torch._subclasses.functional_tensor import FunctionalTensorMode
@@ -70,6 +72,23 @@ def implementation(tensor: Tensor) -> ModuleType:
 
         return operations
     return reference
+
+
+def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Where operations on the device of ``tensor`` keep the dtypes of their operands."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def refuse_forward_mode(*tensors: Tensor) -> None:
+    """Raise ``NotImplementedError`` for a forward-mode tangent, which the operators would drop without a word."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            "operands: required reverse-mode derivatives (torch.autograd.grad), got an operand with a forward-mode "
+            "tangent (of torch.autograd.forward_ad, or of torch.func.jvp, jacfwd or hessian)"
+        )
 
 
 def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any]) -> None:

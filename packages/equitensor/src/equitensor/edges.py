@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import DTYPES, SOURCES, decompose_when_compiled, implementation
+from equitensor.dispatch import (
+    DTYPES,
+    SOURCES,
+    decompose_when_compiled,
+    implementation,
+    outside_autocast,
+    refuse_forward_mode,
+)
 
 
 def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
@@ -72,7 +79,10 @@ def to_atoms(
     Raises
     ------
     ValueError, TypeError
-        For shapes that do not fit, or a dtype that differs or is not floating.
+        For shapes that do not fit, or a dtype that differs or is not floating; for offsets that are not those of
+        the centres (looked at in eager mode on the CPU, as by :func:`row_offsets`).
+    NotImplementedError
+        For an operand with a forward-mode tangent.
 
     Examples
     --------
@@ -167,7 +177,8 @@ def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: in
 def _check(
     where: str, operands: dict[str, Tensor], dims: list[int], centres: Tensor, offsets: Tensor
 ) -> None:
-    """Refuse shapes and dtypes that do not fit."""
+    """Refuse shapes, dtypes and forward-mode tangents."""
+    refuse_forward_mode(*operands.values())
     edges, atoms = centres.shape[0], offsets.shape[0] - 1
     rows = {"w": (edges, len(dims)), "basis": (edges, sum(dims)), "features": (atoms, sum(dims))}
     rank = {"w": 3, "basis": 2, "features": 3}
@@ -196,6 +207,24 @@ def _check(
 # The operators. Each backward is made of the same three, so derivatives of every order exist.
 
 
+def _check_offsets(centres: Tensor, offsets: Tensor) -> None:
+    """Refuse offsets of other edges, on the CPU: what ATen is told from both is looked at in part only."""
+    if centres.device.type != "cpu":
+        return
+    edges, counts = centres.shape[0], offsets.diff()
+    if (
+        offsets.shape[0] == 0
+        or int(offsets[0]) != 0
+        or int(offsets[-1]) != edges
+        or (counts.numel() and int(counts.min()) < 0)
+        or not torch.equal(torch.repeat_interleave(counts, output_size=edges), centres)
+    ):
+        raise ValueError(
+            "offsets: required row_offsets(centres, N) of these centres, got offsets of other edges, or centres "
+            "that are not sorted or not in 0 … N − 1"
+        )
+
+
 def _compute_row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
     return torch.searchsorted(centres, torch.arange(num_atoms + 1, device=centres.device))
 
@@ -220,22 +249,30 @@ def _(centres: Tensor, num_atoms: int) -> Tensor:
 def _compute_to_atoms(
     w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    return implementation(w).to_atoms(w, basis, centres, offsets, dims)
+    with outside_autocast(w):
+        return implementation(w).to_atoms(w, basis, centres, offsets, dims)
 
 
 def _compute_to_weights(
     basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    return implementation(basis).to_weights(basis, features, centres, offsets, dims)
+    with outside_autocast(basis):
+        return implementation(basis).to_weights(basis, features, centres, offsets, dims)
 
 
 def _compute_to_basis(
     w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    return implementation(w).to_basis(w, features, centres, offsets, dims)
+    with outside_autocast(w):
+        return implementation(w).to_basis(w, features, centres, offsets, dims)
 
 
-_to_atoms = torch.library.custom_op("equitensor::to_atoms", _compute_to_atoms, mutates_args=())
+@torch.library.custom_op("equitensor::to_atoms", mutates_args=())
+def _to_atoms(
+    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
+    _check_offsets(centres, offsets)
+    return _compute_to_atoms(w, basis, centres, offsets, dims)
 
 
 @_to_atoms.register_fake
@@ -245,7 +282,12 @@ def _(
     return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
 
 
-_to_weights = torch.library.custom_op("equitensor::to_weights", _compute_to_weights, mutates_args=())
+@torch.library.custom_op("equitensor::to_weights", mutates_args=())
+def _to_weights(
+    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
+    _check_offsets(centres, offsets)
+    return _compute_to_weights(basis, features, centres, offsets, dims)
 
 
 @_to_weights.register_fake
@@ -255,7 +297,12 @@ def _(
     return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
 
 
-_to_basis = torch.library.custom_op("equitensor::to_basis", _compute_to_basis, mutates_args=())
+@torch.library.custom_op("equitensor::to_basis", mutates_args=())
+def _to_basis(
+    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+) -> Tensor:
+    _check_offsets(centres, offsets)
+    return _compute_to_basis(w, features, centres, offsets, dims)
 
 
 @_to_basis.register_fake
@@ -271,6 +318,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_forward_mode(g)
     w, basis, centres, offsets = ctx.saved_tensors
     rest = (centres, offsets, *ctx.rest)
     g_w = _to_weights(basis, g, *rest) if ctx.needs_input_grad[0] else None
@@ -279,6 +327,7 @@ def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_forward_mode(g)
     basis, features, centres, offsets = ctx.saved_tensors
     rest = (centres, offsets, *ctx.rest)
     g_basis = _to_basis(g, features, *rest) if ctx.needs_input_grad[0] else None
@@ -287,6 +336,7 @@ def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _backward_to_basis(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_forward_mode(g)
     w, features, centres, offsets = ctx.saved_tensors
     rest = (centres, offsets, *ctx.rest)
     g_w = _to_weights(g, features, *rest) if ctx.needs_input_grad[0] else None

@@ -168,7 +168,7 @@ def _run(
         shape = choose(kernel_of(*given, several[0]), several, channels, first.device, sample_of(*given))
     kernel = kernel_of(operator, dims, channels, first.dtype, shape)
     grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, shape.block))
-    tensors = (first.contiguous(), second.contiguous(), offsets, out)
+    tensors = (first.contiguous(), second.contiguous(), offsets.contiguous(), out)
     launch(kernel, grid, tensors, C=channels, **shape.constants, num_warps=shape.warps)
     return out
 

@@ -35,11 +35,14 @@ def build(name: str, lines: Sequence[str], dtype: torch.dtype) -> Any:
 
 
 def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **constants: Any) -> None:
-    """Run ``kernel`` on these tensors; under a tracer, record it. An empty grid runs nothing."""
+    """Run ``kernel`` on these tensors, on their device; under a tracer, record it. An empty grid runs nothing."""
     if type(tensors[0]) is not Tensor:
         torch.library.wrap_triton(kernel)[grid](*tensors, **constants)
     elif all(size > 0 for size in grid):
-        kernel[grid](*tensors, **constants)
+        with torch.cuda.device_of(
+            tensors[0]
+        ):  # Triton launches on the current device; the CPU's changes nothing
+            kernel[grid](*tensors, **constants)
 
 
 class Cut(NamedTuple):
