@@ -19,7 +19,7 @@ import torch
 import yaml
 
 import localgraph
-from mlip_train import TrainConfig, TrainingModule, checkpoint, dry_run, fit, from_plain
+from mlip_train import TrainConfig, TrainingModule, __version__, checkpoint, dry_run, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import ScheduleConfig, StageConfig
 from mlip_train.ema import MovingAverage
@@ -377,6 +377,46 @@ def test_command_line(
     assert main(["fit", str(path), "optimizer.speed=1"]) == 2
     assert "optimizer.speed: required one of the keys" in capsys.readouterr().err
     assert main(["evaluate", plain_run["output"]]) == 2
+    assert main(["fit", str(tmp_path)]) == 2
+    assert "run: required an existing YAML file" in capsys.readouterr().err
+
+
+def test_options_between_overrides(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = tmp_path / "run.yaml", tmp_path / "other"
+    path.write_text(yaml.safe_dump(plain_run))
+    for line in (["--dry-run", f"--output={other}", "seed=3"], [f"output={other}", "--dry-run", "--seed=3"]):
+        assert main(["fit", str(path), *line]) == 0
+        assert json.loads(capsys.readouterr().out)["parameters"] == 36
+    assert (other / "cache").exists() and not Path(plain_run["output"]).exists()
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"mlip-train {__version__}\n"
+
+
+def test_evaluate_reads_labels_as_the_run_did(
+    toy: Any, plain_run: dict[str, Any], make_frames: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = make_frames(10)
+    for atoms in frames:
+        atoms.info["REF_energy"] = 2.0 * atoms.calc.results["energy"]
+        atoms.arrays["REF_forces"] = 2.0 * atoms.calc.results["forces"]
+        atoms.calc = None
+    ase.io.write(tmp_path / "ref.xyz", frames)
+    keys = {"energy": "REF_energy", "forces": "REF_forces", "energy_scale": 0.5, "force_scale": 0.5}
+    data = {"train": [{"path": str(tmp_path / "ref.xyz"), **keys}], "prefetch": 0}
+    run(plain_run, data=data, output=str(tmp_path / "ref"))
+    evaluate = ["evaluate", str(tmp_path / "ref")]
+    assert main([*evaluate, "--output", str(tmp_path / "e"), str(tmp_path / "ref.xyz")]) == 0
+    capsys.readouterr()
+    errors = json.loads((tmp_path / "e" / "evaluation.json").read_text())["overall"]
+    assert errors["energy_per_atom_rmse"] < 3.0
+    assert main([*evaluate, plain_run["data"]["train"][0]["path"]]) == 2
+    assert (
+        "data: required frames with labels, got none under [{'energy': 'REF_energy'"
+        in capsys.readouterr().err
+    )
 
 
 def test_dry_run_by_name(toy: Any, plain_run: dict[str, Any]) -> None:

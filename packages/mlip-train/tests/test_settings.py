@@ -41,6 +41,7 @@ def test_round_trip_and_number_forms() -> None:
     config = from_plain(
         TrainConfig, parse_yaml("optimizer: {lr: 1e-3, clip: 2}\nstages: [{epoch: 3, lr: 1e-4}]")
     )
+    assert parse_yaml("[1e-3, -.5E+2, 1.e1, 2e1e1, e5]") == [1e-3, -50.0, 10.0, "2e1e1", "e5"]
     assert config.optimizer.lr == 1e-3
     assert config.optimizer.clip == 2.0
     assert config.stages[0].lr == 1e-4

@@ -255,6 +255,48 @@ def test_training_does_not_depend_on_the_number_of_processes(
     assert np.allclose(rows[1, "eager"], rows[2, "whole"], rtol=1e-10, atol=0)
 
 
+KILLED = (
+    PRELUDE
+    + """
+import os
+from mlip_train import TrainConfig, checkpoint, fit, from_plain
+if sys.argv[3] == "die":
+    original = checkpoint.save
+    def save(path, tree):
+        original(path, tree)
+        if tree["consumed"]:
+            os._exit(9)
+    checkpoint.save = save
+if __name__ == "__main__":
+    fit(from_plain(TrainConfig, json.loads(sys.argv[2])))
+"""
+)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_in_mid_epoch_to_the_same_numbers(
+    plain_run: dict[str, Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    plain = plain_run | {"batch": {"frames": 3}, "schedule": {"name": "cosine", "minimum": 0.0}}
+    plain["logging"] = {"progress": False, "report": False, "checkpoint_steps": 3}
+    plain["hardware"] = plain_run["hardware"] | {"devices": 2}
+    rows = {}
+    for name, ends in (("whole", ["go"]), ("broken", ["die", "go"])):
+        text = json.dumps(plain | {"output": str(tmp_path / name)})
+        for end in ends:
+            if end == "die":
+                with pytest.raises(AssertionError):
+                    launch(script, [text, end], 2)
+            else:
+                launch(script, [text, end], 2)
+        table = np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)
+        rows[name] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
+        assert table["lr"][-1] == 0.0
+    assert np.allclose(rows["whole"], rows["broken"], rtol=1e-12, atol=0)
+
+
 @pytest.mark.slow
 def test_autocast_with_accumulation_and_clipping_equals_standard_ddp(tmp_path: Path) -> None:
     script = tmp_path / "other.py"

@@ -11,6 +11,11 @@ LABELS = ("energy", "forces", "stress", "virial", "energy_scale", "force_scale")
 """Options that say how labels are found in a file that ASE reads."""
 
 
+def is_spice(path: str) -> bool:
+    """Whether a file is read by spice-data: one in SPICE's layout, or a store."""
+    return Path(path).suffix.lower() in SPICE_SUFFIXES
+
+
 def check_source(source: SourceConfig, path: str) -> None:
     """Reject a negative weight, and options that the kind of file has no use for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 import localgraph
-from mlip_train import checkpoint
+from mlip_train import __version__, checkpoint
+from mlip_train.batching import label_weights
+from mlip_train.checks import LABELS, is_spice
 from mlip_train.config import BatchConfig, SourceConfig
 from mlip_train.settings import from_plain, load, to_plain
 from mlip_train.verify import CompileError
@@ -20,7 +23,7 @@ from mlip_train.verify import CompileError
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors a user can mend are one line on stderr and exit status 2."""
     parser = _parser()
-    namespace = parser.parse_args(_plain(sys.argv[1:] if arguments is None else arguments))
+    namespace = parser.parse_args(_ordered(sys.argv[1:] if arguments is None else arguments))
     command = namespace.command
     try:
         {"fit": _fit, "evaluate": _evaluate, "inspect": _inspect}[command](namespace[command])
@@ -30,16 +33,26 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _plain(arguments: list[str]) -> list[str]:
-    """``--optimizer.lr=1e-3`` is accepted for ``optimizer.lr=1e-3``."""
-    own = ("--output=", "--subset=")
-    return [a[2:] if a.startswith("--") and "=" in a and not a.startswith(own) else a for a in arguments]
+def _ordered(arguments: list[str]) -> list[str]:
+    """Options last, for argparse takes no list in two parts; of ``fit``, ``--optimizer.lr=1e-3`` as an override."""
+    plain: list[str] = []
+    options: list[str] = []
+    rest = iter(arguments)
+    for a in rest:
+        if plain[:1] == ["fit"] and a.startswith("--") and "=" in a:
+            plain.append(a[2:])
+        elif a.startswith("-"):
+            options += [a, *itertools.islice(rest, int(a == "--output"))]
+        else:
+            plain.append(a)
+    return plain + options
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="mlip-train", description="Train interatomic potentials registered as mlip.models."
     )
+    parser.add_argument("--version", action="version", version=f"mlip-train {__version__}")
     commands = parser.add_subcommands(dest="command")
     fit = ArgumentParser(description="Train as a YAML file says.")
     fit.add_argument("run", type=str, help="the run's YAML file")
@@ -85,14 +98,18 @@ def _evaluate(arguments: Any) -> None:
 
     path, sources = _model_and_sources(Path(arguments.run))
     if arguments.data:
-        sources = tuple(SourceConfig(path=p) for p in arguments.data)
-    if not sources:
+        sources = ()
+    elif not sources:
         raise ValueError("data: required files of frames, or a run with data.test, got neither")
     model, metadata = localgraph.load_model(path)
+    training = metadata.get("training", {})
+    sources = sources or _sources(arguments.data, training.get("config", {}).get("data", {}))
     folder = Path(arguments.output) if arguments.output else path.parent
     folder.mkdir(parents=True, exist_ok=True)
     table = build_table(sources, model.type_names, model.cutoffs, folder / "cache", isolated="keep")
-    training = metadata.get("training", {})
+    if not any(label.any() for label in label_weights(table)):
+        keys = [{k: getattr(s, k) for k in LABELS} for s in sources]
+        raise ValueError(f"data: required frames with labels, got none under {keys} in {list(table.files)}")
     shifts = np.asarray(training.get("statistics", {}).get("energy_shifts", np.zeros(len(model.type_names))))
     batch = from_plain(BatchConfig, training.get("config", {}).get("batch", {"frames": 8}))
     largest = {"frames": 1, "atoms": int(table.atom_counts.max()), "edges": int(table.edge_counts.max())}
@@ -110,6 +127,21 @@ def _evaluate(arguments: Any) -> None:
         {"Files": table.files},
     )
     print(text_table(error_rows(result.tables)))
+
+
+def _sources(paths: list[str], data: dict[str, Any]) -> tuple[SourceConfig, ...]:
+    """Files to be read as the run read its own: with the keys and scales of its files that ASE reads."""
+    read = [
+        s for part in ("train", "validation", "test") for s in data.get(part, []) if not is_spice(s["path"])
+    ]
+    labels = {tuple(s[name] for name in LABELS) for s in read}
+    if len(labels) > 1 and not all(is_spice(p) for p in paths):
+        raise ValueError(
+            f"data: required one set of label keys and scales in the run to read {paths} with, got {sorted(labels)} "
+            "(evaluate a YAML with data.test instead)"
+        )
+    options = dict(zip(LABELS, labels.pop(), strict=True)) if len(labels) == 1 else {}
+    return tuple(SourceConfig(path=p, **({} if is_spice(p) else options)) for p in paths)
 
 
 def _model_and_sources(path: Path) -> tuple[Path, tuple[SourceConfig, ...]]:

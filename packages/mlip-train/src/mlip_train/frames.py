@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from mlip_train.checks import SPICE_SUFFIXES, check_source
+from mlip_train.checks import check_source, is_spice
 from mlip_train.config import SourceConfig
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ class Reader:
 
     def elements(self, source: SourceConfig) -> set[int]:
         """Atomic numbers that occur in a source."""
-        if Path(source.path).suffix.lower() in SPICE_SUFFIXES:
+        if is_spice(source.path):
             return {int(z) for numbers in _spice_numbers(source) for z in numbers}
         self._parsed[source] = frames = list(read(source))
         return {int(z) for frame in frames for z in frame.numbers}
@@ -96,7 +96,7 @@ def read(source: SourceConfig) -> Iterator[Frame]:
     path = Path(source.path)
     if not path.exists():
         raise FileNotFoundError(f"data: required an existing file, got {source.path!r}")
-    if path.suffix.lower() in SPICE_SUFFIXES:
+    if is_spice(source.path):
         yield from _read_spice(source)
         return
     frames = _read_ase(path)

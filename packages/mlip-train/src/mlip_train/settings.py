@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -38,11 +39,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def _number(value: str) -> float | None:
-    try:
-        return float(value) if any(c.isdigit() for c in value) else None
-    except ValueError:
-        return None
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def parse_yaml(text: str) -> Any:
@@ -118,8 +117,6 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"{path}: required a mapping, got {value!r}")
         return dict(value)
-    if kind is float and isinstance(value, str) and _number(value) is not None:
-        return float(value)  # YAML 1.1 reads 1e-3 as text
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -139,7 +136,13 @@ def to_plain(config: Any) -> Any:
 
 
 def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply ``a.b.c=value`` assignments (values are YAML) to plain data; lists by number (``data.train.0.path=x``)."""
+    """Apply ``a.b.c=value`` assignments (values are YAML) to plain data; lists by number (``data.train.0.path=x``).
+
+    Raises
+    ------
+    ValueError
+        For an assignment without a key, or one that leads nowhere.
+    """
     for text in assignments:
         target, sign, value = text.partition("=")
         if not sign or not target:
@@ -167,11 +170,13 @@ def load(path: str | Path, assignments: Sequence[str] = ()) -> TrainConfig:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
         Naming the file, the line or dotted path, what was required and what was received.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"run: required an existing YAML file, got {str(path)!r}")
     try:
         data = parse_yaml(path.read_text())
