@@ -550,7 +550,9 @@ def test_stresses_that_are_not_trained_have_no_errors(
 def test_hardware_that_is_absent(toy: Any, plain_run: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ValueError, match=r"hardware: required devices that this machine has, got .*'gpu'"):
+    with pytest.raises(
+        ValueError, match=r"hardware: required what this machine has, got accelerator 'gpu', devices 1"
+    ):
         run(plain_run, hardware={"accelerator": "gpu"})
 
 

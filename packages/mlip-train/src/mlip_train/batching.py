@@ -252,6 +252,11 @@ class BatchLoader:
         Batches collated ahead in a thread; 0 collates when asked.
     start : int
         Micro-batches of this process to leave out at the beginning of the epoch (resumption).
+
+    Raises
+    ------
+    DataError
+        If no budget is given, or one frame alone exceeds one, naming it.
     """
 
     table: FrameTable

@@ -65,7 +65,13 @@ class MovingAverage:
         return {"steps": self.steps, "average": dict(self.average)}
 
     def load(self, state: dict[str, int | dict[str, Tensor]]) -> None:
-        """Continue from :meth:`state`."""
+        """Continue from :meth:`state`.
+
+        Raises
+        ------
+        ValueError
+            For averages of other parameters.
+        """
         steps, average = state["steps"], state["average"]
         if not isinstance(steps, int) or not isinstance(average, dict) or set(average) != set(self.average):
             raise ValueError(f"ema: required the averages of {sorted(self.average)}, got {state.keys()}")

@@ -195,7 +195,9 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
                 default_root_dir=config.output,
             )
         except MisconfigurationException as e:
-            raise ValueError(f"hardware: required devices that this machine has, got {h}: {e}") from None
+            raise ValueError(
+                f"hardware: required what this machine has, got accelerator {h.accelerator!r}, devices {h.devices}: {e}"
+            ) from None
 
 
 def _loggers(config: TrainConfig) -> list[Any] | bool:

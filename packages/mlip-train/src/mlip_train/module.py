@@ -168,6 +168,8 @@ class TrainingModule(pl.LightningModule):
         ------
         FloatingPointError
             If the loss is not finite, naming frames of the batch.
+        RuntimeError
+            Before a step is made.
         """
         if self.step is None:
             raise RuntimeError("step: required before training_step (made in on_fit_start, or passed in)")
@@ -230,7 +232,13 @@ class TrainingModule(pl.LightningModule):
         self.average.swap()
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Errors of one batch."""
+        """Errors of one batch.
+
+        Raises
+        ------
+        RuntimeError
+            Before a step is made.
+        """
         if self.step is None:
             raise RuntimeError("step: required before validation_step (made in on_fit_start, or passed in)")
         prediction = self.step.predict(batch)

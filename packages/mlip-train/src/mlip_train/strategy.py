@@ -85,6 +85,11 @@ class SyncAfterBackward(DDPStrategy):
         See :func:`reduce_gradients`.
     **options
         Passed to Lightning's ``DDPStrategy`` (``process_group_backend``, ``timeout``, ``start_method``).
+
+    Raises
+    ------
+    ValueError
+        For another ``op``.
     """
 
     strategy_name = "sync_after_backward"
