@@ -1,5 +1,8 @@
 """Bad input is an exception that names the argument, what was required and what came."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
@@ -31,12 +34,47 @@ GOOD = dict(type_names=["H", "O"], cutoff=3.0)
         (dict(type_cutoffs={"H": {"C": 2.0}}), "type_cutoffs.H: required keys"),
         (dict(type_cutoffs={"H": 3.5}), "type_cutoffs.H: required at most cutoff"),
         (dict(zbl="yes"), "zbl: required true or false"),
-        (dict(polynomial_cutoff_p=1), "polynomial_cutoff_p: required a number ≥ 2"),
+        (dict(polynomial_cutoff_p=1), "polynomial_cutoff_p: required a finite number ≥ 2"),
+        (
+            dict(polynomial_cutoff_p=float("inf")),
+            "polynomial_cutoff_p: required a finite number ≥ 2, got inf",
+        ),
+        (dict(polynomial_cutoff_p="6"), "polynomial_cutoff_p: required a finite number ≥ 2, got '6'"),
+        (dict(polynomial_cutoff_p=None), "polynomial_cutoff_p: required a finite number ≥ 2, got None"),
+        (dict(type_cutoffs=2.0), "type_cutoffs: required None or a mapping of types, got 2.0"),
+        (dict(type_cutoffs=[2.0, 3.0]), "type_cutoffs: required None or a mapping"),
+        (dict(type_names={"H", "O"}), "type_names: required a sequence"),
+        (dict(type_names=["H", 8]), "type_names: required element symbols .* got 8"),
     ],
 )
 def test_configuration(changes, message):
     with pytest.raises(ValueError, match=message):
         AllegroConfig(**{**GOOD, **changes})
+
+
+def test_numbers_of_numpy_and_torch_are_plain_data():
+    given = dict(
+        l_max=np.int64(1),
+        cutoff=np.float32(3.0),
+        avg_num_neighbors=np.float32(8.0),
+        energy_shifts=np.array([1.0, 2.0]),
+        energy_scales=torch.tensor([0.5, 2.0]),
+    )
+    config = AllegroConfig(**{**GOOD, **given})
+    plain = dict(
+        l_max=1, cutoff=3.0, avg_num_neighbors=8.0, energy_shifts=(1.0, 2.0), energy_scales=[0.5, 2.0]
+    )
+    assert config == AllegroConfig(**{**GOOD, **plain})
+    assert AllegroConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_configurations_are_values():
+    cutoffs = {"H": {"O": 2.0}, "O": 2.5}
+    configs = [AllegroConfig(**GOOD, type_cutoffs=cutoffs, energy_shifts={"H": 1, "O": 2}) for _ in range(2)]
+    cutoffs["H"]["O"] = 99.0
+    assert configs[0].cutoff_matrix() == [[3.0, 2.0], [2.5, 2.5]]
+    assert configs[0] == configs[1] and len(set(configs)) == 1
+    assert AllegroConfig.from_dict(configs[0].to_dict()) == configs[0]
 
 
 def test_unknown_and_missing_keys():
@@ -102,6 +140,39 @@ def test_integer_dtypes():
         model(vectors(1), torch.tensor([[0], [1]], dtype=torch.int32), torch.tensor([0, 1]))
 
 
+def test_autocast_is_refused():
+    model = Allegro(AllegroConfig(**GOOD))
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(RuntimeError, match="autocast: required"):
+        model(vectors(1), torch.tensor([[0], [1]]), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("own, other", [("float32", "float64"), ("float64", "float32")])
+def test_the_dtype_is_the_configuration_s(own, other, folded):
+    """Of a float32 model float64 stays what is float64 always; weights take no other dtype."""
+    model = Allegro(AllegroConfig(**GOOD, dtype=own, energy_shifts=0.1, energy_shifts_trainable=True))
+    model = model.for_inference() if folded else model
+    before = {name: t.clone() for name, t in (*model.named_parameters(), *model.named_buffers())}
+
+    def unchanged():
+        after = dict((*model.named_parameters(), *model.named_buffers()))
+        return all(after[name].dtype == t.dtype and torch.equal(after[name], t) for name, t in before.items())
+
+    torch.nn.ModuleList([model]).to("cpu", getattr(torch, own))
+    assert unchanged()
+    for dtype in (torch.bfloat16, torch.float16, getattr(torch, other)):
+        with pytest.raises(TypeError, match=f"dtype: required {own}, which .* fixes, got {dtype}"):
+            model.to(dtype)
+    assert unchanged()
+
+
+def test_weights_of_a_model_of_other_cutoffs_are_refused():
+    state = Allegro(AllegroConfig(**GOOD, type_cutoffs={"H": 2.0})).state_dict()
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"\[\[3.0, 3.0\], \[3.0, 3.0\]\].* got \[\[2.0, 2.0\]"):
+            Allegro(AllegroConfig(**GOOD)).load_state_dict(state, strict=strict)
+
+
 X = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]], dtype=torch.float64)
 TYPES = torch.tensor([0, 1])
 
@@ -120,6 +191,17 @@ TYPES = torch.tensor([0, 1])
 def test_evaluate(arguments, error, message):
     with pytest.raises(error, match=message):
         evaluate(Allegro(AllegroConfig(**GOOD)), *arguments)
+
+
+def test_evaluate_without_gradients():
+    model = Allegro(AllegroConfig(**GOOD))
+    cell = 6.0 * torch.eye(3, dtype=torch.float64)
+    expected = evaluate(model, X, TYPES, cell, True)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = evaluate(model, X.clone(), TYPES.clone(), cell.clone(), np.True_)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a, b)
 
 
 def test_unknown_element():

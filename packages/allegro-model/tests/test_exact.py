@@ -54,6 +54,7 @@ def test_equals_direct_form(make, cluster, changes):
             a = torch.zeros(()) if a is None else a
             b = torch.zeros_like(a)
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(*(energies for energies, *_ in results), rtol=0, atol=1e-12)
     with torch.no_grad():
         folded = model.for_inference()(vectors, graph.edge_index, types)
     torch.testing.assert_close(folded, results[0][0].detach(), rtol=0, atol=1e-12)

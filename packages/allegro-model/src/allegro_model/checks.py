@@ -10,6 +10,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_types: int) -> None:
     """Raise ``TypeError`` or ``ValueError`` naming the argument, what is required and what was given.
 
+    ``RuntimeError`` under autocast, which would take the matrix products, those of the forces too, out of their dtype.
+
     Dtypes and shapes are always checked. Values are checked in eager mode on the CPU: while tracing there are none,
     and on an accelerator looking would stall it.
     """
@@ -24,6 +26,12 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
         "edge_index", edge_index, torch.int64, "(2, E)", edge_index.dim() == 2 and edge_index.shape[0] == 2
     )
     _check("types", types, torch.int64, "(N,)", types.dim() == 1)
+    device = edge_vectors.device.type
+    if torch.is_autocast_enabled(device):
+        raise RuntimeError(
+            "autocast: required none around a call of the model, which computes in AllegroConfig.dtype "
+            f"(torch.autocast({device!r}, enabled=False)), got one to {torch.get_autocast_dtype(device)}"
+        )
     if edge_vectors.device.type != "cpu" or torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return
     if type(edge_vectors.detach()) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(

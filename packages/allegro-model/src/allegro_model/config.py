@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from allegro_model.elements import ATOMIC_NUMBERS
 
 NONLINEARITIES = ("silu", "gelu", "mish", "tanh")
 DTYPES = ("float32", "float64")
+PER_TYPE = ("avg_num_neighbors", "energy_scales", "energy_shifts")
 
 
 @dataclasses.dataclass(frozen=True)
 class AllegroConfig:
     """Configuration of an :class:`~allegro_model.Allegro` model.
+
+    Kept as plain data, copied: numbers of NumPy and torch become Python's, arrays and lists become tuples.
 
     Parameters
     ----------
@@ -39,7 +47,7 @@ class AllegroConfig:
     bessel_trainable : bool
         Train the Bessel frequencies nπ.
     polynomial_cutoff_p : float
-        Exponent p ≥ 2 of the polynomial cutoff.
+        Exponent p ≥ 2 of the polynomial cutoff, finite.
     embed_dim : int
         Width E_d of the two-body embedding (even).
     scalar_embed_depth, scalar_embed_width : int
@@ -65,7 +73,7 @@ class AllegroConfig:
         Add the Ziegler–Biersack–Littmark screened nuclear repulsion.
     dtype : str
         ``"float32"`` or ``"float64"``: dtype of weights and features. Geometry, scale, shift, ZBL and energies are
-        always float64.
+        always float64. A model keeps it: ``model.to(dtype)``, ``.double()`` and the like are refused.
 
     Raises
     ------
@@ -105,18 +113,17 @@ class AllegroConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if isinstance(self.type_names, str):
-            raise ValueError(
-                f"type_names: required a sequence of element symbols, got the string {self.type_names!r}"
-            )
-        object.__setattr__(self, "type_names", tuple(self.type_names))
-        _require(len(self.type_names) > 0, "type_names", "at least one element symbol", self.type_names)
-        _require(
-            len(set(self.type_names)) == len(self.type_names), "type_names", "distinct names", self.type_names
-        )
-        for name in self.type_names:
-            _require(name in ATOMIC_NUMBERS, "type_names", "element symbols such as 'H' or 'Si'", name)
+        names = self.type_names
+        sequence = isinstance(names, Sequence) and not isinstance(names, str)
+        _require(sequence, "type_names", "a sequence of element symbols", names)
+        _require(len(names) > 0, "type_names", "at least one element symbol", names)
+        for name in names:
+            known = isinstance(name, str) and name in ATOMIC_NUMBERS
+            _require(known, "type_names", "element symbols such as 'H' or 'Si'", name)
+        _require(len(set(names)) == len(names), "type_names", "distinct names", names)
+        self._set("type_names", tuple(names))
         _positive_number("cutoff", self.cutoff)
+        self._set("cutoff", float(self.cutoff))
         for field, low in (
             ("l_max", 1),
             ("num_layers", 1),
@@ -132,12 +139,16 @@ class AllegroConfig:
             ("readout_width", 1),
         ):
             _require_int(field, getattr(self, field), low)
+            self._set(field, int(getattr(self, field)))
         _require(self.embed_dim % 2 == 0, "embed_dim", "an even number", self.embed_dim)
         if self.scalar_embed_dim is not None:
             _require_int("scalar_embed_dim", self.scalar_embed_dim, 1)
+            self._set("scalar_embed_dim", int(self.scalar_embed_dim))
+        p = self.polynomial_cutoff_p
         _require(
-            self.polynomial_cutoff_p >= 2, "polynomial_cutoff_p", "a number ≥ 2", self.polynomial_cutoff_p
+            _is_number(p) and math.isfinite(p) and p >= 2, "polynomial_cutoff_p", "a finite number ≥ 2", p
         )
+        self._set("polynomial_cutoff_p", float(p))
         for field in ("scalar_embed_nonlinearity", "latent_nonlinearity", "readout_nonlinearity"):
             value = getattr(self, field)
             _require(
@@ -153,11 +164,24 @@ class AllegroConfig:
         ):
             _require(isinstance(getattr(self, field), bool), field, "true or false", getattr(self, field))
         _require(self.dtype in DTYPES, "dtype", f"one of {DTYPES}", self.dtype)
+        for field in PER_TYPE:
+            self._set(field, _plain(getattr(self, field)))
+            self.per_type(field)
         for number in self.per_type("avg_num_neighbors"):
             _positive_number("avg_num_neighbors", number)
-        self.per_type("energy_scales")
-        self.per_type("energy_shifts")
+        given = self.type_cutoffs
+        _require(
+            given is None or isinstance(given, Mapping), "type_cutoffs", "None or a mapping of types", given
+        )
+        self._set("type_cutoffs", _plain(given))
         self.cutoff_matrix()
+
+    def _set(self, field: str, value: object) -> None:
+        """Keep a field in its plain form; for construction alone."""
+        object.__setattr__(self, field, value)
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AllegroConfig:
@@ -173,7 +197,7 @@ class AllegroConfig:
         """Plain JSON data from which :meth:`from_dict` builds an equal configuration."""
         out = dataclasses.asdict(self)
         out["type_names"] = list(self.type_names)
-        for key in ("avg_num_neighbors", "energy_scales", "energy_shifts"):
+        for key in PER_TYPE:
             if isinstance(out[key], tuple):
                 out[key] = list(out[key])
         return out
@@ -206,13 +230,13 @@ class AllegroConfig:
     def cutoff_matrix(self) -> list[list[float]]:
         """Cutoff of each ordered pair [type of centre][type of neighbour], Å."""
         given = self.type_cutoffs or {}
-        unknown = sorted(set(given) - set(self.type_names))
+        unknown = sorted(set(given) - set(self.type_names), key=str)
         _require(not unknown, "type_cutoffs", f"keys among {list(self.type_names)}", unknown)
         matrix = []
         for centre in self.type_names:
             entry = given.get(centre, self.cutoff)
             if isinstance(entry, Mapping):
-                unknown = sorted(set(entry) - set(self.type_names))
+                unknown = sorted(set(entry) - set(self.type_names), key=str)
                 _require(
                     not unknown, f"type_cutoffs.{centre}", f"keys among {list(self.type_names)}", unknown
                 )
@@ -233,12 +257,23 @@ def _require(condition: bool, name: str, required: str, got: object) -> None:
         raise ValueError(f"{name}: required {required}, got {got!r}")
 
 
+def _plain(value: Any) -> Any:
+    """A copy of Python's own numbers, tuples and dictionaries."""
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_plain(entry) for entry in value)
+    return float(value) if _is_number(value) else value
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _require_int(name: str, value: object, low: int) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _require_int(name: str, value: Any, low: int) -> None:
+    ok = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
     _require(ok, name, f"an integer ≥ {low}", value)
 
 

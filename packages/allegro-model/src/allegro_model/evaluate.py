@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,8 @@ def evaluate(
 ) -> Evaluation:
     """Energies, forces, virial and stress of one structure, all from the edge forces of one backward pass.
 
+    Also under ``torch.no_grad`` and ``torch.inference_mode``.
+
     Parameters
     ----------
     model : EdgeModel
@@ -83,16 +86,24 @@ def evaluate(
     >>> result.energies.shape, result.forces.shape, bool(result.forces.sum().abs() < 1e-5)
     (torch.Size([3]), torch.Size([3, 3]), True)
     """
-    periodic = [pbc] * 3 if isinstance(pbc, bool) else [bool(axis) for axis in pbc]
+    periodic = [bool(pbc)] * 3 if np.ndim(pbc) == 0 else [bool(axis) for axis in cast(Sequence[bool], pbc)]
     if positions.dtype != torch.float64:
         raise TypeError(f"positions: required dtype torch.float64, got {positions.dtype}")
     if types.shape[0] != positions.shape[0]:
         raise ValueError(
             f"types: required one per row of positions ({positions.shape[0]}), got {types.shape[0]}"
         )
-    graph = localgraph.neighbors(positions, model.cutoff, cell, periodic)
-    vectors = localgraph.edge_vectors(positions, graph, cell if any(periodic) else None)
-    energies, g = localgraph.energies_and_edge_forces(model, vectors, graph.edge_index, types)
-    virial = localgraph.virial(g, vectors)
-    stress = localgraph.stress(virial, cell) if cell is not None and all(periodic) else None
-    return Evaluation(energies, localgraph.forces(g, graph), virial, stress)
+    with torch.inference_mode(False):  # where there is no derivative to take
+        positions, types = _ordinary(positions), _ordinary(types)
+        cell = None if cell is None else _ordinary(cell)
+        graph = localgraph.neighbors(positions, model.cutoff, cell, periodic)
+        vectors = localgraph.edge_vectors(positions, graph, cell if any(periodic) else None)
+        energies, g = localgraph.energies_and_edge_forces(model, vectors, graph.edge_index, types)
+        virial = localgraph.virial(g, vectors)
+        stress = localgraph.stress(virial, cell) if cell is not None and all(periodic) else None
+        return Evaluation(energies, localgraph.forces(g, graph), virial, stress)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that autograd takes where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor

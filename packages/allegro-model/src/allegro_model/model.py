@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -164,6 +164,8 @@ class Allegro(nn.Module):
         TypeError, ValueError
             For a wrong dtype or shape, unsorted or out-of-range ``edge_index``, types out of range, NaN vectors.
             Values are looked at in eager mode on the CPU only.
+        RuntimeError
+            Under ``torch.autocast``: the dtype is the configuration's.
         """
         check_inputs(edge_vectors, edge_index, types, len(self.config.type_names))
         return atom_energies(self.fixed, self.fold(), edge_vectors, edge_index, types)
@@ -226,6 +228,21 @@ class Allegro(nn.Module):
             atomic_numbers=self.atomic_numbers,
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(_keeping_dtypes(fn, self.config.dtype), recurse)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        table = state_dict.get(prefix + "cutoff_table")
+        ours = self.cutoffs
+        if table is not None and table.shape == ours.shape:
+            theirs = table.detach().to("cpu", torch.float64)
+            if not torch.allclose(theirs, ours, rtol=1e-6, atol=0.0):
+                raise ValueError(
+                    f"state_dict: required a model of this one's cutoffs, {ours.tolist()} Å by pair of types (from "
+                    f"cutoff and type_cutoffs of AllegroConfig), got {theirs.tolist()}"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def for_inference(self) -> FoldedAllegro:
         """An equal module for evaluation only, which holds the folded weights as constants."""
         return FoldedAllegro(self)
@@ -236,7 +253,7 @@ class FoldedAllegro(nn.Module):
 
     def __init__(self, model: Allegro):
         super().__init__()
-        self.fixed = model.fixed
+        self.fixed, self.dtype = model.fixed, model.config.dtype
         self.type_names, self.cutoff, self.cutoffs = model.type_names, model.cutoff, model.cutoffs
         with torch.no_grad():
             leaves, self._shape = tree_flatten(model.fold())
@@ -249,13 +266,33 @@ class FoldedAllegro(nn.Module):
         folded = tree_unflatten([leaf for _, leaf in self.named_buffers()], self._shape)
         return atom_energies(self.fixed, folded, edge_vectors, edge_index, types)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(_keeping_dtypes(fn, self.dtype), recurse)
+
+
+def _keeping_dtypes(fn: Callable[[Tensor], Tensor], dtype: str) -> Callable[[Tensor], Tensor]:
+    """``fn`` of ``Module._apply`` for a model of this dtype: float64 stays what always is, weights refuse another."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        out = fn(tensor)
+        if out.dtype == tensor.dtype:
+            return out
+        if tensor.dtype == torch.float64 and dtype == "float32":
+            return tensor.to(out.device)
+        raise TypeError(
+            f"dtype: required {dtype}, which AllegroConfig.dtype fixes, got {out.dtype}; for 'float32' or 'float64' "
+            "build Allegro(dataclasses.replace(model.config, dtype=...)) and load the model's state_dict into it"
+        )
+
+    return apply
+
 
 def _fixed(c: AllegroConfig) -> Fixed:
     """What the forward pass needs besides tensors."""
     p = float(c.polynomial_cutoff_p)
     return Fixed(
         l_max=c.l_max,
-        layers=tensor_track(c.l_max, c.num_layers, c.parity),
+        layers=tensor_track(c.l_max, c.num_layers, c.parity, c.path_channel_coupling),
         cutoff_exponent=int(p) if p.is_integer() else p,
         num_types=len(c.type_names),
         uniform_cutoff=len({value for row in c.cutoff_matrix() for value in row}) == 1,

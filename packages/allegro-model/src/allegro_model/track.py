@@ -28,11 +28,12 @@ class Layer(NamedTuple):
     pull_backs: tuple[PullBack, ...]  # from the layer before, back to the first
 
 
-def tensor_track(l_max: int, num_layers: int, parity: bool) -> tuple[Layer, ...]:
+def tensor_track(l_max: int, num_layers: int, parity: bool, coupled: bool = True) -> tuple[Layer, ...]:
     """The layers of an Allegro tensor track (Nat. Commun. 14, 579 (2023); arXiv 2504.16068).
 
     With parity, every (l, ±1) with l ≤ ``l_max`` that a path reaches is kept between layers, otherwise only the
     parities of the spherical harmonics; the last layer keeps 0e; irreps that cannot reach the end are pruned.
+    ``coupled`` says whether path weights are per channel too.
     """
     harmonics = spherical_irreps(l_max)
     allowed = [(ell, p) for ell in range(l_max + 1) for p in (1, -1)] if parity else harmonics
@@ -49,14 +50,14 @@ def tensor_track(l_max: int, num_layers: int, parity: bool) -> tuple[Layer, ...]
                 num_paths=len(paths),
                 scalar_rows=tuple(rows[ell] for ell in range(l_max + 1)),
                 scalar_factors=tuple(float(coupling(ell, ell, 0)[0, 0, 0]) for ell in range(l_max + 1)),
-                pull_backs=_pull_backs(chain, harmonics, k),
+                pull_backs=_pull_backs(chain, harmonics, k, coupled),
             )
         )
     return tuple(layers)
 
 
 def _pull_backs(
-    chain: tuple[tuple[Irrep, ...], ...], harmonics: tuple[Irrep, ...], k: int
+    chain: tuple[tuple[Irrep, ...], ...], harmonics: tuple[Irrep, ...], k: int, coupled: bool
 ) -> tuple[PullBack, ...]:
     """The steps from the covector of layer ``k``, which lives on the harmonics' irreps, back to layer 0."""
     steps = []
@@ -68,6 +69,6 @@ def _pull_backs(
             for row, path in enumerate(admissible_paths(chain[m], harmonics, chain[m + 1]))
             if chain[m + 1][path.out] in support and chain[m][path.in1] in before
         )
-        steps.append(PullBack(m, TensorProduct(before, harmonics, support), rows))
+        steps.append(PullBack(m, TensorProduct(before, harmonics, support, coupled), rows))
         support = before
     return tuple(steps)
