@@ -142,6 +142,7 @@ def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any],
             "frame 0, key 'config_weight': required a number that is not negative",
         ),
         ("energy=-1", "frame 0, key 'positions': required atoms at least 0.001 Å apart, got atoms 0 and 1"),
+        ('energy=-1 pbc="T T T"', "frame 0, cell: required linearly independent vectors along the periodic"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, line: str, message: str) -> None:

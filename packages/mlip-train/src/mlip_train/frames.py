@@ -221,8 +221,8 @@ def _read_spice(source: SourceConfig) -> Iterator[Frame]:
                 yield _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
         return
     with spice_data.open(source.path) as file:
-        for name, taken in itertools.groupby(_conformations(file, source), lambda c: c[1]):
-            m, at = file[name], [(i, k) for i, _, k in taken]
+        for m, taken in itertools.groupby(_conformations(file, source), lambda c: c[1]):
+            at = [(i, k) for i, _, k in taken]
             first, end = min(k for _, k in at), max(k for _, k in at) + 1
             x, e, f = m.positions(first, end), m.energies(first, end), m.forces(first, end)
             for i, k in at:
@@ -240,8 +240,8 @@ def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
                 yield store[i].numbers
         return
     with spice_data.open(source.path) as file:
-        for name in dict.fromkeys(name for _, name, _ in _conformations(file, source)):
-            yield file[name].numbers
+        for molecule in dict.fromkeys(molecule for _, molecule, _ in _conformations(file, source)):
+            yield molecule.numbers
 
 
 def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
@@ -262,14 +262,14 @@ def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
     return [int(listed[k]) for k in _chosen(len(listed), source)]
 
 
-def _conformations(file: Any, source: SourceConfig) -> list[tuple[int, str, int]]:
-    """Number in the file, molecule and conformation of the frames chosen."""
-    at: list[tuple[int, str, int]] = []
+def _conformations(file: Any, source: SourceConfig) -> list[tuple[int, Any, int]]:
+    """Number in the file, molecule (without its arrays) and conformation of the frames chosen."""
+    at: list[tuple[int, Any, int]] = []
     first = 0
     for molecule in file:
         charged = source.charge is not None and molecule.charge != source.charge
         if molecule.subset not in source.exclude and not charged:
-            at += [(first + k, molecule.name, k) for k in range(molecule.n_frames)]
+            at += [(first + k, molecule, k) for k in range(molecule.n_frames)]
         first += molecule.n_frames
     return [at[i] for i in _chosen(len(at), source)]
 

@@ -186,11 +186,13 @@ def build_table(
     Raises
     ------
     DataError
-        For an element that is not in ``type_names``, atoms on top of each other, and a frame without edges, with file
-        and frame index; and if there is no frame at all.
+        For an element that is not in ``type_names``, a cell that does not span its periodic axes, atoms on top of each
+        other, and a frame without edges, with file and frame index; and if there is no frame at all.
     FileNotFoundError, ValueError
-        See :func:`mlip_train.frames.read`.
+        See :func:`mlip_train.frames.read`; and for type names that are no element symbols.
     """
+    if unknown := [name for name in type_names if name not in atomic_numbers]:
+        raise ValueError(f"type_names: required element symbols, got {unknown}")
     key = {
         "version": VERSION,
         "sources": _fingerprint(sources),
@@ -295,16 +297,14 @@ def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str,
                 f"{f.file}, frame {f.number}, key 'numbers': required elements of the model {list(names)}, got atomic "
                 f"number {int(f.numbers[np.argmin(t)])}"
             )
-        graph = localgraph.neighbors(
-            torch.from_numpy(f.positions),
-            table,
-            torch.from_numpy(f.cell) if f.pbc.any() else None,
-            torch.from_numpy(f.pbc),
-            types=torch.from_numpy(t),
-        )
-        vectors = localgraph.edge_vectors(
-            torch.from_numpy(f.positions), graph, torch.from_numpy(f.cell) if f.pbc.any() else None
-        )
+        positions, cell = torch.from_numpy(f.positions), torch.from_numpy(f.cell) if f.pbc.any() else None
+        try:
+            graph = localgraph.neighbors(
+                positions, table, cell, torch.from_numpy(f.pbc), types=torch.from_numpy(t)
+            )
+        except ValueError as e:
+            raise DataError(f"{f.file}, frame {f.number}, {e}") from None
+        vectors = localgraph.edge_vectors(positions, graph, cell)
         short = torch.nonzero((vectors * vectors).sum(1) < CLOSEST * CLOSEST)
         if len(short):
             i, j = graph.edge_index[:, int(short[0])].tolist()
