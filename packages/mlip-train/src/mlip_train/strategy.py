@@ -117,7 +117,13 @@ class SyncAfterBackward(DDPStrategy):
             self._accumulating = False
 
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The complete backward, then the reduction, then every hook that looks at gradients."""
+        """The complete backward, then the reduction, then every hook that looks at gradients.
+
+        Raises
+        ------
+        RuntimeError
+            Before a Trainer has set the strategy up.
+        """
         module = self.lightning_module
         if module is None or self.model is None:
             raise RuntimeError("strategy: required to be set up by a Trainer before backward")
