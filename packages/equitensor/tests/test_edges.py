@@ -157,3 +157,11 @@ def test_forward_mode_is_refused():
             covector = torch.autograd.forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out))
             with pytest.raises(NotImplementedError, match="forward-mode tangent"):
                 torch.autograd.grad(out, a, covector)
+
+
+def test_forward_mode_is_refused_while_compiling():
+    centres, offsets = graph("gaps")
+    w, basis, _ = operands(centres, offsets, [1, 3], 2)
+    f = lambda a: torch.func.jvp(lambda b: to_atoms(b, basis, centres, offsets), (a,), (a,))  # noqa: E731
+    with pytest.raises(NotImplementedError, match="forward-mode tangent"):
+        torch.compile(f, backend="eager")(w)

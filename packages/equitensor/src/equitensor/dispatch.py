@@ -82,7 +82,7 @@ def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
 
 def refuse_forward_mode(*tensors: Tensor) -> None:
     """Raise ``NotImplementedError`` for a forward-mode tangent, which the operators would drop without a word."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+    if forward_ad._current_level < 0:
         return
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise NotImplementedError(
