@@ -39,9 +39,8 @@ def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **co
     if type(tensors[0]) is not Tensor:
         torch.library.wrap_triton(kernel)[grid](*tensors, **constants)
     elif all(size > 0 for size in grid):
-        with torch.cuda.device_of(
-            tensors[0]
-        ):  # Triton launches on the current device; the CPU's changes nothing
+        # Triton launches on the current device; of tensors on the CPU (the interpreter) nothing is changed
+        with torch.cuda.device_of(tensors[0]):
             kernel[grid](*tensors, **constants)
 
 
