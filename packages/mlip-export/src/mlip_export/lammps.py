@@ -108,9 +108,10 @@ def _compile(work: Path) -> None:
     for name, text, code in said:
         if code != 0:
             raise BuildError(f"compiling {name} failed:\n{text}")
-    libraries = ["-ltorch_cpu", "-lc10"]
+    # libtorch.so is for packages: before torch 2.13 their code asks for it, without saying where it is
+    libraries = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     if (torch_lib / "libtorch_cuda.so").is_file():
-        libraries = ["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", *libraries]
+        libraries += ["-ltorch_cuda", "-lc10_cuda"]
     objects = [str(work / f"{name}.o") for name in SOURCES]
     link = [*compiler, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
     result = subprocess.run([*link, f"-Wl,-rpath,{torch_lib}"], capture_output=True, text=True)
