@@ -171,7 +171,7 @@ def test(session: nox.Session, package: str) -> None:
 @nox.session
 @nox.parametrize("package", EACH)
 def lowest(session: nox.Session, package: str) -> None:
-    """The same with the lowest versions that its dependencies admit: quick tests, their own warnings let pass."""
+    """The same with the lowest versions admitted of all but torch: quick tests, warnings let pass."""
     install(session, package, lowest=True)
     quick = ("-W", "default", "-m", "not slow")
     run_tests(session, *quick, f"packages/{package}/tests", *session.posargs)
