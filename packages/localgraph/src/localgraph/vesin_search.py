@@ -34,9 +34,7 @@ def possible(structures: Structures, cutoff: float) -> bool:
     where the smallest of these is below one it divides by zero and ends the process: cells of one cutoff
     over 10 × 10⁵ × 10⁵ Å, say.
     """
-    cells, total = _cells(structures, cutoff)
-    smallest = cells.amin(1) * (MOST_CELLS / total) ** (1 / 3)
-    return not bool(((total > 0.5 * MOST_CELLS) & (smallest < 2.0)).any())
+    return not bool(_too_thin(*_cells(structures, cutoff)))
 
 
 def suits(structures: Structures, cutoff: float) -> bool:
@@ -45,11 +43,17 @@ def suits(structures: Structures, cutoff: float) -> bool:
     Vesin's time grows with its cells, filled or not, and with the square of the atoms in one where it had to make
     them larger: where atoms are few and far between, and where one has left the others behind.
     """
-    _, total = _cells(structures, cutoff)
+    cells, total = _cells(structures, cutoff)
     atoms = torch.bincount(structures.batch, minlength=total.shape[0])
     empty = total.clamp_max(MOST_CELLS).sum() > 8000 + 70 * atoms.sum()
     coarse = ((total > MOST_CELLS) & (total > atoms)).any()
-    return possible(structures, cutoff) and not bool(empty | coarse)
+    return not bool(_too_thin(cells, total) | empty | coarse)
+
+
+def _too_thin(cells: Tensor, total: Tensor) -> Tensor:
+    """Whether a structure would be left with less than one cell along an axis."""
+    smallest = cells.amin(1) * (MOST_CELLS / total) ** (1 / 3)
+    return ((total > 0.5 * MOST_CELLS) & (smallest < 2.0)).any()
 
 
 def _cells(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
