@@ -47,7 +47,7 @@ EXTRAS = {
 }
 
 
-def synthesise(path: Path, sizes: list[tuple[int, int]], extras: bool = False) -> None:
+def synthesize(path: Path, sizes: list[tuple[int, int]], extras: bool = False) -> None:
     """Write groups of (conformations, atoms) of random numbers; ``extras`` adds SPICE 2's other large datasets."""
     rng, text = np.random.default_rng(0), h5py.string_dtype("utf-8")
     with h5py.File(path, "w") as file:
@@ -191,7 +191,7 @@ def prepare(folder: Path, frames: int) -> dict[str, Path]:
     paths = {"hdf5": folder / f"{frames}.hdf5", "store": folder / f"{frames}.store"}
     if not paths["hdf5"].exists():
         atoms = np.random.default_rng(0).integers(10, 51, frames // PER_GROUP)
-        synthesise(paths["hdf5"], [(PER_GROUP, int(n)) for n in atoms])
+        synthesize(paths["hdf5"], [(PER_GROUP, int(n)) for n in atoms])
     start = time.perf_counter()
     if not paths["store"].exists():
         convert(paths["hdf5"], paths["store"]).close()
@@ -242,7 +242,7 @@ def converting(folder: Path, files: list[Path], rounds: int = 3) -> list[dict]:
     for name, sizes in made.items():
         named[name] = folder / f"{'shapes' if name.startswith('shapes') else 'small'}.hdf5"
         if not named[name].exists():
-            synthesise(named[name], sizes, extras=name.startswith("shapes"))
+            synthesize(named[name], sizes, extras=name.startswith("shapes"))
     rows, target = [], folder / "converted.store"
     for name, path in named.items():
         calls = {

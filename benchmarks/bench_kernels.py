@@ -49,25 +49,25 @@ def floor(reads: int, writes: int) -> Callable[[], object]:
 def edge_operands(
     edges: int, atoms: int, channels: int, l_max: int
 ) -> tuple[torch.Tensor, torch.Tensor, list[int], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Random centres and their offsets, the sizes of the irreps, and the two operands of each operator."""
+    """Random centers and their offsets, the sizes of the irreps, and the two operands of each operator."""
     g = torch.Generator().manual_seed(0)
     dims = [2 * ell + 1 for ell in range(l_max + 1)]
-    centres = torch.randint(0, atoms, (edges,), generator=g).sort()[0]
-    offsets = eq.row_offsets(centres, atoms)
+    centers = torch.randint(0, atoms, (edges,), generator=g).sort()[0]
+    offsets = eq.row_offsets(centers, atoms)
     w = torch.randn(edges, len(dims), channels, generator=g)
     y = torch.randn(edges, sum(dims), generator=g)
     f = torch.randn(atoms, sum(dims), channels, generator=g)
-    return centres, offsets, dims, {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}
+    return centers, offsets, dims, {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}
 
 
 def edge_operators(edges: int, atoms: int, channels: int, l_max: int, seconds: float) -> dict[str, dict]:
-    centres, offsets, dims, operands = edge_operands(edges, atoms, channels, l_max)
+    centers, offsets, dims, operands = edge_operands(edges, atoms, channels, l_max)
     result = {}
     for name, given in operands.items():
         torch.compiler.reset()
-        ours = torch.compile(partial(getattr(eq, name), centres=centres, offsets=offsets), fullgraph=True)
+        ours = torch.compile(partial(getattr(eq, name), centers=centers, offsets=offsets), fullgraph=True)
         plain = torch.compile(
-            partial(getattr(reference, name), centres=centres, offsets=offsets, dims=dims), fullgraph=True
+            partial(getattr(reference, name), centers=centers, offsets=offsets, dims=dims), fullgraph=True
         )
         torch.testing.assert_close(ours(*given), plain(*given), atol=1e-3, rtol=1e-4)
         reads, writes = sum(t.numel() for t in given), ours(*given).numel()

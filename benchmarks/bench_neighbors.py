@@ -39,13 +39,13 @@ def water(molecules_per_edge: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     number = molecules_per_edge**3
     spacing = (18.01528 / 0.602214076) ** (1 / 3)
     grid = np.stack(np.meshgrid(*[np.arange(molecules_per_edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    centres = (rng.permutation(grid) + 0.1 * rng.normal(size=(number, 3))) * spacing
+    centers = (rng.permutation(grid) + 0.1 * rng.normal(size=(number, 3))) * spacing
     q, _ = np.linalg.qr(rng.normal(size=(number, 3, 3)))
     half = np.radians(104.52 / 2)
     molecule = 0.9572 * np.array(
         [[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]]
     )
-    positions = centres[:, None] + molecule @ q
+    positions = centers[:, None] + molecule @ q
     return positions.reshape(-1, 3), np.eye(3) * spacing * molecules_per_edge
 
 
@@ -90,7 +90,7 @@ def milliseconds(best: dict[str, Least], share: int = 1) -> dict[str, dict[str, 
 def bench_search(seconds: float) -> list[dict[str, object]]:
     """Search times at about 10³, 10⁴ and 10⁵ atoms; at 10⁴ also as a slab, as a wire and as a droplet."""
     from ase.neighborlist import primitive_neighbor_list
-    from matscipy.neighbours import neighbour_list
+    from matscipy.neighbors import neighbor_list
     from vesin import NeighborList
 
     rows: list[dict[str, object]] = []
@@ -109,7 +109,7 @@ def bench_search(seconds: float) -> list[dict[str, object]]:
             "localgraph": lambda p=positions, b=box, pbc=pbc: neighbors(p, CUTOFF, b, pbc),
             "vesin, unsorted": lambda: vesin(False),
             "vesin, sorted": lambda: vesin(True),
-            "matscipy": lambda x=x, c=cell, p=pbc: neighbour_list(
+            "matscipy": lambda x=x, c=cell, p=pbc: neighbor_list(
                 "ijS", positions=x, cell=c, pbc=p, cutoff=CUTOFF
             ),
         }
@@ -221,7 +221,7 @@ def dynamics(x: torch.Tensor, cell: torch.Tensor, steps: int, warm: int = 600) -
 
 
 def bench_skin(edge: int, steps: int, skins: tuple[float, ...]) -> list[dict[str, object]]:
-    """Amortised cost of a Verlet list over a trajectory against a search at each of its steps."""
+    """Amortized cost of a Verlet list over a trajectory against a search at each of its steps."""
     x, cell = water(edge)
     box = torch.tensor(cell)
     trajectory = dynamics(torch.tensor(x), box, steps)

@@ -4,7 +4,7 @@
 
 MODEL is a file of ``localgraph.save_model``, PACKAGE what ``mlip-export compile`` made of it; elements that the model
 does not know are skipped by name. Each structure (a ``.gz`` is read as well) is evaluated by the ASE calculator. The
-eager model is evaluated on ``--centres`` atoms drawn at random, all where there are fewer: it is strictly local, so
+eager model is evaluated on ``--centers`` atoms drawn at random, all where there are fewer: it is strictly local, so
 the energies of these atoms and the forces along their edges are complete. Energies are compared in eV per atom, edge
 forces in eV/Å.
 """
@@ -41,7 +41,7 @@ def read(path: Path) -> Atoms:
     return ase.io.read(path, index=-1)
 
 
-def check(path: Path, calculator: Calculator, model: Any, centres: int) -> dict[str, Any]:
+def check(path: Path, calculator: Calculator, model: Any, centers: int) -> dict[str, Any]:
     """Time and memory of the calculator on one structure, and its largest differences from eager."""
     atoms = read(path)
     begin = time.perf_counter()
@@ -54,7 +54,7 @@ def check(path: Path, calculator: Calculator, model: Any, centres: int) -> dict[
         positions, potential.cutoff, torch.from_numpy(atoms.cell.array.copy()), tuple(atoms.pbc)
     )
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(atoms), generator=generator)[:centres].sort().values
+    chosen = torch.randperm(len(atoms), generator=generator)[:centers].sort().values
     mask = torch.isin(graph.edge_index[0], chosen)
     index = graph.edge_index[:, mask]
     shifts = graph.shifts[mask].double() @ torch.from_numpy(atoms.cell.array.copy())
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("package", type=Path)
     parser.add_argument("structures", type=Path, nargs="+")
-    parser.add_argument("--centres", type=int, default=500)
+    parser.add_argument("--centers", type=int, default=500)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     keep_freed_memory()
@@ -104,7 +104,7 @@ def main() -> None:
         if unknown:
             print(f"{path.name}: skipped, the model does not know {sorted(unknown)}", flush=True)
             continue
-        rows.append(check(path, calculator, model, options.centres))
+        rows.append(check(path, calculator, model, options.centers))
         print(
             "{structure:28} {atoms:7} atoms {edges:9} edges {seconds:9.2f} s {us_per_edge:6.2f} µs/edge "
             "{peak_MiB:7.0f} MiB | largest differences {energy_difference_in_whole:.1e} eV/atom, "

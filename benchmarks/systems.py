@@ -23,7 +23,7 @@ class Box(NamedTuple):
     positions, cell : Tensor, (N, 3) and (3, 3) float64
         Å; the atoms are O, H, H, O, H, H, …
     graph : localgraph.Graph
-        Sorted by centre.
+        Sorted by center.
     vectors : Tensor, (E, 3) float64
         Å.
     types : Tensor, (N,) int64
@@ -58,7 +58,7 @@ def box(molecules_per_edge: int) -> Box:
 
 
 def model(preset: str, **changes: Any) -> Any:
-    """An Allegro of a preset with fixed random weights and the neighbour number of water at 6 Å."""
+    """An Allegro of a preset with fixed random weights and the neighbor number of water at 6 Å."""
     from allegro_model import Allegro, presets
 
     config = getattr(presets, f"spice_{preset}")(ELEMENTS, avg_num_neighbors=86.0, **changes)

@@ -26,10 +26,10 @@ def without_gradients():
 @pytest.mark.parametrize("operator", ["to_atoms", "to_weights", "to_basis"])
 @pytest.mark.parametrize("provider", ["compiled", "eager", "einsum", "memory"])
 def test_edges_and_atoms(timed, provider, operator, l_max):
-    centres, offsets, dims, operands = edge_operands(EDGES, ATOMS, CHANNELS, l_max)
+    centers, offsets, dims, operands = edge_operands(EDGES, ATOMS, CHANNELS, l_max)
     given = operands[operator]
-    ours = partial(getattr(eq, operator), *given, centres=centres, offsets=offsets)
-    plain = partial(getattr(reference, operator), *given, centres=centres, offsets=offsets, dims=dims)
+    ours = partial(getattr(eq, operator), *given, centers=centers, offsets=offsets)
+    plain = partial(getattr(reference, operator), *given, centers=centers, offsets=offsets, dims=dims)
     calls = {
         "compiled": lambda: torch.compile(ours, fullgraph=True),
         "eager": lambda: ours,

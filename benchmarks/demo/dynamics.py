@@ -149,10 +149,10 @@ def draw(
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.9), layout="constrained")
     epochs = [int(row["epoch"]) + 1 for row in rows]
     for part, style in (("train", ":"), ("validation", "-")):
-        for quantity, colour in (("energy_per_atom", "tab:blue"), ("forces", "tab:orange")):
+        for quantity, color in (("energy_per_atom", "tab:blue"), ("forces", "tab:orange")):
             values = [1000 * float(row[f"{part}/{quantity}_mae"]) for row in rows]
             unit = "meV/atom" if quantity != "forces" else "meV/Å"
-            left.plot(epochs, values, style, color=colour, label=f"{part} {quantity.split('_')[0]}, {unit}")
+            left.plot(epochs, values, style, color=color, label=f"{part} {quantity.split('_')[0]}, {unit}")
     left.set(xlabel="epoch", ylabel="mean absolute error", yscale="log", title="training")
     left.legend(fontsize=8)
     edge = 1.05 * np.abs(reference).max()

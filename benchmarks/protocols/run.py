@@ -1,4 +1,4 @@
-"""Minimise, NVT at 300 K, then a timed NVE in LAMMPS, for molecules and boxes, on several numbers of ranks."""
+"""Minimize, NVT at 300 K, then a timed NVE in LAMMPS, for molecules and boxes, on several numbers of ranks."""
 
 from __future__ import annotations
 

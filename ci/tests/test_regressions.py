@@ -172,10 +172,10 @@ def test_planted_extra_operator():
 def test_operators_count_by_their_formulas():
     import equitensor as eq
 
-    centres = torch.tensor([0, 0, 2])
-    offsets = eq.row_offsets(centres, 3)
+    centers = torch.tensor([0, 0, 2])
+    offsets = eq.row_offsets(centers, 3)
     w, y = torch.randn(3, 2, 5), torch.randn(3, 4)
-    found = count(lambda: eq.to_atoms(w, y, centres, offsets))
+    found = count(lambda: eq.to_atoms(w, y, centers, offsets))
     assert found["flops"] == 2 * 3 * 4 * 5 and found["operators"] == {"equitensor.to_atoms.default": 1}
     tp = eq.TensorProduct("1o", "1o", "0e")
     a, b, v = torch.randn(7, 3, 5), torch.randn(7, 3, 5), torch.randn(tp.weight_shape(5))

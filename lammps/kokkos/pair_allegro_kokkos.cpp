@@ -104,7 +104,7 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
 
   if (static_cast<int>(d_offsets.extent(0)) < inum + 1) d_offsets = Integers("allegro:offsets", inum + 1);
   auto offsets = d_offsets;
-  int wild = 0, near = 0;    // first centres with a position that is not finite, and with a neighbour too near
+  int wild = 0, near = 0;    // first centers with a position that is not finite, and with a neighbor too near
   Kokkos::parallel_reduce(
       "allegro:count", Range(0, inum),
       KOKKOS_LAMBDA(const int ii, int &first_wild, int &first_near) {
@@ -141,7 +141,7 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   return edges;
 }
 
-// Edges sorted by centre; neighbours are stand-ins of their types behind the centres.
+// Edges sorted by center; neighbors are stand-ins of their types behind the centers.
 template <class DeviceType>
 void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int64_t edges)
 {
@@ -236,7 +236,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
   const double scale = energy_scale;
   const bool per_atom = eflag_atom, virials = vflag_atom, centroids = cvflag_atom;
 
-  int wild = INT_MAX, wild_force = INT_MAX;    // first centres whose energy, and edge force, is not finite
+  int wild = INT_MAX, wild_force = INT_MAX;    // first centers whose energy, and edge force, is not finite
   double total = 0.0;
   Kokkos::parallel_reduce(
       "allegro:energy", Range(0, rows),
@@ -268,7 +268,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
             Kokkos::atomic_add(&vatoms(6 * i + k), half);
             Kokkos::atomic_add(&vatoms(6 * j + k), half);
           }
-        if (centroids) {    // xx, yy, zz, xy, xz, yz, yx, zx, zy; the whole edge belongs to its neighbour
+        if (centroids) {    // xx, yy, zz, xy, xz, yz, yx, zx, zy; the whole edge belongs to its neighbor
           const int a[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, b[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
           for (int k = 0; k < 9; k++) Kokkos::atomic_add(&cvatoms(9 * j + k), -r[a[k]] * g[b[k]]);
         }
@@ -293,7 +293,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
   }
 }
 
-// The tag of a centre, for messages.
+// The tag of a center, for messages.
 template <class DeviceType> tagint PairAllegroKokkos<DeviceType>::tag_of(int ii)
 {
   int i = 0;

@@ -30,8 +30,8 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
   void init_style() override;
 
   // nvcc wants extended lambdas in public functions
-  int64_t count();                                   // row pointers of all centres, and checks of the geometry
-  void fill(int, int, int64_t, int64_t);             // edges of centres [first, last), which start at an offset
+  int64_t count();                                   // row pointers of all centers, and checks of the geometry
+  void fill(int, int, int64_t, int64_t);             // edges of centers [first, last), which start at an offset
   void evaluate_chunk(int, int64_t);
   void scatter(int, int, int64_t);
 
@@ -46,9 +46,9 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
       Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename DeviceType::memory_space>::accessible;
 
   Kokkos::View<int *, DeviceType> d_type_of;     // model's type of each LAMMPS type, -1 for NULL
-  Doubles d_cutoffs_sq;                          // [centre][neighbour] by LAMMPS type
-  Integers d_offsets, d_index, d_types;          // row pointer of all centres, (2, E), (n + T)
-  Kokkos::View<int *, DeviceType> d_atoms;       // (E) local or ghost atom of each neighbour
+  Doubles d_cutoffs_sq;                          // [center][neighbor] by LAMMPS type
+  Integers d_offsets, d_index, d_types;          // row pointer of all centers, (2, E), (n + T)
+  Kokkos::View<int *, DeviceType> d_atoms;       // (E) local or ghost atom of each neighbor
   Doubles d_vectors, d_energies, d_forces;       // (E, 3), (n + T), (E, 3)
   Doubles d_eatom, d_vatom, d_cvatom;            // (nall), (nall, 6), (nall, 9), of the present step
 

@@ -14,7 +14,7 @@ struct PackageInfo {
   std::string model, dtype, device, isa, torch_version;
   std::vector<std::string> type_names;
   double cutoff;                  // largest, Angstrom
-  std::vector<double> cutoffs;    // [centre][neighbour], row by row, Angstrom
+  std::vector<double> cutoffs;    // [center][neighbor], row by row, Angstrom
 };
 
 class EdgePotential {
@@ -25,7 +25,7 @@ class EdgePotential {
 
   const PackageInfo &info() const;
 
-  // vectors (edges, 3) Angstrom; edge_index (2, edges) [centre; neighbour] sorted by centre; types (atoms).
+  // vectors (edges, 3) Angstrom; edge_index (2, edges) [center; neighbor] sorted by center; types (atoms).
   // Fills energies (atoms) eV and edge_forces (edges, 3) eV/Angstrom. Throws std::runtime_error.
   void evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                 int64_t atoms, double *energies, double *edge_forces);

@@ -263,9 +263,9 @@ void PairAllegro::Chunk::clear()
 {
   vectors.clear();
   index.clear();
-  neighbour.clear();
+  neighbor.clear();
   types.clear();
-  centres.clear();
+  centers.clear();
   atoms.clear();
 }
 
@@ -279,15 +279,15 @@ void PairAllegro::check_positions()
             fmt::format("required finite positions, got {} {} {} for atom {}", x[i][0], x[i][1], x[i][2], atom->tag[i]));
 }
 
-// Append one centre and its neighbours within the model's cutoffs.
+// Append one center and its neighbors within the model's cutoffs.
 void PairAllegro::gather(int i)
 {
   double **x = atom->x;
   const int *type = atom->type;
   const int itype = type[i];
   if (type_of[itype] < 0) return;
-  const int64_t row = static_cast<int64_t>(chunk.centres.size());
-  chunk.centres.push_back(i);
+  const int64_t row = static_cast<int64_t>(chunk.centers.size());
+  chunk.centers.push_back(i);
   chunk.types.push_back(type_of[itype]);
   const double *cut = &cutoffs_sq[itype * (atom->ntypes + 1)];
   const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
@@ -307,20 +307,20 @@ void PairAllegro::gather(int i)
     chunk.vectors.push_back(dy);
     chunk.vectors.push_back(dz);
     chunk.index.push_back(row);
-    chunk.neighbour.push_back(type_of[jtype]);
+    chunk.neighbor.push_back(type_of[jtype]);
     chunk.atoms.push_back(j);
   }
 }
 
-// Mean energies and edge forces of the members; neighbours are stand-ins of their types behind the centres.
+// Mean energies and edge forces of the members; neighbors are stand-ins of their types behind the centers.
 void PairAllegro::evaluate()
 {
-  const size_t rows = chunk.centres.size(), edges = chunk.atoms.size();
+  const size_t rows = chunk.centers.size(), edges = chunk.atoms.size();
   if (rows == 0) return;
   const size_t kinds = members[0]->info().type_names.size();
   for (size_t t = 0; t < kinds; t++) chunk.types.push_back(static_cast<int64_t>(t));
   chunk.index.resize(2 * edges);
-  for (size_t e = 0; e < edges; e++) chunk.index[edges + e] = static_cast<int64_t>(rows) + chunk.neighbour[e];
+  for (size_t e = 0; e < edges; e++) chunk.index[edges + e] = static_cast<int64_t>(rows) + chunk.neighbor[e];
   chunk.energies.resize(rows + kinds);
   chunk.edge_forces.resize(3 * edges);
   const size_t count = members.size();
@@ -338,7 +338,7 @@ void PairAllegro::evaluate()
                            chunk.member_energies.data(), chunk.member_forces.data());
       double *fk = &force_of_member[k * spread_max * 3];
       for (size_t e = 0; e < edges; e++) {
-        const int i = chunk.centres[chunk.index[e]], j = chunk.atoms[e];
+        const int i = chunk.centers[chunk.index[e]], j = chunk.atoms[e];
         for (int d = 0; d < 3; d++) {
           const double g = chunk.member_forces[3 * e + d];
           chunk.edge_forces[3 * e + d] += g / count;
@@ -353,7 +353,7 @@ void PairAllegro::evaluate()
       }
     }
     for (size_t row = 0; row < rows; row++)
-      energy_spread[chunk.centres[row]] = energy_scale * std::sqrt(squares[row] / count);
+      energy_spread[chunk.centers[row]] = energy_scale * std::sqrt(squares[row] / count);
   }
   double total = 0.0;    // NaN or infinity anywhere shows in the sum
   for (size_t row = 0; row < rows; row++) total += chunk.energies[row];
@@ -364,12 +364,12 @@ void PairAllegro::evaluate()
 std::string PairAllegro::what_is_not_finite()
 {
   const std::string text = "required finite energies and forces, the potential gave NaN or infinity";
-  for (size_t row = 0; row < chunk.centres.size(); row++)
+  for (size_t row = 0; row < chunk.centers.size(); row++)
     if (!std::isfinite(chunk.energies[row]))
-      return text + fmt::format(" for the energy of atom {}", atom->tag[chunk.centres[row]]);
+      return text + fmt::format(" for the energy of atom {}", atom->tag[chunk.centers[row]]);
   for (size_t k = 0; k < 3 * chunk.atoms.size(); k++)
     if (!std::isfinite(chunk.edge_forces[k]))
-      return text + fmt::format(" for the force between atoms {} and {}", atom->tag[chunk.centres[chunk.index[k / 3]]],
+      return text + fmt::format(" for the force between atoms {} and {}", atom->tag[chunk.centers[chunk.index[k / 3]]],
                                 atom->tag[chunk.atoms[k / 3]]);
   return text + " in a sum";
 }
@@ -377,15 +377,15 @@ std::string PairAllegro::what_is_not_finite()
 void PairAllegro::scatter()
 {
   double **f = atom->f;
-  const size_t rows = chunk.centres.size(), edges = chunk.atoms.size();
+  const size_t rows = chunk.centers.size(), edges = chunk.atoms.size();
   if (eflag_either)
     for (size_t row = 0; row < rows; row++) {
       const double e = energy_scale * chunk.energies[row];
       if (eflag_global) eng_vdwl += e;
-      if (eflag_atom) eatom[chunk.centres[row]] += e;
+      if (eflag_atom) eatom[chunk.centers[row]] += e;
     }
   for (size_t e = 0; e < edges; e++) {
-    const int i = chunk.centres[chunk.index[e]], j = chunk.atoms[e];
+    const int i = chunk.centers[chunk.index[e]], j = chunk.atoms[e];
     const double *r = &chunk.vectors[3 * e];
     const double g[3] = {energy_scale * chunk.edge_forces[3 * e], energy_scale * chunk.edge_forces[3 * e + 1],
                          energy_scale * chunk.edge_forces[3 * e + 2]};
@@ -409,7 +409,7 @@ void PairAllegro::scatter()
         vatom[j][d] += 0.5 * v[d];
       }
     if (cvflag_atom) {
-      // the heat flux of E_i(r_ij) is -sum_e r_e (g_e . v_neighbour): the whole edge belongs to its neighbour
+      // the heat flux of E_i(r_ij) is -sum_e r_e (g_e . v_neighbor): the whole edge belongs to its neighbor
       const double c[9] = {-r[0] * g[0], -r[1] * g[1], -r[2] * g[2], -r[0] * g[1], -r[0] * g[2],
                            -r[1] * g[2], -r[1] * g[0], -r[2] * g[0], -r[2] * g[1]};
       for (int d = 0; d < 9; d++) cvatom[j][d] += c[d];
@@ -474,7 +474,7 @@ double PairAllegro::memory_usage()
 {
   double bytes = Pair::memory_usage();
   bytes += sizeof(double) * (chunk.vectors.capacity() + chunk.edge_forces.capacity() + chunk.member_forces.capacity());
-  bytes += sizeof(int64_t) * (chunk.index.capacity() + chunk.neighbour.capacity() + chunk.types.capacity());
+  bytes += sizeof(int64_t) * (chunk.index.capacity() + chunk.neighbor.capacity() + chunk.types.capacity());
   bytes += sizeof(double) * (force_of_member.capacity() + 2.0 * spread_max);
   return bytes;
 }

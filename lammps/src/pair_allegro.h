@@ -40,14 +40,14 @@ class PairAllegro : public Pair {
   void *extract_peratom(const char *, int &) override;
 
  protected:
-  // one call's worth of edges, by whole centres
+  // one call's worth of edges, by whole centers
   struct Chunk {
     std::vector<double> vectors;         // (E, 3)
     std::vector<int64_t> index;          // (2, E) once closed: row 0 filled while gathering, row 1 appended
-    std::vector<int64_t> neighbour;      // (E) stand-in atom of each neighbour's type, counted from 0
+    std::vector<int64_t> neighbor;      // (E) stand-in atom of each neighbor's type, counted from 0
     std::vector<int64_t> types;          // (n + T)
-    std::vector<int> centres;            // atom of each row
-    std::vector<int> atoms;              // (E) local or ghost atom of each neighbour
+    std::vector<int> centers;            // atom of each row
+    std::vector<int> atoms;              // (E) local or ghost atom of each neighbor
     std::vector<double> energies;        // (n + T), mean
     std::vector<double> edge_forces;     // (E, 3), mean
     std::vector<double> member_energies, member_forces;
@@ -57,7 +57,7 @@ class PairAllegro : public Pair {
   std::vector<std::unique_ptr<mlip::EdgePotential>> members;
   Chunk chunk;
   std::vector<int> type_of;              // model's type of each LAMMPS type, -1 for NULL
-  std::vector<double> cutoffs_sq;        // [centre][neighbour] by LAMMPS type
+  std::vector<double> cutoffs_sq;        // [center][neighbor] by LAMMPS type
   bigint asked_edges, max_edges;         // edges per call: of the pair_style command (0: none), and in use
   double largest_cutoff;
   double energy_scale;                   // LAMMPS energy unit per eV

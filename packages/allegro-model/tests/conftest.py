@@ -36,7 +36,7 @@ def make():
 
 @pytest.fixture
 def cluster():
-    """Positions, types, graph and edge vectors of a random cluster whose last atom has no neighbours."""
+    """Positions, types, graph and edge vectors of a random cluster whose last atom has no neighbors."""
 
     def build(seed=0, num_atoms=9, cutoff=3.0, size=3.5):
         generator = torch.Generator().manual_seed(seed)

@@ -104,7 +104,7 @@ def vectors(e, dtype=torch.float64):
         (
             (vectors(2), [[1, 0], [0, 1]], [0, 1]),
             ValueError,
-            "edge_index: required edges sorted by centre, got centre 1 before 0",
+            "edge_index: required edges sorted by center, got center 1 before 0",
         ),
         (
             (vectors(1), [[0], [2]], [0, 1]),

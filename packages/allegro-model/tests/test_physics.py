@@ -32,7 +32,7 @@ def test_energy_is_invariant_and_forces_turn(make, cluster, changes, inversion):
     torch.testing.assert_close(f.sum(0), torch.zeros(3, dtype=f.dtype), rtol=0, atol=1e-11)
 
 
-def test_an_atom_feels_its_neighbours_only(make, cluster):
+def test_an_atom_feels_its_neighbors_only(make, cluster):
     """Strict locality: the energy of an atom changes only with atoms within its cutoff."""
     model = make(num_layers=3)
     x = torch.tensor([[0.0, 0, 0], [2.0, 0, 0], [4.0, 0.1, 0], [6.0, 0, 0.2]], dtype=torch.float64)
@@ -44,7 +44,7 @@ def test_an_atom_feels_its_neighbours_only(make, cluster):
 
 
 @pytest.mark.parametrize("changes", [{}, dict(zbl=True, type_cutoffs={"H": {"O": 2.5}})], ids=str)
-def test_smooth_as_a_neighbour_crosses_the_cutoff(make, changes):
+def test_smooth_as_a_neighbor_crosses_the_cutoff(make, changes):
     model = make(**changes)
     types = torch.tensor([0, 1, 2])
     cutoff = float(model.cutoffs[0, 2])
@@ -60,7 +60,7 @@ def test_smooth_as_a_neighbour_crosses_the_cutoff(make, changes):
     assert abs(inside[0] - outside[0]) < 1e-8
     assert (inside[1] - outside[1]).abs().max() < 1e-8
     nearer = at(cutoff - 0.6)
-    assert abs(nearer[0] - outside[0]) > 1e-5  # the neighbour does matter inside
+    assert abs(nearer[0] - outside[0]) > 1e-5  # the neighbor does matter inside
 
 
 def test_edges_beyond_the_cutoff_count_nothing(make, cluster):

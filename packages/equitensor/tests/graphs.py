@@ -1,4 +1,4 @@
-"""Edge lists that every edge operator is tried on: (centres, number of atoms)."""
+"""Edge lists that every edge operator is tried on: (centers, number of atoms)."""
 
 import torch
 
@@ -9,13 +9,13 @@ GRAPHS = {
     "no edges": ([], 3),
     "one edge": ([0], 1),
     "gaps": ([1, 1, 1, 4], 6),
-    "one centre": ([2] * 5, 4),
+    "one center": ([2] * 5, 4),
     "many": (sorted(i * i % 7 for i in range(40)), 7),
 }
 
 
 def graph(name):
-    """Centres and offsets of one of them."""
-    centres, atoms = GRAPHS[name]
-    centres = torch.tensor(centres, dtype=torch.int64)
-    return centres, row_offsets(centres, atoms)
+    """Centers and offsets of one of them."""
+    centers, atoms = GRAPHS[name]
+    centers = torch.tensor(centers, dtype=torch.int64)
+    return centers, row_offsets(centers, atoms)

@@ -34,9 +34,9 @@ class Chain(torch.nn.Module):
         ):
             self.register_buffer(name, 0.3 * torch.randn(shape, dtype=dtype, generator=g))
 
-    def forward(self, r, centres, types):
-        offsets = row_offsets(centres, types.shape[0])
-        rest = (centres, offsets)
+    def forward(self, r, centers, types):
+        offsets = row_offsets(centers, types.shape[0])
+        rest = (centers, offsets)
         y = spherical_harmonics(L_MAX, r).to(self.dtype)
         radial = torch.exp(-((r.norm(dim=1, keepdim=True) - torch.arange(8)) ** 2)).to(self.dtype)
         w = (radial @ self.a).view(-1, L_MAX + 1, CHANNELS)
@@ -50,9 +50,9 @@ class Chain(torch.nn.Module):
 
 
 def energy_and_forces(model):
-    def f(r, centres, types):
+    def f(r, centers, types):
         r = r.detach().requires_grad_()
-        e = model(r, centres, types)
+        e = model(r, centers, types)
         (g,) = torch.autograd.grad(e.sum(), r)
         return e.detach(), g
 
@@ -61,9 +61,9 @@ def energy_and_forces(model):
 
 def data(edges, atoms):
     g = torch.Generator().manual_seed(edges + atoms)
-    centres = torch.randint(0, max(atoms, 1), (edges,), generator=g).sort()[0]
+    centers = torch.randint(0, max(atoms, 1), (edges,), generator=g).sort()[0]
     r = torch.randn(edges, 3, dtype=torch.float64, generator=g) * 2
-    return r, centres, torch.zeros(atoms, dtype=torch.int64)
+    return r, centers, torch.zeros(atoms, dtype=torch.int64)
 
 
 SIZES = ((0, 0), (0, 3), (1, 1), (1, 4), (2, 9), (31, 5), (251, 13), (3001, 101))
@@ -77,7 +77,7 @@ def compare(got, expected, tolerance):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own, on copying a tree
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-3)])
-def test_whole_graph_in_one_artefact_without_python_operators(dtype, tolerance, tmp_path):
+def test_whole_graph_in_one_artifact_without_python_operators(dtype, tolerance, tmp_path):
     model = Chain(dtype)
     f = energy_and_forces(model)
     graph = make_fx(f, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*data(1009, 53))
@@ -102,7 +102,7 @@ def test_whole_graph_in_one_artefact_without_python_operators(dtype, tolerance, 
         expected = f(*given)
         compare(graph(*given), expected, tolerance)
         compare(packaged(*given), expected, tolerance)
-    if dtype == torch.float64:  # a process that has never imported equitensor runs the artefact
+    if dtype == torch.float64:  # a process that has never imported equitensor runs the artifact
         given = data(31, 5)
         torch.save([given, f(*given)], tmp_path / "case.pt")
         script = (
@@ -120,10 +120,10 @@ def test_training_step_compiles_without_breaks():
     """Double backward: the gradient of a force loss by the path weights and a radial matrix, in one graph."""
     model = Chain(torch.float64)
 
-    def step(r, centres, types, a, d):
+    def step(r, centers, types, a, d):
         model.a, model.d = a.detach().requires_grad_(), d.detach().requires_grad_()
         r = r.detach().requires_grad_()
-        e = model(r, centres, types)
+        e = model(r, centers, types)
         (g,) = torch.autograd.grad(e.sum(), r, create_graph=True)
         loss = g.square().sum() + e.square().sum()
         return loss.detach(), *torch.autograd.grad(loss, (model.a, model.d))
@@ -144,15 +144,15 @@ def test_every_kernel_for_odd_channels_and_large_blocks(channels, dtype):
     """l_max = 4 splits blocks over several tiles; odd channels leave part of a vector."""
     dims = [1, 3, 13, 9]
     g = torch.Generator().manual_seed(0)
-    _, centres, _ = data(77, 9)
-    offsets = row_offsets(centres, 9)
+    _, centers, _ = data(77, 9)
+    offsets = row_offsets(centers, 9)
     w, y, f = (
         torch.randn(s, dtype=dtype, generator=g)
         for s in ((77, len(dims), channels), (77, sum(dims)), (9, sum(dims), channels))
     )
 
     def all_three(w, y, f):
-        rest = (centres, offsets, dims)
+        rest = (centers, offsets, dims)
         return to_atoms(w, y, *rest), to_weights(y, f, *rest), to_basis(w, f, *rest)
 
     tolerance = 1e-4 if dtype == torch.float32 else 1e-12
@@ -161,12 +161,12 @@ def test_every_kernel_for_odd_channels_and_large_blocks(channels, dtype):
 
 @pytest.mark.slow
 def test_other_dtypes_fall_back_to_aten():
-    _, centres, _ = data(30, 4)
-    offsets = row_offsets(centres, 4)
+    _, centers, _ = data(30, 4)
+    offsets = row_offsets(centers, 4)
     g = torch.Generator().manual_seed(0)
     shapes = ((30, 2, 6), (30, 4), (4, 4, 6))
     w, y, x = (torch.randn(s, generator=g).bfloat16() for s in shapes)
-    rest = (centres, offsets)
+    rest = (centers, offsets)
     f = lambda w, y, x: (to_atoms(w, y, *rest), to_weights(y, x, *rest), to_basis(w, x, *rest))  # noqa: E731
     compare(torch.compile(f)(w, y, x), f(w, y, x), 0.1)
 
@@ -174,10 +174,10 @@ def test_other_dtypes_fall_back_to_aten():
 COMPILE_TWICE_THE_SUM = """
 import sys, torch
 import equitensor as eq
-centres = torch.tensor([0, 0, 2])
-offsets = eq.row_offsets(centres, 3)
+centers = torch.tensor([0, 0, 2])
+offsets = eq.row_offsets(centers, 3)
 w, y = torch.ones(3, 1, 16), torch.ones(3, 1)
-compiled = torch.compile(lambda w, y: eq.to_atoms(w, y, centres, offsets), fullgraph=True)
+compiled = torch.compile(lambda w, y: eq.to_atoms(w, y, centers, offsets), fullgraph=True)
 print(eq.__file__, compiled(w, y)[0, 0, 0].item())
 """
 

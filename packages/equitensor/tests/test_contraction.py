@@ -69,13 +69,13 @@ def test_opcheck(coupled):
 def test_gather_of_the_second_operand():
     tp = TensorProduct(*SMALL)
     x, y, _, w = operands(tp, 4, 3)
-    centres = torch.tensor([0, 0, 2, 3])
-    offsets = row_offsets(centres, 4)
-    torch.testing.assert_close(tp(x, y, w, centres, offsets), tp(x, y[centres], w))
+    centers = torch.tensor([0, 0, 2, 3])
+    offsets = row_offsets(centers, 4)
+    torch.testing.assert_close(tp(x, y, w, centers, offsets), tp(x, y[centers], w))
     x, y, w = (t[..., :1].clone().requires_grad_() for t in (x, y, w))
-    assert torch.autograd.gradcheck(lambda *a: tp(*a, centres, offsets), (x, y, w))
+    assert torch.autograd.gradcheck(lambda *a: tp(*a, centers, offsets), (x, y, w))
     with pytest.raises(ValueError, match="both or neither"):
-        tp(x, y, w, centres)
+        tp(x, y, w, centers)
 
 
 def test_function_and_value():
@@ -140,13 +140,13 @@ def test_bad_arguments_of_pull_back(arguments, error, message):
         tp.pull_back(*arguments(g, y, w))
 
 
-def test_one_centre_per_row():
+def test_one_center_per_row():
     tp = TensorProduct(*SMALL)
     x, y, _, w = operands(tp, 3, 4)
     for wrong in ([2], [0, 1], [0, 0, 1, 2]):
-        centres = torch.tensor(wrong)
-        with pytest.raises(ValueError, match=r"centres: required one per row of x \(3\)"):
-            tp(x, y, w, centres, row_offsets(centres, 3))
+        centers = torch.tensor(wrong)
+        with pytest.raises(ValueError, match=r"centers: required one per row of x \(3\)"):
+            tp(x, y, w, centers, row_offsets(centers, 3))
 
 
 def test_forward_mode_is_refused():

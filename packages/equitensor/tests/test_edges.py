@@ -8,9 +8,9 @@ from torch.library import opcheck
 from equitensor import reference, row_offsets, to_atoms, to_basis, to_weights
 
 
-def operands(centres, offsets, dims, channels, dtype=torch.float64):
-    g = torch.Generator().manual_seed(len(centres) + channels)
-    edges, atoms = len(centres), len(offsets) - 1
+def operands(centers, offsets, dims, channels, dtype=torch.float64):
+    g = torch.Generator().manual_seed(len(centers) + channels)
+    edges, atoms = len(centers), len(offsets) - 1
     shapes = ((edges, len(dims), channels), (edges, sum(dims)), (atoms, sum(dims), channels))
     return [torch.randn(s, dtype=dtype, generator=g) for s in shapes]
 
@@ -25,26 +25,26 @@ def calls(w, basis, features):
 
 @pytest.mark.parametrize("dims", [[4], [1, 3, 3, 1], [2, 5]])
 def test_blocks_of_any_size(dims):
-    centres, offsets = graph("gaps")
-    for ours, oracle, given in calls(*operands(centres, offsets, dims, 3)).values():
+    centers, offsets = graph("gaps")
+    for ours, oracle, given in calls(*operands(centers, offsets, dims, 3)).values():
         torch.testing.assert_close(
-            ours(*given, centres, offsets, dims), oracle(*given, centres, offsets, dims), atol=1e-12, rtol=0
+            ours(*given, centers, offsets, dims), oracle(*given, centers, offsets, dims), atol=1e-12, rtol=0
         )
 
 
-@pytest.mark.parametrize("name", ["one edge", "gaps", "one centre"])
+@pytest.mark.parametrize("name", ["one edge", "gaps", "one center"])
 def test_first_and_second_derivatives(name):
-    centres, offsets = graph(name)
-    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+    centers, offsets = graph(name)
+    for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
         given = [x.requires_grad_() for x in given]
-        f = lambda a, b, op=ours: op(a, b, centres, offsets)  # noqa: E731
+        f = lambda a, b, op=ours: op(a, b, centers, offsets)  # noqa: E731
         assert torch.autograd.gradcheck(f, given)
         assert torch.autograd.gradgradcheck(f, given)
 
 
 def test_third_derivative():
-    centres, offsets = graph("gaps")
-    w, basis, _ = (x.requires_grad_() for x in operands(centres, offsets, [1, 3], 2))
+    centers, offsets = graph("gaps")
+    w, basis, _ = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
 
     def twice(op):
         total = op(w, basis).sin().sum()
@@ -53,29 +53,29 @@ def test_third_derivative():
         return torch.autograd.grad(h.square().sum(), w)[0]
 
     torch.testing.assert_close(
-        twice(lambda a, b: to_atoms(a, b, centres, offsets)),
-        twice(lambda a, b: reference.to_atoms(a, b, centres, offsets, [1, 3])),
+        twice(lambda a, b: to_atoms(a, b, centers, offsets)),
+        twice(lambda a, b: reference.to_atoms(a, b, centers, offsets, [1, 3])),
     )
 
 
 @pytest.mark.parametrize("name", ["no edges", "gaps"])
 def test_opcheck(name):
-    centres, offsets = graph(name)
-    w, basis, features = (x.requires_grad_() for x in operands(centres, offsets, [1, 3], 2))
+    centers, offsets = graph(name)
+    w, basis, features = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
     for op, given in (
         ("to_atoms", (w, basis)),
         ("to_weights", (basis, features)),
         ("to_basis", (w, features)),
     ):
-        opcheck(getattr(torch.ops.equitensor, op).default, (*given, centres, offsets, [1, 3]))
-    opcheck(torch.ops.equitensor.row_offsets.default, (centres, len(offsets) - 1))
+        opcheck(getattr(torch.ops.equitensor, op).default, (*given, centers, offsets, [1, 3]))
+    opcheck(torch.ops.equitensor.row_offsets.default, (centers, len(offsets) - 1))
 
 
 def test_deterministic():
-    centres, offsets = graph("many")
-    w, basis, _ = operands(centres, offsets, [1, 3], 64, torch.float32)
-    first = to_atoms(w, basis, centres, offsets)
-    assert all(torch.equal(first, to_atoms(w, basis, centres, offsets)) for _ in range(3))
+    centers, offsets = graph("many")
+    w, basis, _ = operands(centers, offsets, [1, 3], 64, torch.float32)
+    first = to_atoms(w, basis, centers, offsets)
+    assert all(torch.equal(first, to_atoms(w, basis, centers, offsets)) for _ in range(3))
 
 
 def test_row_offsets():
@@ -90,9 +90,9 @@ def test_row_offsets():
 
 
 def test_bad_operands():
-    centres, offsets = graph("gaps")
-    w, basis, features = operands(centres, offsets, [1, 3], 2)
-    rest = (centres, offsets)
+    centers, offsets = graph("gaps")
+    w, basis, features = operands(centers, offsets, [1, 3], 2)
+    rest = (centers, offsets)
     with pytest.raises(ValueError, match="w: required shape"):
         to_atoms(w[:2], basis, *rest)
     with pytest.raises(ValueError, match=r"blocks \(dims\)"):
@@ -106,12 +106,12 @@ def test_bad_operands():
     for dtype in (torch.int64, torch.complex64, torch.float8_e4m3fn):
         with pytest.raises(TypeError, match="floating dtype of 16, 32 or 64 bits"):
             to_atoms(w.to(dtype), basis.to(dtype), *rest)
-    with pytest.raises(TypeError, match="centres: required"):
-        to_atoms(w, basis, centres.int(), offsets)
+    with pytest.raises(TypeError, match="centers: required"):
+        to_atoms(w, basis, centers.int(), offsets)
     with pytest.raises(ValueError, match="features: required shape"):
         to_basis(w, features[:-1], *rest)
     with pytest.raises(TypeError, match="offsets: required"):
-        to_atoms(w, basis, centres, offsets.int())
+        to_atoms(w, basis, centers, offsets.int())
 
 
 @pytest.mark.parametrize(
@@ -126,25 +126,25 @@ def test_bad_operands():
     ],
 )
 def test_offsets_of_other_edges_are_refused(wrong):
-    centres, offsets = graph("gaps")
-    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+    centers, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
         with pytest.raises(ValueError, match="offsets: required row_offsets"):
-            ours(*given, centres, torch.tensor(wrong))
+            ours(*given, centers, torch.tensor(wrong))
 
 
 @pytest.mark.parametrize("wrong", [[1, 1, 1, 900_000_000], [-1, 1, 1, 4], [4, 1, 1, 1]])
-def test_centres_of_other_offsets_are_refused(wrong):
-    centres, offsets = graph("gaps")
-    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
+def test_centers_of_other_offsets_are_refused(wrong):
+    centers, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
         with pytest.raises(ValueError, match="not sorted or not in"):
             ours(*given, torch.tensor(wrong), offsets)
 
 
 def test_forward_mode_is_refused():
     """Operators of torch.library drop forward-mode tangents without a word."""
-    centres, offsets = graph("gaps")
-    for ours, _, given in calls(*operands(centres, offsets, [1, 3], 2)).values():
-        f = lambda a, b, op=ours: op(a, b, centres, offsets)  # noqa: E731
+    centers, offsets = graph("gaps")
+    for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
+        f = lambda a, b, op=ours: op(a, b, centers, offsets)  # noqa: E731
         with pytest.raises(NotImplementedError, match="forward-mode tangent"):
             torch.func.jvp(f, tuple(given), tuple(given))
         with torch.autograd.forward_ad.dual_level():
@@ -160,8 +160,8 @@ def test_forward_mode_is_refused():
 
 
 def test_forward_mode_is_refused_while_compiling():
-    centres, offsets = graph("gaps")
-    w, basis, _ = operands(centres, offsets, [1, 3], 2)
-    f = lambda a: torch.func.jvp(lambda b: to_atoms(b, basis, centres, offsets), (a,), (a,))  # noqa: E731
+    centers, offsets = graph("gaps")
+    w, basis, _ = operands(centers, offsets, [1, 3], 2)
+    f = lambda a: torch.func.jvp(lambda b: to_atoms(b, basis, centers, offsets), (a,), (a,))  # noqa: E731
     with pytest.raises(NotImplementedError, match="forward-mode tangent"):
         torch.compile(f, backend="eager")(w)

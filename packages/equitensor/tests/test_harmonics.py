@@ -32,7 +32,7 @@ def test_equal_to_e3nn(l_max, normalize, normalization):
 
 
 def exact(ell, m, v):
-    """Component-normalised Y by 60-digit arithmetic from Legendre functions of the polar angle about y."""
+    """Component-normalized Y by 60-digit arithmetic from Legendre functions of the polar angle about y."""
     mpmath.mp.dps = 60
     x, y, z = (mpmath.mpf(float(c)) for c in v)
     r = mpmath.sqrt(x * x + y * y + z * z)

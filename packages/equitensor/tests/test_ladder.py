@@ -34,9 +34,9 @@ class Row:
     def __init__(self, l_max, channels, coupled, name="gaps", dtype=torch.float64):
         self.irreps = spherical_irreps(l_max)
         self.dims = [2 * ell + 1 for ell in range(l_max + 1)]
-        self.centres, self.offsets = graph(name)
+        self.centers, self.offsets = graph(name)
         self.tp = TensorProduct(self.irreps, self.irreps, self.irreps, coupled=coupled)
-        edges, atoms, d = len(self.centres), len(self.offsets) - 1, sum(self.dims)
+        edges, atoms, d = len(self.centers), len(self.offsets) - 1, sum(self.dims)
         generator = torch.Generator().manual_seed(l_max + channels)
 
         def random(*shape):
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def rest(self):
-        return self.centres, self.offsets
+        return self.centers, self.offsets
 
     def edge_calls(self):
         return {
@@ -146,13 +146,13 @@ def test_non_contiguous_operands(l_max, channels, coupled):
 def everything(tp):
     """All operators, the gradients of a function of their results and the gradients of those."""
 
-    def step(w, y, f, x, b, weights, centres, offsets):
+    def step(w, y, f, x, b, weights, centers, offsets):
         given = [t.detach().requires_grad_() for t in (w, y, f, x, b, weights)]
         w, y, f, x, b, weights = given
         results = (
-            to_atoms(w, y, centres, offsets),
-            to_weights(y, f, centres, offsets),
-            to_basis(w, f, centres, offsets),
+            to_atoms(w, y, centers, offsets),
+            to_weights(y, f, centers, offsets),
+            to_basis(w, f, centers, offsets),
             tp(x, b, weights),
         )
         total = sum((0.1 * t).sin().sum() for t in results)
@@ -176,7 +176,7 @@ def compare(got, expected):
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own, on copying a tree
 @pytest.mark.parametrize("l_max, coupled", COMPILED)
 def test_export_and_aot_inductor_with_every_size_dynamic(l_max, coupled, tmp_path):
-    """One artefact for all numbers of atoms, edges and channels holds every kernel and both derivatives."""
+    """One artifact for all numbers of atoms, edges and channels holds every kernel and both derivatives."""
     example = Row(l_max, 47, coupled, "many")  # as no other size: torch takes equal sizes for the same
     step = everything(example.tp)
     joint = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given(example))
@@ -210,15 +210,15 @@ def test_compile_without_breaks(l_max, coupled):
     irreps = spherical_irreps(l_max)
 
     @torch.compile(fullgraph=True, dynamic=True)
-    def function(w, y, f, x, b, weights, centres, offsets):
+    def function(w, y, f, x, b, weights, centers, offsets):
         return (
-            to_atoms(w, y, centres, offsets),
-            to_weights(y, f, centres, offsets),
-            to_basis(w, f, centres, offsets),
+            to_atoms(w, y, centers, offsets),
+            to_weights(y, f, centers, offsets),
+            to_basis(w, f, centers, offsets),
             tensor_product(x, b, weights, irreps, irreps, irreps),
         )
 
-    for channels, name in ((7, "many"), (32, "gaps"), (64, "one centre"), (128, "many"), (1, "gaps")):
+    for channels, name in ((7, "many"), (32, "gaps"), (64, "one center"), (128, "many"), (1, "gaps")):
         row = Row(l_max, channels, coupled, name)
         tensors = [t.clone().requires_grad_() for t in given(row)[:6]]
         results = function(*tensors, *row.rest)

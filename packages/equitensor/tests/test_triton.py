@@ -15,17 +15,17 @@ from equitensor import reference
 from equitensor.triton import operations as triton
 torch.manual_seed(0)
 for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-    centres = torch.tensor([0, 0, 0, 0, 0, 2, 2])
-    offsets = eq.row_offsets(centres, 4)
+    centers = torch.tensor([0, 0, 0, 0, 0, 2, 2])
+    offsets = eq.row_offsets(centers, 4)
     for dims, channels in (((1, 3, 5), 5), ((1, 3), 16), ((4,), 150)):
         w, y, f = (torch.randn(s, dtype=dtype) for s in (
             (7, len(dims), channels), (7, sum(dims)), (4, sum(dims), channels)))
         for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
-            got = getattr(triton, name)(*given, centres, offsets, list(dims))
-            expected = getattr(reference, name)(*given, centres, offsets, list(dims))
+            got = getattr(triton, name)(*given, centers, offsets, list(dims))
+            expected = getattr(reference, name)(*given, centers, offsets, list(dims))
             torch.testing.assert_close(got, expected, atol=10 * tolerance, rtol=0)
             column = torch.stack([offsets, offsets + 7], 1)[:, 0]
-            strided = getattr(triton, name)(*given, centres, column, list(dims))
+            strided = getattr(triton, name)(*given, centers, column, list(dims))
             assert torch.equal(strided, got)
     empty = torch.zeros(0, dtype=torch.int64)
     none = triton.to_atoms(w[:0], y[:0], empty, eq.row_offsets(empty, 2), [4])
@@ -51,8 +51,8 @@ import torch
 import equitensor as eq
 from equitensor.triton import operations as triton
 torch.manual_seed(0)
-centres = torch.tensor([0] * 30 + [2] * 5)
-rest = (centres, eq.row_offsets(centres, 4), [1, 3, 5])
+centers = torch.tensor([0] * 30 + [2] * 5)
+rest = (centers, eq.row_offsets(centers, 4), [1, 3, 5])
 tp = eq.TensorProduct("0e+1o+2e", "0e+1o+2e", "0e+1o+2e")
 shapes = (35, 3, 20), (35, 9), (4, 9, 20), (2, 9, 20), (2, 9, 20), (2, 9, 20), tp.weight_shape(20)
 low = [torch.randn(s).bfloat16() for s in shapes]
@@ -82,11 +82,11 @@ import equitensor as eq
 irreps = "0e+1o+2e"
 tp = eq.TensorProduct(irreps, irreps, irreps)
 
-def operators(w, y, f, x, b, weights, centres):
-    offsets = eq.row_offsets(centres, f.shape[0])
+def operators(w, y, f, x, b, weights, centers):
+    offsets = eq.row_offsets(centers, f.shape[0])
     return (
-        eq.to_atoms(w, y, centres, offsets), eq.to_weights(y, f, centres, offsets),
-        eq.to_basis(w, f, centres, offsets), tp(x, b, weights), tp.pull_back(x, b, weights),
+        eq.to_atoms(w, y, centers, offsets), eq.to_weights(y, f, centers, offsets),
+        eq.to_basis(w, f, centers, offsets), tp(x, b, weights), tp.pull_back(x, b, weights),
         torch.ops.equitensor.contract_weights(x, b, f, str(tp.spec), True),
     )
 

@@ -13,8 +13,8 @@ from equitensor import reference
 from equitensor.triton import contraction, edges
 torch.manual_seed(0)
 double = torch.float64
-centres = torch.tensor([0] * 9 + [2])
-offsets = eq.row_offsets(centres, 3)
+centers = torch.tensor([0] * 9 + [2])
+offsets = eq.row_offsets(centers, 3)
 tried = {}
 def same(name, got, expected):
     torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
@@ -23,7 +23,7 @@ for dims, channels in (((1, 3), 40), ((4,), 150)):
     w, y, f = (torch.randn(s, dtype=double) for s in (
         (10, len(dims), channels), (10, sum(dims)), (3, sum(dims), channels)))
     for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
-        arguments = (*given, centres, offsets, list(dims))
+        arguments = (*given, centers, offsets, list(dims))
         expected = getattr(reference, name)(*arguments)
         for cut in edges.cuts_of(name, dims, channels, double):
             same(name, getattr(edges, name)(*arguments, cut), expected)
@@ -146,11 +146,11 @@ def last(kernel, cuts, *rest):
 tuning.fastest = last
 tp = eq.TensorProduct("0e+1o", "0e+1o", "0e+1o")
 
-def operators(w, y, f, x, weights, centres):
-    offsets = eq.row_offsets(centres, f.shape[0])
+def operators(w, y, f, x, weights, centers):
+    offsets = eq.row_offsets(centers, f.shape[0])
     return (
-        eq.to_atoms(w, y, centres, offsets), eq.to_weights(y, f, centres, offsets),
-        eq.to_basis(w, f, centres, offsets), tp(x, x, weights),
+        eq.to_atoms(w, y, centers, offsets), eq.to_weights(y, f, centers, offsets),
+        eq.to_basis(w, f, centers, offsets), tp(x, x, weights),
         torch.ops.equitensor.contract_weights(x, x, x, str(tp.spec), True),
     )
 

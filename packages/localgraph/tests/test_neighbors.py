@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from matscipy.neighbours import neighbour_list as matscipy_list
+from matscipy.neighbors import neighbor_list as matscipy_list
 
 from localgraph import cell_list, neighbors, vesin_search
 from localgraph.arguments import measure
@@ -25,7 +25,7 @@ def edges(graph):
 
 
 def check_order(graph, atoms):
-    """Sorted by centre, with the row pointer that says so, in the dtypes promised."""
+    """Sorted by center, with the row pointer that says so, in the dtypes promised."""
     assert [t.dtype for t in graph] == [torch.int64, torch.int32, torch.int64]
     assert graph.num_atoms == atoms
     assert bool((graph.edge_index[0].diff() >= 0).all())

@@ -77,9 +77,9 @@ class Toy(nn.Module):
 
     def forward(self, edge_vectors, edge_index, types):
         atoms, count = types.shape[0], len(self.type_names)
-        centre, neighbour = edge_index[0], edge_index[1]
+        center, neighbor = edge_index[0], edge_index[1]
         kind = self.first.dtype
-        pair = types[centre] * count + types[neighbour]
+        pair = types[center] * count + types[neighbor]
         distance = edge_vectors.norm(dim=-1)
         x = distance / self.table.flatten()[pair]
         envelope = torch.where(x < 1, (1 - x) ** 4 * (1 + 4 * x + 10 * x**2 + 20 * x**3), 0.0)
@@ -87,13 +87,13 @@ class Toy(nn.Module):
         basis = (waves * envelope[:, None]).to(kind)
         direction = (edge_vectors / distance[:, None]).to(kind)
         hidden = nn.functional.silu((basis * self.embed[pair]) @ self.first)
-        scalars = torch.zeros(atoms, self.width, dtype=kind).index_add(0, centre, hidden)
+        scalars = torch.zeros(atoms, self.width, dtype=kind).index_add(0, center, hidden)
         outer = (hidden[:, :, None] * direction[:, None, :]).flatten(1)
-        vectors = torch.zeros(atoms, self.width * 3, dtype=kind).index_add(0, centre, outer)
+        vectors = torch.zeros(atoms, self.width * 3, dtype=kind).index_add(0, center, outer)
         squares = vectors.view(atoms, self.width, 3).square().sum(-1)
-        features = torch.cat([hidden * scalars[centre], hidden * squares[centre]], -1) / 8.0
+        features = torch.cat([hidden * scalars[center], hidden * squares[center]], -1) / 8.0
         edge_energies = (nn.functional.silu(features @ self.second) @ self.last)[:, 0].double()
-        energies = torch.zeros(atoms, dtype=torch.float64).index_add(0, centre, edge_energies)
+        energies = torch.zeros(atoms, dtype=torch.float64).index_add(0, center, edge_energies)
         return energies + self.shifts[types]
 
 
@@ -157,8 +157,8 @@ def water(side, triclinic=False, seed=0):
     positions = []
     for corner in np.ndindex(side, side, side):
         rotation, _ = np.linalg.qr(generator.normal(size=(3, 3)))
-        centre = (np.array(corner) + 0.5 + 0.05 * generator.normal(size=3)) / side @ cell
-        positions.append(molecule @ rotation.T + centre)
+        center = (np.array(corner) + 0.5 + 0.05 * generator.normal(size=3)) / side @ cell
+        positions.append(molecule @ rotation.T + center)
     return Atoms("OHH" * side**3, np.concatenate(positions), cell=cell, pbc=True)
 
 

@@ -90,8 +90,8 @@ def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_reads_its_neighbours_energies_is_refused(toy):
-    """Hosts replace neighbours by stand-ins of their types; a model that is not strictly local would be wrong."""
+def test_a_model_that_reads_its_neighbors_energies_is_refused(toy):
+    """Hosts replace neighbors by stand-ins of their types; a model that is not strictly local would be wrong."""
 
     class Passing(toy):
         def forward(self, edge_vectors, edge_index, types):
@@ -103,7 +103,7 @@ def test_a_model_that_reads_its_neighbours_energies_is_refused(toy):
     def eager(*edges):
         return localgraph.energies_and_edge_forces(model, *edges)
 
-    with pytest.raises(mlip_export.Disagreement, match="neighbours by type alone"):
+    with pytest.raises(mlip_export.Disagreement, match="neighbors by type alone"):
         verify.verify(eager, model, model.cutoffs, "float64", torch.device("cpu"))
 
 

@@ -1,4 +1,4 @@
-"""EdgePotential's guards, chunks of centres, and moving edges."""
+"""EdgePotential's guards, chunks of centers, and moving edges."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def edges(potential):
         (lambda r, i, t: (r[:-1], i, t), ValueError, r"edge_index: required shape \(2, "),
         (lambda r, i, t: (r.flatten(), i, t), ValueError, r"edge_vectors: required shape \(E, 3\)"),
         (lambda r, i, t: (r, i, t[:, None]), ValueError, r"types: required shape \(N,\)"),
-        (lambda r, i, t: (r, i.flip(1).contiguous(), t), ValueError, "required edges sorted by centre"),
+        (lambda r, i, t: (r, i.flip(1).contiguous(), t), ValueError, "required edges sorted by center"),
         (lambda r, i, t: (r, i + 1000, t), ValueError, "edge_index: required indices from 0 to 61"),
         (lambda r, i, t: (r, i, t + 1), ValueError, "types: required values from 0 to 1"),
         (lambda r, i, t: (r * 1e-3, i, t), ValueError, "longer than 0.1 Å"),

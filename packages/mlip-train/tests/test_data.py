@@ -49,11 +49,11 @@ def test_edges_are_ases(make_frames: Callable[..., Any], tmp_path: Path) -> None
     table = table_of(frames, tmp_path)
     for i, atoms in enumerate(ase.io.read(tmp_path / "frames.xyz", index=":")):
         batch = collate(table, np.array([i]))
-        centre, vectors = neighbor_list("iD", atoms, 4.0)
+        center, vectors = neighbor_list("iD", atoms, 4.0)
         assert batch.edge_vectors.shape == vectors.shape
         ours = batch.edge_vectors.numpy()
         for a in range(len(atoms)):
-            mine, theirs = ours[batch.edge_index[0].numpy() == a], vectors[centre == a]
+            mine, theirs = ours[batch.edge_index[0].numpy() == a], vectors[center == a]
             assert np.allclose(
                 mine[np.lexsort(mine.T.round(6))], theirs[np.lexsort(theirs.T.round(6))], atol=1e-9
             )

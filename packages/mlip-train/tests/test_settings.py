@@ -13,7 +13,7 @@ from mlip_train.settings import from_plain, load, override, parse_yaml, to_plain
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimiser: {}", "optimiser: required one of the keys"),
+        ("optimizer: {}", "optimizer: required one of the keys"),
         ("optimizer: {learning: 1}", "optimizer.learning: required one of the keys"),
         ("data: {train: [{file: x}]}", r"data.train\[0\].file: required one of"),
         ("optimizer: {lr: fast}", "optimizer.lr: required float, got 'fast'"),

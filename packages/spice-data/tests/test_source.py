@@ -224,7 +224,7 @@ def test_releases():
     spice = table["2.0.1"]
     assert (spice.file, spice.size) == ("SPICE-2.0.1.hdf5", 37479271148)
     assert (spice.md5, spice.record) == ("bfba2224b6540e1390a579569b475510", 10975225)
-    assert (spice.groups, spice.conformations, spice.licence) == (113999, 2008628, "CC0-1.0")
+    assert (spice.groups, spice.conformations, spice.license) == (113999, 2008628, "CC0-1.0")
     assert all(str(r.record) in url for r in table.values() for url in r.urls)
     with pytest.raises(ValueError, match=r"3\.0"):
         releases.release("3.0")

@@ -54,7 +54,7 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
         if bool((step < 0).any()):
             where = int((step < 0).nonzero()[0])
             raise ValueError(
-                "edge_index: required edges sorted by centre, got centre "
+                "edge_index: required edges sorted by center, got center "
                 f"{int(edge_index[0, where])} before {int(edge_index[0, where + 1])} at edge {where}"
             )
         if not bool(edge_vectors.isfinite().all()):

@@ -32,8 +32,8 @@ class AllegroConfig:
     cutoff : float
         Largest cutoff radius r_max, Å, > 0.
     type_cutoffs : mapping, optional
-        Cutoffs of ordered type pairs, Å, each in (0, ``cutoff``]: ``{"H": 4.0, "O": {"H": 3.5}}`` maps a centre
-        type to one number or to numbers per neighbour type; what is left out is ``cutoff``.
+        Cutoffs of ordered type pairs, Å, each in (0, ``cutoff``]: ``{"H": 4.0, "O": {"H": 3.5}}`` maps a center
+        type to one number or to numbers per neighbor type; what is left out is ``cutoff``.
     l_max : int
         Largest rotation order of the spherical harmonics, ≥ 1.
     parity : bool
@@ -63,7 +63,7 @@ class AllegroConfig:
     path_channel_coupling : bool
         Tensor-product weights per path and channel (``True``) or per path only.
     avg_num_neighbors : float or mapping
-        Average number of neighbours N̄ (> 0), one number or one per centre type.
+        Average number of neighbors N̄ (> 0), one number or one per center type.
     energy_scales, energy_shifts : float, mapping or sequence
         Per-type scale (eV) and shift (eV) of the atom energy: one number, a mapping from every type name, or a
         sequence in the order of ``type_names``.
@@ -228,25 +228,25 @@ class AllegroConfig:
         return [float(number) for number in numbers]
 
     def cutoff_matrix(self) -> list[list[float]]:
-        """Cutoff of each ordered pair [type of centre][type of neighbour], Å."""
+        """Cutoff of each ordered pair [type of center][type of neighbor], Å."""
         given = self.type_cutoffs or {}
         unknown = sorted(set(given) - set(self.type_names), key=str)
         _require(not unknown, "type_cutoffs", f"keys among {list(self.type_names)}", unknown)
         matrix = []
-        for centre in self.type_names:
-            entry = given.get(centre, self.cutoff)
+        for center in self.type_names:
+            entry = given.get(center, self.cutoff)
             if isinstance(entry, Mapping):
                 unknown = sorted(set(entry) - set(self.type_names), key=str)
                 _require(
-                    not unknown, f"type_cutoffs.{centre}", f"keys among {list(self.type_names)}", unknown
+                    not unknown, f"type_cutoffs.{center}", f"keys among {list(self.type_names)}", unknown
                 )
-                row = [entry.get(neighbour, self.cutoff) for neighbour in self.type_names]
+                row = [entry.get(neighbor, self.cutoff) for neighbor in self.type_names]
             else:
                 row = [entry] * len(self.type_names)
             for value in row:
-                _positive_number(f"type_cutoffs.{centre}", value)
+                _positive_number(f"type_cutoffs.{center}", value)
                 _require(
-                    value <= self.cutoff, f"type_cutoffs.{centre}", f"at most cutoff = {self.cutoff}", value
+                    value <= self.cutoff, f"type_cutoffs.{center}", f"at most cutoff = {self.cutoff}", value
                 )
             matrix.append([float(value) for value in row])
         return matrix

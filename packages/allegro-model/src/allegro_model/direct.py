@@ -19,19 +19,19 @@ def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, type
     """Atom energies (N,) float64 eV, with the arguments of :meth:`allegro_model.Allegro.forward`."""
     from e3nn.o3 import spherical_harmonics
 
-    c, (centre, neighbour) = model.config, edge_index
+    c, (center, neighbor) = model.config, edge_index
     dtype = model.center_embedding.dtype
     dims = [2 * ell + 1 for ell in range(c.l_max + 1)]
 
     length = edge_vectors.norm(dim=1)
-    x = length / model.cutoff_table[types[centre], types[neighbour]]
+    x = length / model.cutoff_table[types[center], types[neighbor]]
     envelope = polynomial_cutoff(x, c.polynomial_cutoff_p)
     radial = (bessel_basis(x, model.bessel_frequencies) * envelope[:, None]).to(dtype)
     y = spherical_harmonics(
         list(range(c.l_max + 1)), edge_vectors, normalize=True, normalization="component"
     ).to(dtype)
 
-    pair = torch.cat([model.center_embedding[types[centre]], model.neighbor_embedding[types[neighbour]]], 1)
+    pair = torch.cat([model.center_embedding[types[center]], model.neighbor_embedding[types[neighbor]]], 1)
     h = model.scalar_embed(pair * model.basis_linear(radial))
     rows = (c.l_max + 1, c.num_tensor_features)
     tensor = expand_blocks(model.tensor_embed(h).unflatten(1, rows), dims) * y[:, :, None]
@@ -41,20 +41,20 @@ def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, type
     norm = model.density_norm.to(dtype)[types]
     for k, (layer, weights) in enumerate(zip(model.fixed.layers, model.products, strict=True)):
         weighted = expand_blocks(omega.unflatten(1, rows), dims) * y[:, :, None]
-        density = torch.zeros(len(types), *weighted.shape[1:], dtype=dtype).index_add(0, centre, weighted)
-        density = (density * norm[:, None, None])[centre]
+        density = torch.zeros(len(types), *weighted.shape[1:], dtype=dtype).index_add(0, center, weighted)
+        density = (density * norm[:, None, None])[center]
         tensor = _product(layer.irreps_in, layer.irreps_out, c.l_max, weights, tensor, density)
         latent = model.latents[k](torch.cat([*scalars, tensor[:, 0]], 1))
         scalars.append(latent[:, : c.num_scalar_features])
         omega = latent[:, c.num_scalar_features :]
 
     edge_energy = model.readout(torch.cat(scalars, 1)).squeeze(1)
-    energy = torch.zeros(len(types), dtype=dtype).index_add(0, centre, edge_energy) * norm / 2**0.5
+    energy = torch.zeros(len(types), dtype=dtype).index_add(0, center, edge_energy) * norm / 2**0.5
     energy = energy.double() * model.energy_scales[types] + model.energy_shifts[types]
     if c.zbl:
         z = model.atomic_numbers
-        repulsion = zbl_edge_energy(length, z[types[centre]], z[types[neighbour]]) * envelope
-        energy = energy.index_add(0, centre, repulsion)
+        repulsion = zbl_edge_energy(length, z[types[center]], z[types[neighbor]]) * envelope
+        energy = energy.index_add(0, center, repulsion)
     return energy
 
 

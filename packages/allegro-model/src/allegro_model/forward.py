@@ -1,7 +1,7 @@
 """The reassociated forward pass: every edge carries scalars only, and tensors live on atoms.
 
 The tensor feature that layer k hands on is linear in the edge's two-body tensor V⁰ = w⁰·Y, through an operator of
-the centre atom alone. The scalar which a latent reads is therefore a covector U of the atom applied to V⁰:
+the center atom alone. The scalar which a latent reads is therefore a covector U of the atom applied to V⁰:
 
     s_k[e,u] = Σ_lm  w⁰[e,l,u] · Y[e,lm] · U^k[c(e),lm,u]
 
@@ -62,8 +62,8 @@ class Folded(NamedTuple):
 
 def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
     """Atom energies (N,) float64 eV of edges (E, 3) float64 Å; see :meth:`allegro_model.Allegro.forward`."""
-    centre, dtype = edge_index[0], w.pair_embedding.dtype
-    offsets = row_offsets(centre, types.shape[0])
+    center, dtype = edge_index[0], w.pair_embedding.dtype
+    offsets = row_offsets(center, types.shape[0])
     edge_types = types[edge_index]  # (2, E)
     pair = edge_types[0] * fixed.num_types + edge_types[1]
 
@@ -81,9 +81,9 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     scalars = [_apply(w.scalar_maps[0], hidden)]
     densities: list[Tensor] = []
     for k, layer in enumerate(fixed.layers):
-        densities.append(_density(hidden, y, w.density_maps[k], centre, offsets, norm))
+        densities.append(_density(hidden, y, w.density_maps[k], center, offsets, norm))
         covector = _covector(layer, w.products, densities)  # (N, D, C)
-        read = (two_body * to_weights(y, covector, centre, offsets)).sum(1)  # (E, C)
+        read = (two_body * to_weights(y, covector, center, offsets)).sum(1)  # (E, C)
         hidden = torch.cat([*scalars, read], 1)
         hidden = hidden_layers(hidden, w.latent_hidden[k], fixed.latent_nonlinearity)  # (E, H)
         if k + 1 < len(fixed.layers):
@@ -92,12 +92,12 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     edge_energy = hidden_layers(torch.cat([*scalars, hidden], 1), readout, fixed.readout_nonlinearity) @ last
 
     ones = y[:, :1]  # Y_00 = 1
-    energy = to_atoms(edge_energy.unsqueeze(1), ones, centre, offsets).flatten() * norm / 2**0.5
+    energy = to_atoms(edge_energy.unsqueeze(1), ones, center, offsets).flatten() * norm / 2**0.5
     energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
     if fixed.zbl:
         z = w.atomic_numbers[edge_types]
         repulsion = (zbl_edge_energy(length, z[0], z[1]) * envelope).view(-1, 1, 1)
-        energy = energy + to_atoms(repulsion, ones.double(), centre, offsets).flatten()
+        energy = energy + to_atoms(repulsion, ones.double(), center, offsets).flatten()
     return energy
 
 
@@ -108,10 +108,10 @@ def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
 
 
 def _density(
-    hidden: Tensor, y: Tensor, maps: Tensor, centre: Tensor, offsets: Tensor, norm: Tensor
+    hidden: Tensor, y: Tensor, maps: Tensor, center: Tensor, offsets: Tensor, norm: Tensor
 ) -> Tensor:
     """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[h,l,u], (N, D, C)."""
-    sums = to_atoms(hidden.unsqueeze(1), y, centre, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
+    sums = to_atoms(hidden.unsqueeze(1), y, center, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
     blocks = []
     for ell in range(maps.shape[1]):
         # one product over all atoms and m: a batched one would hand the matrix over once per atom

@@ -130,7 +130,7 @@ class Allegro(nn.Module):
 
     @property
     def cutoffs(self) -> Tensor:
-        """Cutoff of each ordered pair [type of centre, type of neighbour], (T, T) float64, Å."""
+        """Cutoff of each ordered pair [type of center, type of neighbor], (T, T) float64, Å."""
         return torch.tensor(self.config.cutoff_matrix(), dtype=torch.float64)
 
     @classmethod
@@ -148,10 +148,10 @@ class Allegro(nn.Module):
         Parameters
         ----------
         edge_vectors : Tensor, (E, 3) float64
-            From centre to neighbour, Å. An edge at or beyond its cutoff contributes exactly nothing; a zero
+            From center to neighbor, Å. An edge at or beyond its cutoff contributes exactly nothing; a zero
             vector has no direction and gives NaN.
         edge_index : Tensor, (2, E) int64
-            ``[centre; neighbour]``, sorted by centre.
+            ``[center; neighbor]``, sorted by center.
         types : Tensor, (N,) int64
 
         Returns
@@ -175,7 +175,7 @@ class Allegro(nn.Module):
 
         Exact algebra, differentiable, and tiny beside the edges. The last matrix of an MLP is multiplied into the
         linear maps that read it; the map to density weights is left for the atoms, since it commutes with the sum
-        over neighbours.
+        over neighbors.
         """
         c = self.config
         s, u, rows = c.num_scalar_features, c.num_tensor_features, c.l_max + 1

@@ -32,20 +32,20 @@ def scaled_lengths(edge_vectors: Tensor, cutoffs: Tensor, pair: Tensor) -> tuple
     return length, length / cutoff
 
 
-def zbl_edge_energy(length: Tensor, z_centre: Tensor, z_neighbour: Tensor) -> Tensor:
+def zbl_edge_energy(length: Tensor, z_center: Tensor, z_neighbor: Tensor) -> Tensor:
     """Half of the screened nuclear repulsion of an edge, eV (the other half belongs to the reverse edge).
 
     Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids (1985), with the constants of the LAMMPS
     page of ``pair_style zbl``; e²/4πε₀ = 14.399645 eV Å. ``length`` (E,) Å; atomic numbers (E,).
     """
-    x = (z_centre**0.23 + z_neighbour**0.23) * length / 0.46850
+    x = (z_center**0.23 + z_neighbor**0.23) * length / 0.46850
     screening = (
         0.02817 * torch.exp(-0.20162 * x)
         + 0.28022 * torch.exp(-0.40290 * x)
         + 0.50986 * torch.exp(-0.94229 * x)
         + 0.18175 * torch.exp(-3.19980 * x)
     )
-    return 0.5 * 14.399645 * z_centre * z_neighbour / length * screening
+    return 0.5 * 14.399645 * z_center * z_neighbor / length * screening
 
 
 def inverse_sqrt(values: list[float]) -> list[float]:

@@ -24,7 +24,7 @@ from equitensor.spec import Spec, make_spec, parse_spec
 class TensorProduct:
     """The product out[z, o, u] = Σ_p W[p, u] Σ_{ab} C^p_{abo} x[z, a, u] y[z, b, u] of given irreps.
 
-    C^p = √(2 l_out + 1) · Wigner 3j (component normalisation, basis of e3nn); the paths p are all
+    C^p = √(2 l_out + 1) · Wigner 3j (component normalization, basis of e3nn); the paths p are all
     admissible ones in the order of :func:`equitensor.paths.admissible_paths`. Holds no tensors and no
     parameters: a value, equal to another of the same irreps. Its Triton kernels multiply and add in float32 (or
     float64), without matrix products: TF32 settings of torch do not change them.
@@ -87,7 +87,7 @@ class TensorProduct:
         x: Tensor,
         y: Tensor,
         weights: Tensor,
-        centres: Tensor | None = None,
+        centers: Tensor | None = None,
         offsets: Tensor | None = None,
     ) -> Tensor:
         """The product, (Z, O, C).
@@ -96,12 +96,12 @@ class TensorProduct:
         ----------
         x : Tensor, (Z, A, C)
             First operand, channels last.
-        y : Tensor, (Z, B, C), or (N, B, C) with ``centres``
+        y : Tensor, (Z, B, C), or (N, B, C) with ``centers``
             Second operand, same dtype.
         weights : Tensor, (P, C) if coupled, else (P,)
             Same dtype.
-        centres, offsets : Tensor (Z,) and (N + 1,) int64, optional
-            Take row ``centres[z]`` of y for row z; sorted, with its :func:`equitensor.row_offsets`.
+        centers, offsets : Tensor (Z,) and (N + 1,) int64, optional
+            Take row ``centers[z]`` of y for row z; sorted, with its :func:`equitensor.row_offsets`.
 
         Raises
         ------
@@ -110,18 +110,18 @@ class TensorProduct:
         NotImplementedError
             For an operand with a forward-mode tangent.
         """
-        if (centres is None) != (offsets is None):
-            raise ValueError("centres and offsets: required both or neither, got one of them")
-        self._check({"x": (x, self.spec.in1), "y": (y, self.spec.in2)}, weights, gathered=centres is not None)
+        if (centers is None) != (offsets is None):
+            raise ValueError("centers and offsets: required both or neither, got one of them")
+        self._check({"x": (x, self.spec.in1), "y": (y, self.spec.in2)}, weights, gathered=centers is not None)
         refuse_forward_mode(x, y, weights)
-        if centres is not None and offsets is not None:
-            if centres.dim() != 1 or centres.shape[0] != x.shape[0]:
+        if centers is not None and offsets is not None:
+            if centers.dim() != 1 or centers.shape[0] != x.shape[0]:
                 raise ValueError(
-                    f"centres: required one per row of x ({x.shape[0]}), got shape {tuple(centres.shape)}"
+                    f"centers: required one per row of x ({x.shape[0]}), got shape {tuple(centers.shape)}"
                 )
             n, b, c = y.shape
-            ones = y.new_ones(centres.shape[0], 1)
-            y = to_weights(ones, y.reshape(n, 1, b * c), centres, offsets, [1]).reshape(-1, b, c)
+            ones = y.new_ones(centers.shape[0], 1)
+            y = to_weights(ones, y.reshape(n, 1, b * c), centers, offsets, [1]).reshape(-1, b, c)
         return _contract(x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
 
     def pull_back(self, g: Tensor, y: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The operations in ATen terms that neither scatter nor materialise E·D·C: segment sums over sorted edges."""
+"""The operations in ATen terms that neither scatter nor materialize E·D·C: segment sums over sorted edges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from equitensor.paths import admissible_paths, coupling, irreps_slices
 from equitensor.spec import Spec
 
 
-def to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
     """Segment sums by one weighted embedding bag: bag (k, i) sums rows w[e, r(k)] with weights basis[e, k].
 
     ATen runs it in order of edges, so it is deterministic, and a compiler sees no scatter.
@@ -35,13 +35,13 @@ def _block_starts(edges: int, dims: Sequence[int], like: Tensor) -> Tensor:
 
 
 def to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
 ) -> Tensor:
     """One weighted embedding bag: bag (e, r) sums rows features[c(e), k] with weights basis[e, k]."""
     e, d = basis.shape
     n, _, c = features.shape
-    rows = (centres * d).unsqueeze(1) + torch.arange(d, device=centres.device)
-    bags = _block_starts(e, dims, centres)
+    rows = (centers * d).unsqueeze(1) + torch.arange(d, device=centers.device)
+    bags = _block_starts(e, dims, centers)
     out = torch.ops.aten._embedding_bag.default(
         features.reshape(n * d, c),
         rows.reshape(-1),
@@ -55,14 +55,14 @@ def to_weights(
     return out.reshape(e, len(dims), c)
 
 
-def to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
     """The gradient of that bag in its weights: a product of two rows per component, gathering none."""
     e, r, c = w.shape
     n, d, _ = features.shape
-    rows = (centres * d).unsqueeze(1) + torch.arange(d, device=centres.device)
-    bags = _block_starts(e, dims, centres)
-    blocks = torch.tensor([b for b, size in enumerate(dims) for _ in range(size)], device=centres.device)
-    bag_of = (torch.arange(e, device=centres.device) * r).unsqueeze(1) + blocks
+    rows = (centers * d).unsqueeze(1) + torch.arange(d, device=centers.device)
+    bags = _block_starts(e, dims, centers)
+    blocks = torch.tensor([b for b, size in enumerate(dims) for _ in range(size)], device=centers.device)
+    bag_of = (torch.arange(e, device=centers.device) * r).unsqueeze(1) + blocks
     out = torch.ops.aten._embedding_bag_per_sample_weights_backward.default(
         w.reshape(e * r, c),
         features.reshape(n * d, c),

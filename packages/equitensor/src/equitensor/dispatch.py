@@ -95,7 +95,7 @@ def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any]) -> No
     """Let compilers see ``function``'s operations instead of ``op``.
 
     The operator stays one node for autograd, make_fx and torch.export, and is replaced where
-    torch.compile and AOT Inductor lower a graph, so that a compiled artefact needs no Python.
+    torch.compile and AOT Inductor lower a graph, so that a compiled artifact needs no Python.
     """
 
     def rule(mode: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:

@@ -18,13 +18,13 @@ from equitensor.dispatch import (
 )
 
 
-def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
+def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     """Where each atom's edges begin and end: edges of atom i are offsets[i] … offsets[i + 1] − 1.
 
     Parameters
     ----------
-    centres : Tensor, (E,) int64
-        Centre of each edge, sorted, in 0 … N − 1.
+    centers : Tensor, (E,) int64
+        Center of each edge, sorted, in 0 … N − 1.
     num_atoms : int
         N.
 
@@ -35,7 +35,7 @@ def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
     Raises
     ------
     ValueError
-        If the centres are not sorted or out of range (looked at in eager mode on the CPU; a compiled
+        If the centers are not sorted or out of range (looked at in eager mode on the CPU; a compiled
         graph, and a GPU, do not look).
     TypeError
         If they are not int64.
@@ -45,13 +45,13 @@ def row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
     >>> row_offsets(torch.tensor([0, 0, 2]), 3)
     tensor([0, 2, 2, 3])
     """
-    if centres.dtype != torch.int64 or centres.dim() != 1:
-        raise TypeError(f"centres: required (E,) int64, got {tuple(centres.shape)} {centres.dtype}")
-    return _row_offsets(centres, num_atoms)
+    if centers.dtype != torch.int64 or centers.dim() != 1:
+        raise TypeError(f"centers: required (E,) int64, got {tuple(centers.shape)} {centers.dtype}")
+    return _row_offsets(centers, num_atoms)
 
 
 def to_atoms(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
 ) -> Tensor:
     """Sum over the edges of each atom: out[i, k, u] = Σ_{e: c(e)=i} w[e, r(k), u] · basis[e, k].
 
@@ -64,10 +64,10 @@ def to_atoms(
         Weights per edge, block and channel, float32 or float64.
     basis : Tensor, (E, D)
         Components per edge, same dtype.
-    centres : Tensor, (E,) int64
-        Centre of each edge, sorted.
+    centers : Tensor, (E,) int64
+        Center of each edge, sorted.
     offsets : Tensor, (N + 1,) int64
-        :func:`row_offsets` of the centres.
+        :func:`row_offsets` of the centers.
     dims : sequence of int, optional
         Sizes of the R blocks, sum D. By default D for R = 1 and 1, 3, 5, … (degrees l) otherwise.
 
@@ -80,25 +80,25 @@ def to_atoms(
     ------
     ValueError, TypeError
         For shapes that do not fit, or a dtype that differs or is not floating; for offsets that are not those of
-        the centres (looked at in eager mode on the CPU, as by :func:`row_offsets`).
+        the centers (looked at in eager mode on the CPU, as by :func:`row_offsets`).
     NotImplementedError
         For an operand with a forward-mode tangent.
 
     Examples
     --------
-    >>> centres = torch.tensor([0, 0, 2])
-    >>> to_atoms(torch.ones(3, 1, 1), torch.ones(3, 2), centres, row_offsets(centres, 3))[:, :, 0]
+    >>> centers = torch.tensor([0, 0, 2])
+    >>> to_atoms(torch.ones(3, 1, 1), torch.ones(3, 2), centers, row_offsets(centers, 3))[:, :, 0]
     tensor([[2., 2.],
             [0., 0.],
             [1., 1.]])
     """
     dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
-    _check("to_atoms", {"w": w, "basis": basis}, dims, centres, offsets)
-    return _to_atoms(w, basis, centres, offsets, dims, SOURCES)
+    _check("to_atoms", {"w": w, "basis": basis}, dims, centers, offsets)
+    return _to_atoms(w, basis, centers, offsets, dims, SOURCES)
 
 
 def to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
 ) -> Tensor:
     """Sum over the components of each block: out[e, r, u] = Σ_{k in r} basis[e, k] · features[c(e), k, u].
 
@@ -108,7 +108,7 @@ def to_weights(
         Components per edge.
     features : Tensor, (N, D, C)
         Features per atom, same dtype.
-    centres, offsets :
+    centers, offsets :
         As in :func:`to_atoms`.
     dims : sequence of int, optional
         Sizes of the R blocks; by default 1, 3, 5, …, so D must be a square.
@@ -119,17 +119,17 @@ def to_weights(
 
     Examples
     --------
-    >>> centres = torch.tensor([0, 0, 2])
-    >>> to_weights(torch.ones(3, 4), torch.ones(3, 4, 1), centres, row_offsets(centres, 3))[0, :, 0]
+    >>> centers = torch.tensor([0, 0, 2])
+    >>> to_weights(torch.ones(3, 4), torch.ones(3, 4, 1), centers, row_offsets(centers, 3))[0, :, 0]
     tensor([1., 3.])
     """
     dims = _blocks("to_weights", dims, None, basis.shape[-1])
-    _check("to_weights", {"basis": basis, "features": features}, dims, centres, offsets)
-    return _to_weights(basis, features, centres, offsets, dims, SOURCES)
+    _check("to_weights", {"basis": basis, "features": features}, dims, centers, offsets)
+    return _to_weights(basis, features, centers, offsets, dims, SOURCES)
 
 
 def to_basis(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
 ) -> Tensor:
     """Sum over channels: out[e, k] = Σ_u w[e, r(k), u] · features[c(e), k, u].
 
@@ -139,7 +139,7 @@ def to_basis(
         Weights per edge, block and channel.
     features : Tensor, (N, D, C)
         Features per atom, same dtype.
-    centres, offsets, dims :
+    centers, offsets, dims :
         As in :func:`to_atoms`.
 
     Returns
@@ -148,13 +148,13 @@ def to_basis(
 
     Examples
     --------
-    >>> centres = torch.tensor([0, 0, 2])
-    >>> to_basis(torch.ones(3, 2, 5), torch.ones(3, 4, 5), centres, row_offsets(centres, 3))[0]
+    >>> centers = torch.tensor([0, 0, 2])
+    >>> to_basis(torch.ones(3, 2, 5), torch.ones(3, 4, 5), centers, row_offsets(centers, 3))[0]
     tensor([5., 5., 5., 5.])
     """
     dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
-    _check("to_basis", {"w": w, "features": features}, dims, centres, offsets)
-    return _to_basis(w, features, centres, offsets, dims, SOURCES)
+    _check("to_basis", {"w": w, "features": features}, dims, centers, offsets)
+    return _to_basis(w, features, centers, offsets, dims, SOURCES)
 
 
 def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: int) -> list[int]:
@@ -175,11 +175,11 @@ def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: in
 
 
 def _check(
-    where: str, operands: dict[str, Tensor], dims: list[int], centres: Tensor, offsets: Tensor
+    where: str, operands: dict[str, Tensor], dims: list[int], centers: Tensor, offsets: Tensor
 ) -> None:
     """Refuse shapes, dtypes and forward-mode tangents."""
     refuse_forward_mode(*operands.values())
-    edges, atoms = centres.shape[0], offsets.shape[0] - 1
+    edges, atoms = centers.shape[0], offsets.shape[0] - 1
     rows = {"w": (edges, len(dims)), "basis": (edges, sum(dims)), "features": (atoms, sum(dims))}
     rank = {"w": 3, "basis": 2, "features": 3}
     first = next(iter(operands.values()))
@@ -199,7 +199,7 @@ def _check(
             f"{where}: w and features: required the same number of channels, got "
             f"{operands['w'].shape[2]} and {operands['features'].shape[2]}"
         )
-    for name, tensor in (("centres", centres), ("offsets", offsets)):
+    for name, tensor in (("centers", centers), ("offsets", offsets)):
         if tensor.dtype != torch.int64 or tensor.dim() != 1:
             raise TypeError(f"{where}: {name}: required (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
 
@@ -207,107 +207,107 @@ def _check(
 # The operators. Each backward is made of the same three, so derivatives of every order exist.
 
 
-def _check_offsets(centres: Tensor, offsets: Tensor) -> None:
+def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
     """Refuse offsets of other edges, on the CPU: what ATen is told from both is looked at in part only."""
-    if centres.device.type != "cpu":
+    if centers.device.type != "cpu":
         return
-    edges, counts = centres.shape[0], offsets.diff()
+    edges, counts = centers.shape[0], offsets.diff()
     if (
         offsets.shape[0] == 0
         or int(offsets[0]) != 0
         or int(offsets[-1]) != edges
         or (counts.numel() and int(counts.min()) < 0)
-        or not torch.equal(torch.repeat_interleave(counts, output_size=edges), centres)
+        or not torch.equal(torch.repeat_interleave(counts, output_size=edges), centers)
     ):
         raise ValueError(
-            "offsets: required row_offsets(centres, N) of these centres, got offsets of other edges, or centres "
+            "offsets: required row_offsets(centers, N) of these centers, got offsets of other edges, or centers "
             "that are not sorted or not in 0 … N − 1"
         )
 
 
-def _compute_row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
-    return torch.searchsorted(centres, torch.arange(num_atoms + 1, device=centres.device))
+def _compute_row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
+    return torch.searchsorted(centers, torch.arange(num_atoms + 1, device=centers.device))
 
 
 @torch.library.custom_op("equitensor::row_offsets", mutates_args=())
-def _row_offsets(centres: Tensor, num_atoms: int) -> Tensor:
-    if centres.device.type == "cpu" and centres.shape[0]:
-        low, high = int(centres[0]), int(centres[-1])
-        if low < 0 or high >= num_atoms or bool((centres[1:] < centres[:-1]).any()):
+def _row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
+    if centers.device.type == "cpu" and centers.shape[0]:
+        low, high = int(centers[0]), int(centers[-1])
+        if low < 0 or high >= num_atoms or bool((centers[1:] < centers[:-1]).any()):
             raise ValueError(
-                f"centres: required sorted indices of {num_atoms} atoms, got "
+                f"centers: required sorted indices of {num_atoms} atoms, got "
                 + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
             )
-    return _compute_row_offsets(centres, num_atoms)
+    return _compute_row_offsets(centers, num_atoms)
 
 
 @_row_offsets.register_fake
-def _(centres: Tensor, num_atoms: int) -> Tensor:
-    return centres.new_empty(num_atoms + 1)
+def _(centers: Tensor, num_atoms: int) -> Tensor:
+    return centers.new_empty(num_atoms + 1)
 
 
 def _compute_to_atoms(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(w):
-        return implementation(w).to_atoms(w, basis, centres, offsets, dims)
+        return implementation(w).to_atoms(w, basis, centers, offsets, dims)
 
 
 def _compute_to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(basis):
-        return implementation(basis).to_weights(basis, features, centres, offsets, dims)
+        return implementation(basis).to_weights(basis, features, centers, offsets, dims)
 
 
 def _compute_to_basis(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(w):
-        return implementation(w).to_basis(w, features, centres, offsets, dims)
+        return implementation(w).to_basis(w, features, centers, offsets, dims)
 
 
 @torch.library.custom_op("equitensor::to_atoms", mutates_args=())
 def _to_atoms(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    _check_offsets(centres, offsets)
-    return _compute_to_atoms(w, basis, centres, offsets, dims)
+    _check_offsets(centers, offsets)
+    return _compute_to_atoms(w, basis, centers, offsets, dims)
 
 
 @_to_atoms.register_fake
 def _(
-    w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
 
 
 @torch.library.custom_op("equitensor::to_weights", mutates_args=())
 def _to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    _check_offsets(centres, offsets)
-    return _compute_to_weights(basis, features, centres, offsets, dims)
+    _check_offsets(centers, offsets)
+    return _compute_to_weights(basis, features, centers, offsets, dims)
 
 
 @_to_weights.register_fake
 def _(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
 
 
 @torch.library.custom_op("equitensor::to_basis", mutates_args=())
 def _to_basis(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
-    _check_offsets(centres, offsets)
-    return _compute_to_basis(w, features, centres, offsets, dims)
+    _check_offsets(centers, offsets)
+    return _compute_to_basis(w, features, centers, offsets, dims)
 
 
 @_to_basis.register_fake
 def _(
-    w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
+    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     return w.new_empty(w.shape[0], features.shape[1])
 
@@ -319,8 +319,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     refuse_forward_mode(g)
-    w, basis, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, *ctx.rest)
+    w, basis, centers, offsets = ctx.saved_tensors
+    rest = (centers, offsets, *ctx.rest)
     g_w = _to_weights(basis, g, *rest) if ctx.needs_input_grad[0] else None
     g_basis = _to_basis(w, g, *rest) if ctx.needs_input_grad[1] else None
     return g_w, g_basis, None, None, None, None
@@ -328,8 +328,8 @@ def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     refuse_forward_mode(g)
-    basis, features, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, *ctx.rest)
+    basis, features, centers, offsets = ctx.saved_tensors
+    rest = (centers, offsets, *ctx.rest)
     g_basis = _to_basis(g, features, *rest) if ctx.needs_input_grad[0] else None
     g_features = _to_atoms(g, basis, *rest) if ctx.needs_input_grad[1] else None
     return g_basis, g_features, None, None, None, None
@@ -337,8 +337,8 @@ def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 def _backward_to_basis(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     refuse_forward_mode(g)
-    w, features, centres, offsets = ctx.saved_tensors
-    rest = (centres, offsets, *ctx.rest)
+    w, features, centers, offsets = ctx.saved_tensors
+    rest = (centers, offsets, *ctx.rest)
     g_w = _to_weights(g, features, *rest) if ctx.needs_input_grad[0] else None
     g_features = _to_atoms(w, g, *rest) if ctx.needs_input_grad[1] else None
     return g_w, g_features, None, None, None, None

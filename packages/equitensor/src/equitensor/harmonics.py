@@ -28,7 +28,7 @@ def spherical_harmonics(
     .. math:: Y_{l,\pm m} = N_{lm}\, Q_{lm}(y, r^2)\, \{\mathrm{Re}, \mathrm{Im}\}(z + ix)^m
 
     where :math:`Q_{lm}` is the associated Legendre function without its :math:`(1-y^2)^{m/2}`, built by
-    the normalised three-term recursion in l. Everything is a polynomial in x, y, z: no angle, no division,
+    the normalized three-term recursion in l. Everything is a polynomial in x, y, z: no angle, no division,
     exact at the poles and differentiable to any order. (Formulas: Abramowitz & Stegun 8.5.3; solid
     harmonics, e.g. Helgaker, Jørgensen & Olsen, section 6.4.)
 
@@ -40,7 +40,7 @@ def spherical_harmonics(
         Floating point, any length unit.
     normalize : bool
         Evaluate on v/‖v‖. Otherwise the homogeneous polynomials themselves, of degree l in the length.
-        A zero vector has no direction: it gives 1 (times the normalisation) for l = 0 and 0 for l > 0, with
+        A zero vector has no direction: it gives 1 (times the normalization) for l = 0 and 0 for l > 0, with
         finite derivatives, and not NaN; this is a convention and not a limit, so a caller for whom a zero
         vector is an error must look for it.
     normalization : {"component", "norm", "integral"}

@@ -182,7 +182,7 @@ def chain_irreps(
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
     """√(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
 
-    Component normalisation: inputs with components of unit variance give such an output. Basis order and
+    Component normalization: inputs with components of unit variance give such an output. Basis order and
     signs are e3nn's. Entries that are zero up to rounding are exactly zero.
     """
     with _disable_current_modes():  # a compiler may be the first to ask, while it traces

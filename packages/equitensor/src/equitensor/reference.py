@@ -16,23 +16,23 @@ def expand_blocks(w: Tensor, dims: Sequence[int]) -> Tensor:
     return torch.cat([w[:, r : r + 1].expand(-1, d, -1) for r, d in enumerate(dims)], 1)
 
 
-def to_atoms(w: Tensor, basis: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """(N, D, C): Σ over the edges of each centre of w[e, r(k), u] · basis[e, k]."""
+def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+    """(N, D, C): Σ over the edges of each center of w[e, r(k), u] · basis[e, k]."""
     out = w.new_zeros(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
-    return out.index_add(0, centres, torch.einsum("eku,ek->eku", expand_blocks(w, dims), basis))
+    return out.index_add(0, centers, torch.einsum("eku,ek->eku", expand_blocks(w, dims), basis))
 
 
 def to_weights(
-    basis: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]
+    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
 ) -> Tensor:
     """(E, R, C): Σ over the components k of block r of basis[e, k] · features[c(e), k, u]."""
-    terms = torch.einsum("ek,eku->eku", basis, features.index_select(0, centres))
+    terms = torch.einsum("ek,eku->eku", basis, features.index_select(0, centers))
     return torch.stack([block.sum(1) for block in terms.split(list(dims), 1)], 1)
 
 
-def to_basis(w: Tensor, features: Tensor, centres: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
+def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
     """(E, D): Σ over channels of w[e, r(k), u] · features[c(e), k, u]."""
-    return torch.einsum("eku,eku->ek", expand_blocks(w, dims), features.index_select(0, centres))
+    return torch.einsum("eku,eku->ek", expand_blocks(w, dims), features.index_select(0, centers))
 
 
 def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:

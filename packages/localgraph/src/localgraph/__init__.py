@@ -1,4 +1,4 @@
-"""Cutoff neighbor lists sorted by centre, and the way back from edge forces to forces and virials."""
+"""Cutoff neighbor lists sorted by center, and the way back from edge forces to forces and virials."""
 
 from localgraph.adjoint import atomic_virial, edge_vectors, forces, stress, virial
 from localgraph.batch import batch

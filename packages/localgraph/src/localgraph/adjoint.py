@@ -12,7 +12,7 @@ from localgraph.segments import gather, segment_sum
 def edge_vectors(
     positions: Tensor, graph: Graph, cell: Tensor | None = None, batch: Tensor | None = None
 ) -> Tensor:
-    """Edge vectors r_e = x_neighbour + shift·cell − x_centre.
+    """Edge vectors r_e = x_neighbor + shift·cell − x_center.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def edge_vectors(
     ValueError
         If ``cell`` is of another shape, or is (B, 3, 3) while ``batch`` is missing.
     """
-    centre, neighbour = graph.edge_index[0], graph.edge_index[1]
-    vectors = gather(positions, neighbour) - gather(positions, centre)
+    center, neighbor = graph.edge_index[0], graph.edge_index[1]
+    vectors = gather(positions, neighbor) - gather(positions, center)
     if cell is None:
         return vectors
     shifts = graph.shifts.to(positions.dtype)
@@ -49,7 +49,7 @@ def edge_vectors(
         raise ValueError(
             "batch: required with a cell of shape (B, 3, 3), the structure of each atom; got None"
         )
-    cells = gather(cell, gather(batch, centre))
+    cells = gather(cell, gather(batch, center))
     return vectors + (shifts[:, :, None] * cells).sum(1)
 
 
@@ -137,7 +137,7 @@ def atomic_virial(
     -------
     Tensor, (N, 3, 3)
         eV; not symmetric in general. The potential part of the heat flux, −Σ_e r_e (g_e · v_n), needs the
-        same terms summed by the neighbour n, whose velocity they meet (Fan et al., Phys. Rev. B 92,
+        same terms summed by the neighbor n, whose velocity they meet (Fan et al., Phys. Rev. B 92,
         094301, 2015): ``segment_sum(r[:, :, None] * g[:, None, :], graph.edge_index[1], N)``.
     """
     n = graph.offsets.shape[0] - 1 if num_atoms is None else num_atoms

@@ -1,7 +1,7 @@
 """The search in plain torch, on the device of its input: a batched cell list; only sizes travel to the host.
 
 Atoms are sorted by cell. Every atom visits the cells within reach of its own, images included, and every
-atom in them is a candidate; candidates come out ordered by centre, so that what is left after the
+atom in them is a candidate; candidates come out ordered by center, so that what is left after the
 comparison with the cutoff is sorted already. The cells of an axis are at least as wide as the cutoff, or
 the axis is one cell and its images are visited as far as the cutoff reaches. Only cells with atoms are kept.
 """
@@ -74,7 +74,7 @@ def make_grid(structures: Structures, cutoff: float) -> Grid:
 
 
 def search(structures: Structures, cutoff: float, at_once: int | None = None) -> Graph:
-    """All edges below ``cutoff`` (Å), in one centre by the cell of the neighbour and then by its number."""
+    """All edges below ``cutoff`` (Å), in one center by the cell of the neighbor and then by its number."""
     n = structures.positions.shape[0]
     device = structures.positions.device
     if n == 0:
@@ -100,13 +100,13 @@ def search(structures: Structures, cutoff: float, at_once: int | None = None) ->
             vector = ordered.index_select(0, slot) - origin[visits].index_select(0, row)
             vector += translation[visits].index_select(0, row)
             close = torch.nonzero((vector * vector).sum(1) < cutoff * cutoff)[:, 0]
-            row, neighbour = row[close] + visits.start, grid.atoms[slot[close]]
-            centre, shift = visitor[row], image[row]
-            keep = (centre != neighbour) | (shift != 0).any(1)
-            shift = (shift + grid.wraps[centre] - grid.wraps[neighbour]).to(torch.int32)
-            found.append((centre[keep], neighbour[keep], shift[keep]))
-    centre, neighbour, shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Graph(torch.stack([centre, neighbour]), shifts, row_offsets(centre, n))
+            row, neighbor = row[close] + visits.start, grid.atoms[slot[close]]
+            center, shift = visitor[row], image[row]
+            keep = (center != neighbor) | (shift != 0).any(1)
+            shift = (shift + grid.wraps[center] - grid.wraps[neighbor]).to(torch.int32)
+            found.append((center[keep], neighbor[keep], shift[keep]))
+    center, neighbor, shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Graph(torch.stack([center, neighbor]), shifts, row_offsets(center, n))
 
 
 def _ravel(place: Tensor, shape: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Graph: directed edges sorted by centre, their lattice translations, and where each centre begins."""
+"""The Graph: directed edges sorted by center, their lattice translations, and where each center begins."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 class Graph(NamedTuple):
-    """Directed edges within a cutoff, sorted by centre atom.
+    """Directed edges within a cutoff, sorted by center atom.
 
-    An edge ``e`` runs from its centre ``c = edge_index[0, e]`` to its neighbour ``n = edge_index[1, e]``;
+    An edge ``e`` runs from its center ``c = edge_index[0, e]`` to its neighbor ``n = edge_index[1, e]``;
     its vector is ``positions[n] + shifts[e] @ cell − positions[c]`` (:func:`localgraph.edge_vectors`).
     No atoms and no edges are ordinary values: ``edge_index`` is then (2, 0) and ``offsets`` is ``[0]``.
 
     Attributes
     ----------
     edge_index : Tensor, (2, E) int64
-        Rows ``[centre; neighbour]``; the first row is non-decreasing.
+        Rows ``[center; neighbor]``; the first row is non-decreasing.
     shifts : Tensor, (E, 3) int32
-        Lattice translation of the neighbour, in units of the cell's rows; zero along axes that are not
+        Lattice translation of the neighbor, in units of the cell's rows; zero along axes that are not
         periodic.
     offsets : Tensor, (N + 1,) int64
-        Row pointer: the edges of centre ``i`` are ``offsets[i]:offsets[i + 1]``; ``offsets[N]`` is E.
+        Row pointer: the edges of center ``i`` are ``offsets[i]:offsets[i + 1]``; ``offsets[N]`` is E.
     """
 
     edge_index: Tensor
@@ -32,7 +32,7 @@ class Graph(NamedTuple):
 
     @property
     def num_atoms(self) -> int:
-        """Number of atoms N, those without neighbours included."""
+        """Number of atoms N, those without neighbors included."""
         return self.offsets.shape[0] - 1
 
     @property
@@ -45,32 +45,32 @@ class Graph(NamedTuple):
         return Graph(*(t.to(device) for t in self))
 
 
-def row_offsets(centre: Tensor, num_atoms: int) -> Tensor:
-    """Row pointer (N + 1,) int64 of centre indices ``centre`` (E,) integer, in whatever order they come."""
-    offsets = torch.zeros(num_atoms + 1, dtype=torch.int64, device=centre.device)
-    torch.cumsum(torch.bincount(centre, minlength=num_atoms), 0, out=offsets[1:])
+def row_offsets(center: Tensor, num_atoms: int) -> Tensor:
+    """Row pointer (N + 1,) int64 of center indices ``center`` (E,) integer, in whatever order they come."""
+    offsets = torch.zeros(num_atoms + 1, dtype=torch.int64, device=center.device)
+    torch.cumsum(torch.bincount(center, minlength=num_atoms), 0, out=offsets[1:])
     return offsets
 
 
-def from_pairs(centre: Tensor, neighbour: Tensor, shifts: Tensor, num_atoms: int) -> Graph:
-    """A Graph of unsorted pairs; pairs of one centre keep the order in which they came.
+def from_pairs(center: Tensor, neighbor: Tensor, shifts: Tensor, num_atoms: int) -> Graph:
+    """A Graph of unsorted pairs; pairs of one center keep the order in which they came.
 
     Parameters
     ----------
-    centre, neighbour : Tensor, (E,) integer
+    center, neighbor : Tensor, (E,) integer
         Atom indices in ``[0, num_atoms)``.
     shifts : Tensor, (E, 3) integer
-        Lattice translations of the neighbours.
+        Lattice translations of the neighbors.
     num_atoms : int
         Number of atoms N.
 
     Returns
     -------
     Graph
-        The same pairs, sorted by centre by a stable sort.
+        The same pairs, sorted by center by a stable sort.
     """
-    order = torch.argsort(centre.to(torch.int32), stable=True)
-    edge_index = torch.empty((2, centre.shape[0]), dtype=torch.int64, device=centre.device)
-    edge_index[0] = centre[order]
-    edge_index[1] = neighbour[order]
+    order = torch.argsort(center.to(torch.int32), stable=True)
+    edge_index = torch.empty((2, center.shape[0]), dtype=torch.int64, device=center.device)
+    edge_index[0] = center[order]
+    edge_index[1] = neighbor[order]
     return Graph(edge_index, shifts[order].to(torch.int32), row_offsets(edge_index[0], num_atoms))

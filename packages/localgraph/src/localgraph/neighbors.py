@@ -30,7 +30,7 @@ def neighbors(
     half: bool = False,
     algorithm: str = "auto",
 ) -> Graph:
-    """All pairs of atoms closer than a cutoff, periodic images included, as a Graph sorted by centre.
+    """All pairs of atoms closer than a cutoff, periodic images included, as a Graph sorted by center.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def neighbors(
         Å; atoms may lie anywhere, also outside the cell. Distances are computed in float64.
     cutoff : float or Tensor, (T, T)
         Å; a pair is kept where its distance is below it. A table holds the cutoff of each ordered pair
-        ``[type of centre, type of neighbour]`` and needs ``types``.
+        ``[type of center, type of neighbor]`` and needs ``types``.
     cell : Tensor, (3, 3) or (B, 3, 3), optional
         Rows are lattice vectors, Å. Needed where an axis is periodic; rows of open axes are not read.
     pbc : bool, three bools, or Tensor (3,) or (B, 3) bool
@@ -48,18 +48,18 @@ def neighbors(
     batch : Tensor, (N,) int64, optional
         Structure of each atom, never decreasing; there are no edges between structures.
     half : bool
-        Keep each pair once: the direction with centre < neighbour, and for images of an atom itself the one
+        Keep each pair once: the direction with center < neighbor, and for images of an atom itself the one
         whose first nonzero shift is positive. Not with a table that is not symmetric.
     algorithm : {"auto", "vesin", "cells"}
         ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
         torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
         for positions on the CPU and the second elsewhere (and where atoms are few and far between, see
-        :func:`localgraph.vesin_search.suits`). The edges are the same; their order within a centre is not.
+        :func:`localgraph.vesin_search.suits`). The edges are the same; their order within a center is not.
 
     Returns
     -------
     Graph
-        The order of edges within a centre is a function of the input alone.
+        The order of edges within a center is a function of the input alone.
 
     Raises
     ------
@@ -106,10 +106,10 @@ def neighbors(
 
 def _forward(graph: Graph) -> Tensor:
     """True for the one direction of each pair that a half list keeps."""
-    centre, neighbour = graph.edge_index
+    center, neighbor = graph.edge_index
     a, b, c = graph.shifts.unbind(1)
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
-    return (centre < neighbour) | ((centre == neighbour) & positive)
+    return (center < neighbor) | ((center == neighbor) & positive)
 
 
 def _select(graph: Graph, keep: Tensor) -> Graph:

@@ -35,7 +35,7 @@ class EdgeModel(Protocol):
     cutoff : float
         Largest cutoff, Å.
     cutoffs : Tensor, (T, T) float64
-        Cutoff of each ordered pair ``[type of centre, type of neighbour]``, Å, each ≤ ``cutoff``.
+        Cutoff of each ordered pair ``[type of center, type of neighbor]``, Å, each ≤ ``cutoff``.
     """
 
     model_name: str
@@ -67,8 +67,8 @@ class EdgeModel(Protocol):
     def __call__(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
         """Atom energies, (N,) float64, eV.
 
-        ``edge_vectors`` (E, 3) float64 Å; ``edge_index`` (2, E) int64 ``[centre; neighbour]`` sorted by
-        centre; ``types`` (N,) int64.
+        ``edge_vectors`` (E, 3) float64 Å; ``edge_index`` (2, E) int64 ``[center; neighbor]`` sorted by
+        center; ``types`` (N,) int64.
         """
         ...
 

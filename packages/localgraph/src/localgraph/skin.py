@@ -26,7 +26,7 @@ class SkinList(NamedTuple):
     Attributes
     ----------
     graph : Graph
-        Edges within cutoff + skin of the reference positions, sorted by centre. Those that are longer
+        Edges within cutoff + skin of the reference positions, sorted by center. Those that are longer
         than the cutoff now are among them; a model that vanishes at its cutoff gives them nothing.
     capacity : int
         Slots of :func:`padded`.

@@ -1,4 +1,4 @@
-"""The search on the CPU: vesin finds each pair once, a counting sort lays both directions out by centre."""
+"""The search on the CPU: vesin finds each pair once, a counting sort lays both directions out by center."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _cells(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
 
 
 def search(structures: Structures, cutoff: float) -> Graph:
-    """All edges below ``cutoff`` (Å); in one centre, first those vesin reports from it, in its order."""
+    """All edges below ``cutoff`` (Å); in one center, first those vesin reports from it, in its order."""
     counts = torch.bincount(structures.batch, minlength=structures.cells.shape[0]).tolist()
     finder = NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
     positions, (cells, periodic) = structures.positions.contiguous().numpy(), _boxes(structures, cutoff)
@@ -108,7 +108,7 @@ def _boxes(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
 
 
 def _both_directions(ends: Ints, code: Ints, num_atoms: int) -> scipy.sparse.csr_array:
-    """Compressed rows, one per centre, of pairs (2, P) that are given once, with their codes (P,)."""
+    """Compressed rows, one per center, of pairs (2, P) that are given once, with their codes (P,)."""
     codes = np.concatenate([code, code])
     np.negative(code, out=codes[len(code) :])
     places = np.concatenate([ends[0], ends[1]]), np.concatenate([ends[1], ends[0]])

@@ -1,4 +1,4 @@
-"""Large graphs in pieces of whole centres, so that memory is bounded by a stated number of edges."""
+"""Large graphs in pieces of whole centers, so that memory is bounded by a stated number of edges."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
-    """Indices of centres at which chunks begin and end, each of at most ``max_edges`` edges or of one centre.
+    """Indices of centers at which chunks begin and end, each of at most ``max_edges`` edges or of one center.
 
-    Chunks are as few and as even as whole centres allow.
+    Chunks are as few and as even as whole centers allow.
 
     Parameters
     ----------
     counts : Tensor, (N,) int64
-        Number of edges of each centre.
+        Number of edges of each center.
     max_edges : int
         At least 1.
     """
@@ -50,9 +50,9 @@ def evaluate(
     types_count: int,
     max_edges: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Atom energies and edge forces, chunk by chunk of centres.
+    """Atom energies and edge forces, chunk by chunk of centers.
 
-    A strictly local model reads of a neighbour its type alone, so each chunk holds its own centres and one
+    A strictly local model reads of a neighbor its type alone, so each chunk holds its own centers and one
     stand-in atom per type; the result is that of one call, up to rounding in the order of its sums.
 
     Parameters
@@ -60,17 +60,17 @@ def evaluate(
     function : callable
         An :class:`mlip_export.EdgePotential` (or a bare compiled function).
     edge_vectors, edge_index, types : Tensor
-        The graph, sorted by centre.
+        The graph, sorted by center.
     types_count : int
         Number of types T.
     max_edges : int, optional
-        Edges per call (at least those of one centre); None makes one call.
+        Edges per call (at least those of one center); None makes one call.
     """
     edges, atoms = edge_vectors.shape[0], types.shape[0]
     if max_edges is None or edges <= max_edges:
         return function(edge_vectors, edge_index, types)
-    centre, neighbour = edge_index[0], edge_index[1]
-    counts = torch.bincount(centre, minlength=atoms)
+    center, neighbor = edge_index[0], edge_index[1]
+    counts = torch.bincount(center, minlength=atoms)
     offsets = torch.zeros(atoms + 1, dtype=torch.int64, device=types.device)
     torch.cumsum(counts, 0, out=offsets[1:])
     energies = torch.empty(atoms, dtype=edge_vectors.dtype, device=edge_vectors.device)
@@ -79,7 +79,7 @@ def evaluate(
     bounds = chunk_bounds(counts, max_edges)
     for start, stop in itertools.pairwise(bounds):
         a, b = int(offsets[start]), int(offsets[stop])
-        index = torch.stack([centre[a:b] - start, types[neighbour[a:b]] + (stop - start)])
+        index = torch.stack([center[a:b] - start, types[neighbor[a:b]] + (stop - start)])
         local = torch.cat([types[start:stop], stand_ins])
         e, g = function(edge_vectors[a:b], index, local)
         energies[start:stop] = e[: stop - start]

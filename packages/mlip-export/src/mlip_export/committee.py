@@ -69,7 +69,7 @@ def load_members(path: Path | Sequence[Path], device: str | torch.device | None 
 def evaluate_members(
     members: Members, edge_vectors: Tensor, edge_index: Tensor, types: Tensor, max_edges: int | None
 ) -> Evaluation:
-    """Every member on one graph, in chunks of centres of at most ``max_edges`` edges."""
+    """Every member on one graph, in chunks of centers of at most ``max_edges`` edges."""
     count = len(members.first.type_names)
     results = [evaluate(p, edge_vectors, edge_index, types, count, max_edges) for p in members]
     if len(results) == 1:

@@ -12,7 +12,7 @@ from mlip_export.settings import checked_skin
 
 
 class Edges(NamedTuple):
-    """The edges within the cutoffs now: vectors (E, 3) Å, edge_index (2, E) sorted by centre."""
+    """The edges within the cutoffs now: vectors (E, 3) Å, edge_index (2, E) sorted by center."""
 
     vectors: Tensor
     edge_index: Tensor

@@ -18,16 +18,16 @@ class Edges(NamedTuple):
 
 
 def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int = 0, seed: int = 0) -> Edges:
-    """A jittered cubic cluster of random types, with all its edges, sorted by centre.
+    """A jittered cubic cluster of random types, with all its edges, sorted by center.
 
     Parameters
     ----------
     cutoffs : Tensor, (T, T) float64
         Cutoff of each ordered type pair, Å.
     atoms : int
-        Atoms with neighbours.
+        Atoms with neighbors.
     neighbors : float
-        Neighbours within the largest cutoff that an atom of the bulk would have; sets the lattice spacing,
+        Neighbors within the largest cutoff that an atom of the bulk would have; sets the lattice spacing,
         which is never below 1.6 Å.
     isolated : int
         Further atoms without any edge, put last.
@@ -48,8 +48,8 @@ def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int 
     distance = difference.norm(dim=-1)
     bound = cutoffs.cpu()[types[:atoms]][:, types[:atoms]]
     near = (distance < bound) & ~torch.eye(atoms, dtype=torch.bool)
-    centre, neighbour = near.nonzero(as_tuple=True)
-    return Edges(difference[centre, neighbour].contiguous(), torch.stack([centre, neighbour]), types)
+    center, neighbor = near.nonzero(as_tuple=True)
+    return Edges(difference[center, neighbor].contiguous(), torch.stack([center, neighbor]), types)
 
 
 def with_prime_edges(edges: Edges) -> Edges:
@@ -63,14 +63,14 @@ def with_prime_edges(edges: Edges) -> Edges:
 
 
 def by_representatives(edges: Edges, types_count: int) -> Edges:
-    """Neighbours replaced by one edgeless stand-in atom per type: equal energies for a strictly local model.
+    """Neighbors replaced by one edgeless stand-in atom per type: equal energies for a strictly local model.
 
-    The stand-ins are appended. This lets hosts evaluate some centres without the atoms around them.
+    The stand-ins are appended. This lets hosts evaluate some centers without the atoms around them.
     """
     atoms = edges.types.shape[0]
-    neighbour = atoms + edges.types[edges.edge_index[1]]
+    neighbor = atoms + edges.types[edges.edge_index[1]]
     types = torch.cat([edges.types, torch.arange(types_count, dtype=torch.int64, device=edges.types.device)])
-    return Edges(edges.edge_vectors, torch.stack([edges.edge_index[0], neighbour]), types)
+    return Edges(edges.edge_vectors, torch.stack([edges.edge_index[0], neighbor]), types)
 
 
 def _is_prime(n: int) -> bool:

@@ -57,9 +57,9 @@ class EdgePotential:
         Parameters
         ----------
         edge_vectors : Tensor, (E, 3) float64
-            r_e = x_neighbour + shift·cell − x_centre, Å.
+            r_e = x_neighbor + shift·cell − x_center, Å.
         edge_index : Tensor, (2, E) int64
-            ``[centre; neighbour]``, sorted by centre.
+            ``[center; neighbor]``, sorted by center.
         types : Tensor, (N,) int64
             Index into ``type_names`` of each atom.
 
@@ -75,7 +75,7 @@ class EdgePotential:
         TypeError
             For a tensor of another dtype or on another device.
         ValueError
-            For other shapes, strides, unsorted centres, or indices out of range.
+            For other shapes, strides, unsorted centers, or indices out of range.
         GeometryError
             For vectors that are not finite or shorter than 0.1 Å, or a result that is not finite.
         """
@@ -195,9 +195,9 @@ def _check(
         raise ValueError(f"types: required values from 0 to {types_count - 1}, got others")
     if edges == 0:
         return
-    centre = edge_index[0]
-    if not bool((centre[1:] >= centre[:-1]).all()):
-        raise ValueError("edge_index: required edges sorted by centre, got them in another order")
+    center = edge_index[0]
+    if not bool((center[1:] >= center[:-1]).all()):
+        raise ValueError("edge_index: required edges sorted by center, got them in another order")
     low, high = int(edge_index.min()), int(edge_index.max())
     if low < 0 or high >= atoms:
         raise ValueError(f"edge_index: required indices from 0 to {atoms - 1}, got {low} to {high}")

@@ -60,7 +60,7 @@ def cases(cutoffs: Tensor) -> dict[str, Edges]:
     return {
         "1009 atoms": cluster(cutoffs, 1009),
         "125 atoms": cluster(cutoffs, 125, seed=1),
-        "64 atoms, few neighbours": cluster(cutoffs, 64, neighbors=8, seed=2),
+        "64 atoms, few neighbors": cluster(cutoffs, 64, neighbors=8, seed=2),
         "27 atoms and 5 isolated": cluster(cutoffs, 27, isolated=5, seed=3),
         "2 atoms": cluster(cutoffs, 2, seed=4),
         "1 atom": cluster(cutoffs, 1, seed=5),
@@ -78,8 +78,8 @@ def verify(
 ) -> Report:
     """Compare ``candidate`` with the eager ``model`` and return the worst differences.
 
-    Also checks strict locality: a neighbour may enter an atom's energy through its type alone, so replacing
-    neighbours by stand-ins of their types must change nothing. Hosts rely on it.
+    Also checks strict locality: a neighbor may enter an atom's energy through its type alone, so replacing
+    neighbors by stand-ins of their types must change nothing. Hosts rely on it.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def verify(
                 local = candidate(*by_representatives(edges, cutoffs.shape[0]))
             for label, (energies, forces) in (
                 ("", found),
-                (", neighbours by type alone", (local[0][:atoms], local[1])),
+                (", neighbors by type alone", (local[0][:atoms], local[1])),
             ):
                 energy = _difference(energies, reference[0])
                 force = _difference(forces, reference[1])

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     edge_vectors : Tensor, (E, 3) float64
         Å.
     edge_index : Tensor, (2, E) int64
-        ``[centre; neighbour]``, sorted by centre.
+        ``[center; neighbor]``, sorted by center.
     types, frame : Tensor, (N,) int64
         Type of each atom and its frame within the batch.
     atoms, volume, energy : Tensor, (F,) float64
@@ -111,10 +111,10 @@ def collate(
     edge_rows = _ranges(table.edge_start[rows], edges)
     first_atom = np.cumsum(atoms) - atoms
     edge_frame = np.repeat(np.arange(len(rows)), edges)
-    centre = a["centre"][edge_rows] + first_atom[edge_frame]
-    neighbour = a["neighbour"][edge_rows] + first_atom[edge_frame]
+    center = a["center"][edge_rows] + first_atom[edge_frame]
+    neighbor = a["neighbor"][edge_rows] + first_atom[edge_frame]
     x, cell = a["positions"][atom_rows], np.asarray(a["cell"][rows])
-    vectors = x[neighbour] - x[centre] + np.einsum("ei,eij->ej", a["shifts"][edge_rows], cell[edge_frame])
+    vectors = x[neighbor] - x[center] + np.einsum("ei,eij->ej", a["shifts"][edge_rows], cell[edge_frame])
     forces, stress, energy = (
         a["forces"][atom_rows],
         np.asarray(a["stress"][rows]),
@@ -134,7 +134,7 @@ def collate(
 
     return Batch(
         edge_vectors=tensor(vectors.reshape(-1, 3)),
-        edge_index=tensor(np.stack([centre, neighbour]), torch.int64),
+        edge_index=tensor(np.stack([center, neighbor]), torch.int64),
         types=tensor(a["types"][atom_rows], torch.int64),
         frame=tensor(frame, torch.int64),
         atoms=tensor(atoms),

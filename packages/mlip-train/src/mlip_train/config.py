@@ -130,7 +130,7 @@ class StatisticsConfig:
     Attributes
     ----------
     energy_shifts : {"fit", "isolated", "mean"}
-        Per-element energies: regularised least squares; the training frames of one atom without neighbors; or
+        Per-element energies: regularized least squares; the training frames of one atom without neighbors; or
         one mean energy per atom.
     ridge : float
         Strength of the pull towards the mean energy per atom in the fit, relative to one frame; it decides only what

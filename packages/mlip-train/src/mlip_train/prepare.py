@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     Attributes
     ----------
     model : nn.Module
-        With statistics filled in, weights initialised or loaded, frozen parameters marked.
+        With statistics filled in, weights initialized or loaded, frozen parameters marked.
     statistics : Statistics
         Of the training frames.
     train, validation : BatchLoader and BatchLoader or None

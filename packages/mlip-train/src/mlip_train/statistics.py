@@ -121,7 +121,7 @@ def _shifts(
 
 
 def fit_energies(table: FrameTable, frames: NDArray[np.int64], ridge: float) -> NDArray[np.float64]:
-    """Per-element energies μ that minimise Σ_f (n_f·μ − E_f)²/N_f² + λ Σ_t (μ_t − ē)².
+    """Per-element energies μ that minimize Σ_f (n_f·μ − E_f)²/N_f² + λ Σ_t (μ_t − ē)².
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def fit_corrections(
     ridge: float,
     types: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """Per-element energies δ that minimise Σ_f (n_f·δ − R_f)²/N_f² + λ Σ_t δ_t².
+    """Per-element energies δ that minimize Σ_f (n_f·δ − R_f)²/N_f² + λ Σ_t δ_t².
 
     Parameters
     ----------

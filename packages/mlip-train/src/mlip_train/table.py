@@ -43,8 +43,8 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "types": ("i2", ()),
     "positions": ("f8", (3,)),
     "forces": ("f8", (3,)),
-    "centre": ("i4", ()),
-    "neighbour": ("i4", ()),
+    "center": ("i4", ()),
+    "neighbor": ("i4", ()),
     "shifts": ("i2", (3,)),
 }
 
@@ -327,8 +327,8 @@ def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str,
         "types": np.concatenate(types),
         "positions": np.concatenate([f.positions for f in frames]),
         "forces": np.concatenate([f.forces for f in frames]),
-        "centre": index[0],
-        "neighbour": index[1],
+        "center": index[0],
+        "neighbor": index[1],
         "shifts": np.concatenate(shifts),
     }
     return columns, [f.subset for f in frames], [f.file for f in frames]

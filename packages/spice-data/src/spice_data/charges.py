@@ -25,7 +25,7 @@ class SmilesAtom(NamedTuple):
     Attributes
     ----------
     symbol : str
-        Element symbol, capitalised (aromatic atoms too); ``*`` for a wildcard.
+        Element symbol, capitalized (aromatic atoms too); ``*`` for a wildcard.
     charge : int
         Formal charge.
     hydrogens : int

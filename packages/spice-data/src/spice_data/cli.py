@@ -80,7 +80,7 @@ def _download(a: argparse.Namespace, bar: Callable[[str, str], Bar]) -> None:
     if a.list:
         for r in releases().values():
             size = f"{r.size:,} bytes" if r.size else "size and md5 asked of the record"
-            print(f"{r.name:8} {r.title}: {r.file}, {size}, {r.md5 or ''} doi:{r.doi} {r.licence or ''}")
+            print(f"{r.name:8} {r.title}: {r.file}, {size}, {r.md5 or ''} doi:{r.doi} {r.license or ''}")
         return
     patience = Patience(timeout=a.timeout, attempts=a.attempts)
     path = download(

@@ -28,7 +28,7 @@ class Release(NamedTuple):
         Bytes; ``None`` where the table does not know, and the record is asked.
     md5 : str or None
         Hexadecimal; likewise.
-    licence : str or None
+    license : str or None
         SPDX identifier.
     groups, conformations : int or None
         Counts stated by the release.
@@ -43,7 +43,7 @@ class Release(NamedTuple):
     record: int
     size: int | None
     md5: str | None
-    licence: str | None
+    license: str | None
     groups: int | None
     conformations: int | None
     urls: tuple[str, ...]

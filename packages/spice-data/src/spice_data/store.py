@@ -175,7 +175,7 @@ class Store(RawFile, Sequence[Frame]):
             yield self._rows("frames", start, min(step, len(self) - start))
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> Batch:
-        """Frames ``indices``, in that order, in one set of arrays; neighbouring frames are read together.
+        """Frames ``indices``, in that order, in one set of arrays; neighboring frames are read together.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class Store(RawFile, Sequence[Frame]):
             )
         order = np.argsort(wanted, kind="stable")
         table = np.empty(len(wanted), FRAME)
-        for a, b in _neighbours(wanted[order]):
+        for a, b in _neighbors(wanted[order]):
             places = wanted[order[a:b]]
             first, last = int(places[0]), int(places[-1])
             table[order[a:b]] = self._rows("frames", first, last - first + 1)[places - first]
@@ -265,8 +265,8 @@ class Store(RawFile, Sequence[Frame]):
         return table
 
 
-def _neighbours(ordered: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]:
-    """Ranges of ``ordered`` whose neighbours lie within ``gap`` of each other."""
+def _neighbors(ordered: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]:
+    """Ranges of ``ordered`` whose neighbors lie within ``gap`` of each other."""
     if len(ordered) == 0:
         return
     cuts = np.flatnonzero(np.diff(ordered) > gap) + 1

@@ -1,6 +1,6 @@
 // The edge-atom sums: a tile of one atom's components and channels stays in registers while its edges pass by.
 
-#ifndef EQUITENSOR_EDGES_H  // Inductor puts all kernels of an artefact into one file
+#ifndef EQUITENSOR_EDGES_H  // Inductor puts all kernels of an artifact into one file
 #define EQUITENSOR_EDGES_H
 
 namespace equitensor {
@@ -95,7 +95,7 @@ inline void weight_sum(const T* y, const T* f, int64_t channels, T* out, int cou
   for (int v = 0; v < V; ++v) store<T, Whole>(sum[v], out + v * L, count);
 }
 
-// Sums of the pairs of neighbouring lanes, a's in the lower half and b's in the upper.
+// Sums of the pairs of neighboring lanes, a's in the lower half and b's in the upper.
 template <typename T>
 inline Vec<T> pairs(const Vec<T>& a, const Vec<T>& b) {
   const auto split = at::vec::deinterleave2(a, b);

@@ -36,7 +36,7 @@ _EDGES = """
   const int64_t t = equitensor::thread_number(), n = equitensor::thread_count();
   const int64_t end = E * (t + 1) / n;
   for (int64_t first = E * t / n; first < end;) {{
-    const int64_t i = centres[first];
+    const int64_t i = centers[first];
     const int64_t edges = std::min(offsets[i + 1], end) - first;
 {calls}
     first += edges;
@@ -92,7 +92,7 @@ def _tiled(function: str, width: int, arguments: str) -> str:
 
 
 @register_lowering(torch.ops.equitensor.to_atoms.default, type_promotion_kind=None)
-def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = "") -> Any:
+def _to_atoms(w: Any, basis: Any, centers: Any, offsets: Any, dims: Sequence[int], sources: str = "") -> Any:
     calls = [
         _tiled(
             "atom_tile",
@@ -111,7 +111,7 @@ def _to_atoms(w: Any, basis: Any, centres: Any, offsets: Any, dims: Sequence[int
 
 @register_lowering(torch.ops.equitensor.to_weights.default, type_promotion_kind=None)
 def _to_weights(
-    basis: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = ""
+    basis: Any, features: Any, centers: Any, offsets: Any, dims: Sequence[int], sources: str = ""
 ) -> Any:
     rows = []
     for condition, vectors, whole, count in (
@@ -140,13 +140,13 @@ def _to_weights(
         parallel=_PARALLEL, calls=calls
     )
     size = [basis.get_size()[0], len(dims), features.get_size()[2]]
-    inputs = {"basis": basis, "features": features, "centres": centres, "offsets": offsets}
+    inputs = {"basis": basis, "features": features, "centers": centers, "offsets": offsets}
     return emit("to_weights", inputs, size, prelude(), body)
 
 
 @register_lowering(torch.ops.equitensor.to_basis.default, type_promotion_kind=None)
 def _to_basis(
-    w: Any, features: Any, centres: Any, offsets: Any, dims: Sequence[int], sources: str = ""
+    w: Any, features: Any, centers: Any, offsets: Any, dims: Sequence[int], sources: str = ""
 ) -> Any:
     calls = [
         f"    equitensor::basis_rows<T, {', '.join(map(str, blocks))}>(w + first * R * C, R * C, "
@@ -157,5 +157,5 @@ def _to_basis(
         parallel=_PARALLEL, calls="\n".join(calls)
     )
     size = [w.get_size()[0], sum(dims)]
-    inputs = {"w": w, "features": features, "centres": centres, "offsets": offsets}
+    inputs = {"w": w, "features": features, "centers": centers, "offsets": offsets}
     return emit("to_basis", inputs, size, prelude(), body)

@@ -1,4 +1,4 @@
-"""A C++ kernel of ours as an Inductor template: pointers in, one contiguous output, no fusion with neighbours."""
+"""A C++ kernel of ours as an Inductor template: pointers in, one contiguous output, no fusion with neighbors."""
 
 from __future__ import annotations
 

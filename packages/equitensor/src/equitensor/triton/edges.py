@@ -176,7 +176,7 @@ def _run(
 def to_atoms(
     w: Tensor,
     basis: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
     shape: Cut | None = None,
@@ -189,7 +189,7 @@ def to_atoms(
 def to_weights(
     basis: Tensor,
     features: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
     shape: Cut | None = None,
@@ -202,7 +202,7 @@ def to_weights(
 def to_basis(
     w: Tensor,
     features: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
     shape: Cut | None = None,
