@@ -61,3 +61,24 @@ def test_compiled_energies_are_eager_ones(make, cluster):
             rtol=0,
             atol=1e-12,
         )
+
+
+def test_cutoffs_without_a_model(make):
+    model = make(type_cutoffs={"H": {"O": 2.0}})
+    assert torch.equal(Allegro.cutoffs_of(model.to_config()), model.cutoffs)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_shifted_energies(make, cluster, tmp_path, trainable):
+    model = make(energy_shifts_trainable=trainable)
+    _, types, graph, vectors = cluster()
+    before = model(vectors, graph.edge_index, types)
+    delta = torch.tensor([1.0, -2.0, 0.25], dtype=torch.float64)
+    model.shift_energies(delta)
+    after = model(vectors, graph.edge_index, types)
+    torch.testing.assert_close(after - before, delta[types], rtol=0, atol=1e-12)
+    again = Allegro.from_config(model.to_config())
+    assert torch.equal(again.energy_shifts, model.energy_shifts)
+    for wrong in (delta[:2], delta * float("nan")):
+        with pytest.raises(ValueError, match="delta must be 3 finite numbers"):
+            model.shift_energies(wrong)

@@ -14,37 +14,40 @@ GOOD = dict(type_names=["H", "O"], cutoff=3.0)
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(cutoff=0), r"cutoff: required a finite number > 0, got 0"),
-        (dict(cutoff=-1.0), r"cutoff: required .* got -1.0"),
-        (dict(cutoff=float("nan")), r"cutoff: required .* got nan"),
-        (dict(type_names=[]), "type_names: required at least one"),
-        (dict(type_names="HO"), "type_names: required a sequence"),
-        (dict(type_names=["H", "H"]), "type_names: required distinct"),
-        (dict(type_names=["H", "Xx"]), "type_names: required element symbols .* got 'Xx'"),
-        (dict(l_max=0), "l_max: required an integer ≥ 1, got 0"),
-        (dict(num_layers=1.5), "num_layers: required an integer"),
-        (dict(embed_dim=7), "embed_dim: required an even number, got 7"),
-        (dict(latent_nonlinearity="softplus"), "latent_nonlinearity: required None or one of"),
-        (dict(dtype="bfloat16"), "dtype: required one of"),
-        (dict(avg_num_neighbors=0.0), "avg_num_neighbors: required a finite number > 0"),
-        (dict(energy_shifts={"H": 1.0}), "energy_shifts: required exactly the keys"),
-        (dict(energy_scales=[1.0]), "energy_scales: required 2 numbers"),
-        (dict(energy_scales=[1.0, float("inf")]), "energy_scales: required finite numbers"),
-        (dict(type_cutoffs={"C": 2.0}), r"type_cutoffs: required keys among \['H', 'O'\], got \['C'\]"),
-        (dict(type_cutoffs={"H": {"C": 2.0}}), "type_cutoffs.H: required keys"),
-        (dict(type_cutoffs={"H": 3.5}), "type_cutoffs.H: required at most cutoff"),
-        (dict(zbl="yes"), "zbl: required true or false"),
-        (dict(polynomial_cutoff_p=1), "polynomial_cutoff_p: required a finite number ≥ 2"),
+        (dict(cutoff=0), r"cutoff must be a finite number > 0, got 0"),
+        (dict(cutoff=-1.0), r"cutoff must be .* got -1.0"),
+        (dict(cutoff=float("nan")), r"cutoff must be .* got nan"),
+        (dict(type_names=[]), "type_names must be a non-empty"),
+        (dict(type_names="HO"), "type_names must be a sequence"),
+        (dict(type_names=["H", "H"]), "type_names must be distinct"),
+        (dict(type_names=["H", "Xx"]), "type_names must be element symbols .* got 'Xx'"),
+        (dict(l_max=0), "l_max must be an integer ≥ 1, got 0"),
+        (dict(num_layers=1.5), "num_layers must be an integer"),
+        (dict(embed_dim=7), "embed_dim must be an even number, got 7"),
+        (dict(latent_nonlinearity="softplus"), "latent_nonlinearity must be None or one of"),
+        (dict(dtype="bfloat16"), "dtype must be one of"),
+        (dict(avg_num_neighbors=0.0), "avg_num_neighbors must be a finite number > 0"),
+        (dict(energy_shifts={"H": 1.0}), "energy_shifts must be a mapping with exactly the keys"),
+        (dict(energy_scales=[1.0]), "energy_scales must be 2 numbers"),
+        (dict(energy_scales=[1.0, float("inf")]), "energy_scales must be finite numbers"),
+        (
+            dict(type_cutoffs={"C": 2.0}),
+            r"type_cutoffs must be a mapping with keys among \['H', 'O'\], got \['C'\]",
+        ),
+        (dict(type_cutoffs={"H": {"C": 2.0}}), "type_cutoffs.H must be a mapping with keys"),
+        (dict(type_cutoffs={"H": 3.5}), "type_cutoffs.H must be at most cutoff"),
+        (dict(zbl="yes"), "zbl must be true or false"),
+        (dict(polynomial_cutoff_p=1), "polynomial_cutoff_p must be a finite number ≥ 2"),
         (
             dict(polynomial_cutoff_p=float("inf")),
-            "polynomial_cutoff_p: required a finite number ≥ 2, got inf",
+            "polynomial_cutoff_p must be a finite number ≥ 2, got inf",
         ),
-        (dict(polynomial_cutoff_p="6"), "polynomial_cutoff_p: required a finite number ≥ 2, got '6'"),
-        (dict(polynomial_cutoff_p=None), "polynomial_cutoff_p: required a finite number ≥ 2, got None"),
-        (dict(type_cutoffs=2.0), "type_cutoffs: required None or a mapping of types, got 2.0"),
-        (dict(type_cutoffs=[2.0, 3.0]), "type_cutoffs: required None or a mapping"),
-        (dict(type_names={"H", "O"}), "type_names: required a sequence"),
-        (dict(type_names=["H", 8]), "type_names: required element symbols .* got 8"),
+        (dict(polynomial_cutoff_p="6"), "polynomial_cutoff_p must be a finite number ≥ 2, got '6'"),
+        (dict(polynomial_cutoff_p=None), "polynomial_cutoff_p must be a finite number ≥ 2, got None"),
+        (dict(type_cutoffs=2.0), "type_cutoffs must be None or a mapping of types, got 2.0"),
+        (dict(type_cutoffs=[2.0, 3.0]), "type_cutoffs must be None or a mapping"),
+        (dict(type_names={"H", "O"}), "type_names must be a sequence"),
+        (dict(type_names=["H", 8]), "type_names must be element symbols .* got 8"),
     ],
 )
 def test_configuration(changes, message):
@@ -78,9 +81,9 @@ def test_configurations_are_values():
 
 
 def test_unknown_and_missing_keys():
-    with pytest.raises(ValueError, match=r"config: required keys among .* got \['lmax'\]"):
+    with pytest.raises(ValueError, match=r"config must be a mapping with keys among .* got \['lmax'\]"):
         Allegro.from_config({**GOOD, "lmax": 2})
-    with pytest.raises(ValueError, match="config: required the keys type_names and cutoff"):
+    with pytest.raises(ValueError, match="config must be a mapping with the keys type_names and cutoff"):
         Allegro.from_config({"type_names": ["H"]})
 
 
@@ -94,36 +97,36 @@ def vectors(e, dtype=torch.float64):
         (
             (vectors(1, torch.float32), [[0], [1]], [0, 1]),
             TypeError,
-            "edge_vectors: required dtype torch.float64",
+            "edge_vectors must be of dtype torch.float64",
         ),
         (
             (torch.ones(1, 2, dtype=torch.float64), [[0], [1]], [0, 1]),
             ValueError,
-            r"edge_vectors: required shape \(E, 3\)",
+            r"edge_vectors must be of shape \(E, 3\)",
         ),
         (
             (vectors(2), [[1, 0], [0, 1]], [0, 1]),
             ValueError,
-            "edge_index: required edges sorted by center, got center 1 before 0",
+            "edge_index must be sorted by center, got center 1 before 0",
         ),
         (
             (vectors(1), [[0], [2]], [0, 1]),
             ValueError,
-            r"edge_index: required atoms in \[0, 2\), got values from 0 to 2",
+            r"edge_index must be within \[0, 2\), got values from 0 to 2",
         ),
-        ((vectors(1), [[-1], [1]], [0, 1]), ValueError, r"edge_index: required atoms in \[0, 2\)"),
-        ((vectors(2), [[0], [1]], [0, 1]), ValueError, r"edge_index: required one column per row"),
+        ((vectors(1), [[-1], [1]], [0, 1]), ValueError, r"edge_index must be within \[0, 2\)"),
+        ((vectors(2), [[0], [1]], [0, 1]), ValueError, r"edge_index must be one column per row"),
         (
             (vectors(1), [[0], [1]], [0, 2]),
             ValueError,
-            r"types: required values in \[0, 2\), got values from 0 to 2",
+            r"types must be within \[0, 2\), got values from 0 to 2",
         ),
         (
             (vectors(1) * float("nan"), [[0], [1]], [0, 1]),
             ValueError,
-            r"edge_vectors: required finite numbers, got .* at edge 0",
+            r"edge_vectors must be finite, got .* at edge 0",
         ),
-        ((vectors(1), [0, 1], [0, 1]), ValueError, r"edge_index: required shape \(2, E\)"),
+        ((vectors(1), [0, 1], [0, 1]), ValueError, r"edge_index must be of shape \(2, E\)"),
     ],
 )
 @pytest.mark.parametrize("folded", [False, True])
@@ -136,13 +139,16 @@ def test_calls(args, error, message, folded):
 
 def test_integer_dtypes():
     model = Allegro(AllegroConfig(**GOOD))
-    with pytest.raises(TypeError, match=r"edge_index: required dtype torch.int64, got torch.int32"):
+    with pytest.raises(TypeError, match=r"edge_index must be of dtype torch.int64, got torch.int32"):
         model(vectors(1), torch.tensor([[0], [1]], dtype=torch.int32), torch.tensor([0, 1]))
 
 
 def test_autocast_is_refused():
     model = Allegro(AllegroConfig(**GOOD))
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(RuntimeError, match="autocast: required"):
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(RuntimeError, match="autocast must be disabled"),
+    ):
         model(vectors(1), torch.tensor([[0], [1]]), torch.tensor([0, 1]))
 
 
@@ -161,7 +167,7 @@ def test_the_dtype_is_the_configuration_s(own, other, folded):
     torch.nn.ModuleList([model]).to("cpu", getattr(torch, own))
     assert unchanged()
     for dtype in (torch.bfloat16, torch.float16, getattr(torch, other)):
-        with pytest.raises(TypeError, match=f"dtype: required {own}, which .* fixes, got {dtype}"):
+        with pytest.raises(TypeError, match=f"dtype must be {own}, which .* fixes, got {dtype}"):
             model.to(dtype)
     assert unchanged()
 
@@ -185,7 +191,7 @@ TYPES = torch.tensor([0, 1])
         ((X, TYPES[:1]), ValueError, r"types: required one per row of positions \(2\), got 1"),
         ((X, TYPES, torch.zeros(3, 3, dtype=torch.float64), True), ValueError, "cell"),
         ((X, TYPES, None, True), ValueError, "cell"),
-        ((X, torch.tensor([0, 5])), ValueError, "types: required values in"),
+        ((X, torch.tensor([0, 5])), ValueError, "types must be within"),
     ],
 )
 def test_evaluate(arguments, error, message):

@@ -1,4 +1,4 @@
-"""The Allegro interatomic potential, exact and parameter-compatible with nequip-allegro."""
+"""The Allegro interatomic potential, parameter-compatible with nequip-allegro."""
 
 from allegro_model import nequip, presets
 from allegro_model.config import AllegroConfig

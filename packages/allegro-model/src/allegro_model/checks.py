@@ -1,4 +1,4 @@
-"""Input checks of a model call: structure always, values where looking at them costs nothing to anybody."""
+"""Checks of the arguments of a model call: dtypes and shapes always, values in eager mode on the CPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_types: int) -> None:
-    """Raise ``TypeError`` or ``ValueError`` naming the argument, what is required and what was given.
+    """Raise ``TypeError`` or ``ValueError`` naming the argument, the requirement and the value.
 
-    ``RuntimeError`` under autocast, which would take the matrix products, those of the forces too, out of their dtype.
+    ``RuntimeError`` under autocast, which would change the dtype of the matrix products, those of the forces too.
 
-    Dtypes and shapes are always checked. Values are checked in eager mode on the CPU: while tracing there are none,
-    and on an accelerator looking would stall it.
+    Dtypes and shapes are always checked. Values are checked in eager mode on the CPU: tracing has none, and reading
+    them from an accelerator would synchronize it.
     """
     _check(
         "edge_vectors",
@@ -29,8 +29,8 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
     device = edge_vectors.device.type
     if torch.is_autocast_enabled(device):
         raise RuntimeError(
-            "autocast: required none around a call of the model, which computes in AllegroConfig.dtype "
-            f"(torch.autocast({device!r}, enabled=False)), got one to {torch.get_autocast_dtype(device)}"
+            "autocast must be disabled around a call of the model, which computes in AllegroConfig.dtype "
+            f"(torch.autocast({device!r}, enabled=False)), got autocast to {torch.get_autocast_dtype(device)}"
         )
     if edge_vectors.device.type != "cpu" or torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return
@@ -40,7 +40,7 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
         return
     if edge_vectors.shape[0] != edge_index.shape[1]:
         raise ValueError(
-            f"edge_index: required one column per row of edge_vectors ({edge_vectors.shape[0]}), "
+            f"edge_index must be one column per row of edge_vectors ({edge_vectors.shape[0]}), "
             f"got {edge_index.shape[1]}"
         )
     num_atoms = types.shape[0]
@@ -48,30 +48,30 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
         low, high = edge_index.aminmax()
         if low < 0 or high >= num_atoms:
             raise ValueError(
-                f"edge_index: required atoms in [0, {num_atoms}), got values from {int(low)} to {int(high)}"
+                f"edge_index must be within [0, {num_atoms}), got values from {int(low)} to {int(high)}"
             )
         step = edge_index[0].diff()
         if bool((step < 0).any()):
             where = int((step < 0).nonzero()[0])
             raise ValueError(
-                "edge_index: required edges sorted by center, got center "
+                "edge_index must be sorted by center, got center "
                 f"{int(edge_index[0, where])} before {int(edge_index[0, where + 1])} at edge {where}"
             )
         if not bool(edge_vectors.isfinite().all()):
             where = int((~edge_vectors.isfinite()).any(1).nonzero()[0])
             raise ValueError(
-                f"edge_vectors: required finite numbers, got {edge_vectors[where].tolist()} at edge {where}"
+                f"edge_vectors must be finite, got {edge_vectors[where].tolist()} at edge {where}"
             )
     if num_atoms:
         low, high = types.aminmax()
         if low < 0 or high >= num_types:
             raise ValueError(
-                f"types: required values in [0, {num_types}), got values from {int(low)} to {int(high)}"
+                f"types must be within [0, {num_types}), got values from {int(low)} to {int(high)}"
             )
 
 
 def _check(name: str, value: Tensor, dtype: torch.dtype, shape: str, shape_ok: bool) -> None:
     if value.dtype != dtype:
-        raise TypeError(f"{name}: required dtype {dtype}, got {value.dtype}")
+        raise TypeError(f"{name} must be of dtype {dtype}, got {value.dtype}")
     if not shape_ok:
-        raise ValueError(f"{name}: required shape {shape}, got {tuple(value.shape)}")
+        raise ValueError(f"{name} must be of shape {shape}, got {tuple(value.shape)}")

@@ -1,4 +1,4 @@
-"""What an Allegro model is made of: one frozen, checked description, convertible to and from plain data."""
+"""Configuration of an Allegro model: frozen, validated, convertible to and from plain data."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AllegroConfig:
     Raises
     ------
     ValueError
-        Naming the field, what was required and what was received.
+        Naming the field, the requirement and the value given.
     """
 
     type_names: Sequence[str]
@@ -116,7 +116,7 @@ class AllegroConfig:
         names = self.type_names
         sequence = isinstance(names, Sequence) and not isinstance(names, str)
         _require(sequence, "type_names", "a sequence of element symbols", names)
-        _require(len(names) > 0, "type_names", "at least one element symbol", names)
+        _require(len(names) > 0, "type_names", "a non-empty sequence of element symbols", names)
         for name in names:
             known = isinstance(name, str) and name in ATOMIC_NUMBERS
             _require(known, "type_names", "element symbols such as 'H' or 'Si'", name)
@@ -177,7 +177,7 @@ class AllegroConfig:
         self.cutoff_matrix()
 
     def _set(self, field: str, value: object) -> None:
-        """Keep a field in its plain form; for construction alone."""
+        """Replace a field by its plain form, during construction only."""
         object.__setattr__(self, field, value)
 
     def __hash__(self) -> int:
@@ -188,9 +188,9 @@ class AllegroConfig:
         """Build from plain data; ``ValueError`` names every key that does not exist."""
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - known)
-        _require(not unknown, "config", f"keys among {sorted(known)}", unknown)
+        _require(not unknown, "config", f"a mapping with keys among {sorted(known)}", unknown)
         missing = [key for key in ("type_names", "cutoff") if key not in data]
-        _require(not missing, "config", "the keys type_names and cutoff", sorted(data))
+        _require(not missing, "config", "a mapping with the keys type_names and cutoff", sorted(data))
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,13 +203,13 @@ class AllegroConfig:
         return out
 
     def per_type(self, field: str) -> list[float]:
-        """The values of ``field`` (a per-type field), one per type, or a single one where one number was given."""
+        """Return the values of a per-type field: one per type, or one alone where the field is one number."""
         value = getattr(self, field)
         if isinstance(value, Mapping):
             _require(
                 set(value) == set(self.type_names),
                 field,
-                f"exactly the keys {list(self.type_names)}",
+                f"a mapping with exactly the keys {list(self.type_names)}",
                 dict(value),
             )
             numbers = [value[name] for name in self.type_names]
@@ -231,14 +231,17 @@ class AllegroConfig:
         """Cutoff of each ordered pair [type of center][type of neighbor], Å."""
         given = self.type_cutoffs or {}
         unknown = sorted(set(given) - set(self.type_names), key=str)
-        _require(not unknown, "type_cutoffs", f"keys among {list(self.type_names)}", unknown)
+        _require(not unknown, "type_cutoffs", f"a mapping with keys among {list(self.type_names)}", unknown)
         matrix = []
         for center in self.type_names:
             entry = given.get(center, self.cutoff)
             if isinstance(entry, Mapping):
                 unknown = sorted(set(entry) - set(self.type_names), key=str)
                 _require(
-                    not unknown, f"type_cutoffs.{center}", f"keys among {list(self.type_names)}", unknown
+                    not unknown,
+                    f"type_cutoffs.{center}",
+                    f"a mapping with keys among {list(self.type_names)}",
+                    unknown,
                 )
                 row = [entry.get(neighbor, self.cutoff) for neighbor in self.type_names]
             else:
@@ -254,11 +257,11 @@ class AllegroConfig:
 
 def _require(condition: bool, name: str, required: str, got: object) -> None:
     if not condition:
-        raise ValueError(f"{name}: required {required}, got {got!r}")
+        raise ValueError(f"{name} must be {required}, got {got!r}")
 
 
 def _plain(value: Any) -> Any:
-    """A copy of Python's own numbers, tuples and dictionaries."""
+    """Return a copy in Python's own numbers, tuples and dictionaries."""
     if isinstance(value, np.ndarray | np.generic | Tensor):
         value = value.tolist()
     if isinstance(value, Mapping):

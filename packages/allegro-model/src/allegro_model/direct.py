@@ -1,7 +1,7 @@
-"""The direct per-edge form of the model, tensors on every edge: the oracle of the tests, not a way to compute.
+"""The published per-edge form of the model, as the reference implementation for tests.
 
-It reads the parameters of an :class:`~allegro_model.Allegro` without folding anything, gathers the density to the
-edges and carries every tensor feature along, in the plainest terms.
+It reads the parameters of an :class:`~allegro_model.Allegro` without folding, gathers the density to the edges and
+keeps a tensor feature on every edge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from equitensor.reference import expand_blocks
 
 
 def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
-    """Atom energies (N,) float64 eV, with the arguments of :meth:`allegro_model.Allegro.forward`."""
+    """Compute atom energies (N,) float64 eV, with the arguments of :meth:`allegro_model.Allegro.forward`."""
     from e3nn.o3 import spherical_harmonics
 
     c, (center, neighbor) = model.config, edge_index
@@ -59,7 +59,7 @@ def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, type
 
 
 def _product(ins, outs, l_max, weights, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-    """out[e, o, u] = Σ_p W[p, u] Σ_ab C^p_abo x[e, a, u] y[e, b, u], path by path."""
+    """Compute out[e, o, u] = Σ_p W[p, u] Σ_ab C^p_abo x[e, a, u] y[e, b, u], path by path."""
     harmonics = spherical_irreps(l_max)
     s1, s2, s3 = irreps_slices(ins), irreps_slices(harmonics), irreps_slices(outs)
     blocks = [x.new_zeros(x.shape[0], s.stop - s.start, x.shape[2]) for s in s3]

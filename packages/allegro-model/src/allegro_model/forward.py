@@ -1,4 +1,4 @@
-"""The reassociated forward pass: every edge carries scalars only, and tensors live on atoms.
+"""The reassociated forward pass: scalars per edge, tensors per atom.
 
 The tensor feature that layer k hands on is linear in the edge's two-body tensor V⁰ = w⁰·Y, through an operator of
 the center atom alone. The scalar which a latent reads is therefore a covector U of the atom applied to V⁰:
@@ -23,7 +23,7 @@ from equitensor import row_offsets, spherical_harmonics, to_atoms, to_weights
 
 
 class Fixed(NamedTuple):
-    """What the forward pass needs besides tensors."""
+    """Settings of the forward pass that are not tensors."""
 
     l_max: int
     layers: tuple[Layer, ...]
@@ -75,7 +75,7 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
 
     embedding = w.pair_embedding[pair] * (radial.to(dtype) @ w.basis)  # (E, E_d)
     hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity)  # (E, H)
-    two_body = (hidden @ w.tensor_embed.flatten(1)).unflatten(1, w.tensor_embed.shape[1:])  # (E, R, C)
+    two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
 
     scalars = [_apply(w.scalar_maps[0], hidden)]
@@ -114,7 +114,7 @@ def _density(
     sums = to_atoms(hidden.unsqueeze(1), y, center, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
     blocks = []
     for ell in range(maps.shape[1]):
-        # one product over all atoms and m: a batched one would hand the matrix over once per atom
+        # one product over all atoms and m: a batched one would copy the matrix once per atom
         rows = sums[:, ell * ell : (ell + 1) ** 2].reshape(-1, sums.shape[2])
         blocks.append((rows @ maps[:, ell]).view(-1, 2 * ell + 1, maps.shape[2]))
     return torch.cat(blocks, 1)

@@ -1,4 +1,4 @@
-"""Bias-free perceptrons with f(0) = 0, whose weights are scaled when used rather than when drawn."""
+"""Multilayer perceptrons without biases, with f(0) = 0 and weights scaled by gain/√fan_in in the forward pass."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class MLP(nn.Module):
         )
 
     def scaled_weights(self) -> list[Tensor]:
-        """The matrices as they are applied, each (in, out); a linear network is one matrix, the product of all."""
+        """Return the matrices as applied, each (in, out); those of a linear network multiplied into one."""
         scaled = [weight * alpha for weight, alpha in zip(self.weights, self.alphas, strict=True)]
         if self.nonlinearity is None and len(scaled) > 1:
             return [torch.linalg.multi_dot(scaled)]
         return scaled
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, input_dim) → (…, output_dim)."""
+        """Map (…, input_dim) to (…, output_dim)."""
         matrices = self.scaled_weights()
         return hidden_layers(x, matrices[:-1], self.nonlinearity) @ matrices[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
@@ -28,6 +29,7 @@ class Allegro(nn.Module):
     Parameters
     ----------
     config : AllegroConfig
+        The architecture.
 
     Examples
     --------
@@ -138,12 +140,28 @@ class Allegro(nn.Module):
         """Build from plain data (the fields of :class:`AllegroConfig`); an unknown key is a ``ValueError``."""
         return cls(AllegroConfig.from_dict(config))
 
+    @classmethod
+    def cutoffs_of(cls, config: Mapping[str, Any]) -> Tensor:
+        """Return the :attr:`cutoffs` of the model that :meth:`from_config` would build, without building it."""
+        return torch.tensor(AllegroConfig.from_dict(config).cutoff_matrix(), dtype=torch.float64)
+
     def to_config(self) -> dict[str, Any]:
-        """The plain data from which :meth:`from_config` builds this architecture again."""
+        """Return the plain data from which :meth:`from_config` rebuilds this architecture."""
         return self.config.to_dict()
 
+    @torch.no_grad()
+    def shift_energies(self, delta: Tensor) -> None:
+        """Add ``delta`` (T,) eV, one number per type, to the atomic energies, in the configuration too."""
+        shift = torch.as_tensor(delta, dtype=torch.float64, device=self.energy_shifts.device)
+        if shift.shape != self.energy_shifts.shape or not bool(shift.isfinite().all()):
+            raise ValueError(
+                f"delta must be {len(self.type_names)} finite numbers, one per type, got {delta!r}"
+            )
+        self.energy_shifts.add_(shift)
+        self.config = dataclasses.replace(self.config, energy_shifts=self.energy_shifts.tolist())
+
     def forward(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
-        """Energy of each atom.
+        """Compute the energy of each atom.
 
         Parameters
         ----------
@@ -163,7 +181,7 @@ class Allegro(nn.Module):
         ------
         TypeError, ValueError
             For a wrong dtype or shape, unsorted or out-of-range ``edge_index``, types out of range, NaN vectors.
-            Values are looked at in eager mode on the CPU only.
+            Values are checked in eager mode on the CPU only.
         RuntimeError
             Under ``torch.autocast``: the dtype is the configuration's.
         """
@@ -171,7 +189,7 @@ class Allegro(nn.Module):
         return atom_energies(self.fixed, self.fold(), edge_vectors, edge_index, types)
 
     def fold(self) -> Folded:
-        """The weights as the forward pass applies them: consecutive linear maps multiplied together.
+        """Return the weights as the forward pass applies them, with consecutive linear maps multiplied together.
 
         Exact algebra, differentiable, and tiny beside the edges. The last matrix of an MLP is multiplied into the
         linear maps that read it; the map to density weights is left for the atoms, since it commutes with the sum
@@ -196,10 +214,10 @@ class Allegro(nn.Module):
             matrix, *more = cast(MLP, mlp).scaled_weights()
             latents.append([read(matrix), *more])
         scalar_maps: list[tuple[Tensor, ...]] = [() if through else (first,)]
-        density_maps = [(embed_last @ project[:, s:]).unflatten(1, (rows, u))]
+        density_maps = [(embed_last @ project[:, s:]).view(-1, rows, u)]
         for *_, last in latents[:-1]:
             scalar_maps.append((last[:, :s],))
-            density_maps.append(last[:, s:].unflatten(1, (rows, u)))
+            density_maps.append(last[:, s:].reshape(-1, rows, u))
         own = (
             len(latents) * s
         )  # rows of the readout that read the last layer's scalars, which nobody else reads
@@ -216,7 +234,7 @@ class Allegro(nn.Module):
             ),
             basis=self.basis_linear.scaled_weights()[0],
             embed_hidden=tuple(embed_hidden),
-            tensor_embed=(embed_last @ tensor_embed).unflatten(1, (rows, u)),
+            tensor_embed=(embed_last @ tensor_embed).view(-1, rows, u),
             scalar_maps=tuple(scalar_maps),
             density_maps=tuple(density_maps),
             products=tuple(self.products),
@@ -229,7 +247,9 @@ class Allegro(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(_keeping_dtypes(fn, self.config.dtype), recurse)
+        return super()._apply(  # type: ignore[no-untyped-call,no-any-return]
+            _keeping_dtypes(fn, self.config.dtype), recurse
+        )
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "cutoff_table")
@@ -238,13 +258,13 @@ class Allegro(nn.Module):
             theirs = table.detach().to("cpu", torch.float64)
             if not torch.allclose(theirs, ours, rtol=1e-6, atol=0.0):
                 raise ValueError(
-                    f"state_dict: required a model of this one's cutoffs, {ours.tolist()} Å by pair of types (from "
-                    f"cutoff and type_cutoffs of AllegroConfig), got {theirs.tolist()}"
+                    f"state_dict must be of a model with this model's cutoffs, {ours.tolist()} Å by pair of types "
+                    f"(cutoff and type_cutoffs of AllegroConfig), got {theirs.tolist()}"
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def for_inference(self) -> FoldedAllegro:
-        """An equal module for evaluation only, which holds the folded weights as constants."""
+        """Return an equal module for evaluation only, with the folded weights as constants."""
         return FoldedAllegro(self)
 
 
@@ -261,17 +281,19 @@ class FoldedAllegro(nn.Module):
             self.register_buffer(f"folded_{position}", leaf.detach().clone(), persistent=False)
 
     def forward(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
-        """Atom energies (N,) float64 eV, with the arguments of :meth:`Allegro.forward`."""
+        """Compute atom energies (N,) float64 eV from the arguments of :meth:`Allegro.forward`."""
         check_inputs(edge_vectors, edge_index, types, len(self.type_names))
         folded = tree_unflatten([leaf for _, leaf in self.named_buffers()], self._shape)
         return atom_energies(self.fixed, folded, edge_vectors, edge_index, types)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(_keeping_dtypes(fn, self.dtype), recurse)
+        return super()._apply(  # type: ignore[no-untyped-call,no-any-return]
+            _keeping_dtypes(fn, self.dtype), recurse
+        )
 
 
 def _keeping_dtypes(fn: Callable[[Tensor], Tensor], dtype: str) -> Callable[[Tensor], Tensor]:
-    """``fn`` of ``Module._apply`` for a model of this dtype: float64 stays what always is, weights refuse another."""
+    """Wrap ``fn`` of ``Module._apply``: always-float64 tensors stay float64, a change of the weights' dtype raises."""
 
     def apply(tensor: Tensor) -> Tensor:
         out = fn(tensor)
@@ -280,7 +302,7 @@ def _keeping_dtypes(fn: Callable[[Tensor], Tensor], dtype: str) -> Callable[[Ten
         if tensor.dtype == torch.float64 and dtype == "float32":
             return tensor.to(out.device)
         raise TypeError(
-            f"dtype: required {dtype}, which AllegroConfig.dtype fixes, got {out.dtype}; for 'float32' or 'float64' "
+            f"dtype must be {dtype}, which AllegroConfig.dtype fixes, got {out.dtype}; for 'float32' or 'float64' "
             "build Allegro(dataclasses.replace(model.config, dtype=...)) and load the model's state_dict into it"
         )
 
@@ -288,7 +310,7 @@ def _keeping_dtypes(fn: Callable[[Tensor], Tensor], dtype: str) -> Callable[[Ten
 
 
 def _fixed(c: AllegroConfig) -> Fixed:
-    """What the forward pass needs besides tensors."""
+    """Return the settings of the forward pass that are not tensors."""
     p = float(c.polynomial_cutoff_p)
     return Fixed(
         l_max=c.l_max,

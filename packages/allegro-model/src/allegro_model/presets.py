@@ -1,4 +1,4 @@
-"""The three sizes that arXiv 2504.16068 trains on SPICE."""
+"""Configurations of the three model sizes that arXiv 2504.16068 trains on SPICE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from allegro_model.config import AllegroConfig
 
 
 def spice_small(elements: Sequence[str], **changes: Any) -> AllegroConfig:
-    """l_max 2, two layers, 64 scalar and tensor channels, latent MLPs 2 × 256; cutoff 6 Å.
+    """Return the small size: l_max 2, two layers, 64 scalar and tensor channels, latent MLPs 2 × 256; cutoff 6 Å.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ def spice_small(elements: Sequence[str], **changes: Any) -> AllegroConfig:
 
 
 def spice_medium(elements: Sequence[str], **changes: Any) -> AllegroConfig:
-    """As :func:`spice_small` with l_max 3."""
+    """Return the medium size: :func:`spice_small` with l_max 3."""
     return _config(elements, changes, l_max=3)
 
 
 def spice_large(elements: Sequence[str], **changes: Any) -> AllegroConfig:
-    """l_max 3, three layers, 128 scalar and tensor channels, latent MLPs 3 × 512; cutoff 6 Å."""
+    """Return the large size: l_max 3, three layers, 128 scalar and tensor channels, latent MLPs 3 × 512; cutoff 6 Å."""
     return _config(
         elements,
         changes,

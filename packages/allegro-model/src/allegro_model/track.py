@@ -1,4 +1,4 @@
-"""The tensor track as the reassociated model needs it: scalar paths, and the products to pull back through."""
+"""The tensor track in reassociated form: scalar paths, and the products to pull back through."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Layer(NamedTuple):
 
 
 def tensor_track(l_max: int, num_layers: int, parity: bool, coupled: bool = True) -> tuple[Layer, ...]:
-    """The layers of an Allegro tensor track (Nat. Commun. 14, 579 (2023); arXiv 2504.16068).
+    """Return the layers of an Allegro tensor track (Nat. Commun. 14, 579 (2023); arXiv 2504.16068).
 
     With parity, every (l, ±1) with l ≤ ``l_max`` that a path reaches is kept between layers, otherwise only the
     parities of the spherical harmonics; the last layer keeps 0e; irreps that cannot reach the end are pruned.
@@ -59,7 +59,7 @@ def tensor_track(l_max: int, num_layers: int, parity: bool, coupled: bool = True
 def _pull_backs(
     chain: tuple[tuple[Irrep, ...], ...], harmonics: tuple[Irrep, ...], k: int, coupled: bool
 ) -> tuple[PullBack, ...]:
-    """The steps from the covector of layer ``k``, which lives on the harmonics' irreps, back to layer 0."""
+    """Return the steps from the covector of layer ``k``, which lives on the harmonics' irreps, back to layer 0."""
     steps = []
     support = tuple(ir for ir in chain[k] if ir in harmonics)
     for m in reversed(range(k)):
