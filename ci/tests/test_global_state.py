@@ -28,9 +28,9 @@ assert state() == before
 @pytest.mark.parametrize(
     "module, dependencies",
     [
-        ("equitensor", "import e3nn.o3"),
+        ("equitensor", ""),
         ("localgraph", ""),
-        ("allegro_model", "import e3nn.o3"),
+        ("allegro_model", ""),
         ("mlip_train", "import torch._dynamo, lightning.pytorch"),
         ("mlip_export", ""),
         ("mlip_export.ase", ""),

@@ -1,11 +1,16 @@
 """Paths, pruning and coupling coefficients, against e3nn and the tables of the published models."""
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from e3nn import o3
 
 from equitensor import paths
+from equitensor.wigner import wigner_3j
 
 
 def test_order_is_out_then_in1_then_in2():
@@ -55,6 +60,35 @@ def test_coupling_is_the_component_normalised_3j(degrees):
     assert not c.flags.writeable
 
 
+@pytest.mark.parametrize("l_max", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_wigner_3j_is_e3nn_s(l_max):
+    """Every symbol up to l_max: order, signs, normalization and exact zeros."""
+    for l1, l2 in itertools.product(range(l_max + 1), repeat=2):
+        for l3 in range(abs(l1 - l2), min(l_max, l1 + l2) + 1):
+            ours, theirs = wigner_3j(l1, l2, l3), o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy()
+            np.testing.assert_allclose(ours, theirs, atol=1e-14, rtol=0)
+            np.testing.assert_array_equal(ours == 0, np.abs(theirs) < 1e-12)
+
+
+def test_wigner_3j_refuses_degrees_that_do_not_couple():
+    with pytest.raises(ValueError, match="l3 must be in 1 … 3"):
+        wigner_3j(1, 2, 4)
+
+
+@pytest.mark.parametrize("text", ["0e + 1o", "1x0e+1x1o", "0e+1e+2o", "0y+1y+2y", "", "10e"])
+def test_irreps_are_read_as_e3nn_reads_them(text):
+    theirs = o3.Irreps(text)
+    expected = tuple((ir.l, ir.p) for _, ir in theirs)
+    assert paths.as_irreps(text) == paths.as_irreps(theirs) == paths.as_irreps(expected) == expected
+
+
+def test_import_needs_no_e3nn():
+    script = (
+        "import sys; sys.modules['e3nn'] = None; import equitensor as eq; eq.TensorProduct('1o', '1o', '0e')"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_sparse_table_is_the_dense_one():
     spec = (((0, 1), (2, 1)), ((1, -1), (2, 1)), ((1, -1), (2, 1), (0, 1)))
     table = paths.coupling_table(*spec)
@@ -77,9 +111,9 @@ def test_coupling_can_first_be_asked_for_while_tracing():
     assert isinstance(c, np.ndarray)
 
 
-@pytest.mark.parametrize("bad", ["2x0e", [(-1, 1)], [(0, 2)]])
+@pytest.mark.parametrize("bad", ["2x0e", "0e+", "1z", "-1e", [(-1, 1)], [(0, 2)]])
 def test_bad_irreps_are_named(bad):
-    with pytest.raises(ValueError, match="features: required"):
+    with pytest.raises(ValueError, match="features must"):
         paths.as_irreps(bad, "features")
 
 

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from allegro_model.model import Allegro
 from allegro_model.radial import bessel_basis, polynomial_cutoff, zbl_edge_energy
+from equitensor import spherical_harmonics
 from equitensor.paths import admissible_paths, coupling, irreps_slices, spherical_irreps
 from equitensor.reference import expand_blocks
 
 
 def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
     """Compute atom energies (N,) float64 eV, with the arguments of :meth:`allegro_model.Allegro.forward`."""
-    from e3nn.o3 import spherical_harmonics
-
     c, (center, neighbor) = model.config, edge_index
     dtype = model.center_embedding.dtype
     dims = [2 * ell + 1 for ell in range(c.l_max + 1)]
@@ -27,9 +26,7 @@ def atom_energies(model: Allegro, edge_vectors: Tensor, edge_index: Tensor, type
     x = length / model.cutoff_table[types[center], types[neighbor]]
     envelope = polynomial_cutoff(x, c.polynomial_cutoff_p)
     radial = (bessel_basis(x, model.bessel_frequencies) * envelope[:, None]).to(dtype)
-    y = spherical_harmonics(
-        list(range(c.l_max + 1)), edge_vectors, normalize=True, normalization="component"
-    ).to(dtype)
+    y = spherical_harmonics(c.l_max, edge_vectors).to(dtype)
 
     pair = torch.cat([model.center_embedding[types[center]], model.neighbor_embedding[types[neighbor]]], 1)
     h = model.scalar_embed(pair * model.basis_linear(radial))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from e3nn import o3
-from torch.utils._python_dispatch import _disable_current_modes
+
+from equitensor.wigner import wigner_3j
 
 Irrep = tuple[int, int]
 """Degree l ≥ 0 and parity p = ±1."""
 
-_ZERO = 1e-12
+_IRREP = re.compile(r"\s*(?:(\d+)\s*x\s*)?(\d+)\s*([eoy])\s*")
 
 
 class Path(NamedTuple):
@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
 
 def as_irreps(irreps: Any, name: str = "irreps") -> tuple[Irrep, ...]:
-    """A tuple of (l, p), from such pairs, from a string such as ``"0e + 1o"`` or from e3nn ``Irreps``.
+    """Return a tuple of (l, p), from such pairs, from a string such as ``"0e + 1o"`` or from e3nn ``Irreps``.
 
     Channels are an axis of the tensors and not a multiplicity, so every multiplicity must be 1.
 
@@ -54,27 +54,36 @@ def as_irreps(irreps: Any, name: str = "irreps") -> tuple[Irrep, ...]:
     Raises
     ------
     ValueError
-        For a multiplicity other than 1, a negative degree, or a parity other than ±1.
+        For text that is no list of irreps, a multiplicity other than 1, a negative degree, or a parity other than ±1.
 
     Examples
     --------
     >>> as_irreps("0e + 1o")
     ((0, 1), (1, -1))
     """
-    if isinstance(irreps, (str, o3.Irreps)):
-        pairs = []
-        for mul, ir in o3.Irreps(irreps):
-            if mul != 1:
-                raise ValueError(
-                    f"{name}: required multiplicity 1 for every irrep (channels are an axis), got {mul}x{ir}"
-                )
-            pairs.append((ir.l, ir.p))
-        return tuple(pairs)
+    if isinstance(irreps, str) or any(kind.__name__ == "Irreps" for kind in type(irreps).__mro__):
+        return _parse(str(irreps), name)
     result = tuple((int(ell), int(p)) for ell, p in irreps)
     for ell, p in result:
         if ell < 0 or p not in (-1, 1):
-            raise ValueError(f"{name}: required pairs (l ≥ 0, p = ±1), got {(ell, p)}")
+            raise ValueError(f"{name} must be pairs (l ≥ 0, p = ±1), got {(ell, p)!r}")
     return result
+
+
+def _parse(text: str, name: str) -> tuple[Irrep, ...]:
+    """Return the (l, p) of e3nn's notation, ``"1x0e+1o"``; the parity ``y`` is (−1)^l."""
+    found = []
+    for part in text.split("+") if text.strip() else ():
+        match = _IRREP.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{name} must be irreps such as '0e+1o', got {text!r}")
+        if match[1] not in (None, "1"):
+            raise ValueError(
+                f"{name} must have multiplicity 1 for every irrep (channels are an axis), got {text!r}"
+            )
+        ell = int(match[2])
+        found.append((ell, {"e": 1, "o": -1, "y": (-1) ** ell}[match[3]]))
+    return tuple(found)
 
 
 def irreps_string(irreps: Iterable[Irrep]) -> str:
@@ -185,9 +194,7 @@ def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
     Component normalization: inputs with components of unit variance give such an output. Basis order and
     signs are e3nn's. Entries that are zero up to rounding are exactly zero.
     """
-    with _disable_current_modes():  # a compiler may be the first to ask, while it traces
-        c = o3.wigner_3j(l1, l2, l3, dtype=torch.float64, device="cpu").numpy() * (2 * l3 + 1) ** 0.5
-    c[np.abs(c) < _ZERO] = 0.0
+    c: np.ndarray = wigner_3j(l1, l2, l3) * (2 * l3 + 1) ** 0.5
     c.setflags(write=False)
     return c
 
