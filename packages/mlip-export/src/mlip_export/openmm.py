@@ -1,0 +1,201 @@
+"""An OpenMM force that evaluates an exported model, or a committee of them, for all or some particles."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from localgraph import Graph, forces
+from localgraph.graph import row_offsets
+from mlip_export.committee import evaluate_members, load_members
+from mlip_export.edges import MovingEdges
+from mlip_export.settings import checked_skin, edges_per_call
+
+EV = 96.48533212331002
+"""One eV in kJ/mol: the elementary charge times Avogadro's number, both exact in the SI."""
+
+ANGSTROM_PER_NM = 10.0
+
+Path = str | os.PathLike[str]
+
+
+class Potential:
+    """The computation of a :class:`openmm.PythonForce`: a State in, energy and forces out.
+
+    Reuses its neighbor list between calls. Calls from several contexts or threads take turns; each gets
+    the values of its own positions. Pickled (OpenMM serializes forces that way), it is its paths and options:
+    the exported model is loaded again where it arrives.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        One exported model, or the members of a committee, whose mean is taken.
+    symbols : sequence of str
+        Element symbol of each particle the force applies to, in order.
+    periodic : bool
+        Use the periodic box of the context.
+    skin, max_edges, device
+        As for :func:`force`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        symbols: Sequence[str],
+        periodic: bool,
+        skin: float,
+        max_edges: int | None,
+        device: str | None,
+    ):
+        self._arguments = (
+            tuple(os.path.abspath(p) for p in paths),
+            tuple(symbols),
+            periodic,
+            checked_skin(skin),
+            max_edges,
+            device,
+        )
+        self._members = load_members(list(self._arguments[0]), device)
+        first = self._members.first
+        self._max_edges = edges_per_call(max_edges, first.device)
+        self._types = first.types_of(list(symbols))
+        self._periodic = periodic
+        self._moving = MovingEdges(first.cutoffs, skin)
+        self._lock = threading.Lock()
+
+    @property
+    def searches(self) -> int:
+        """Number of neighbor searches so far."""
+        return self._moving.searches
+
+    def __reduce__(self) -> tuple[type[Potential], tuple[Any, ...]]:
+        return type(self), self._arguments
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        """Return the potential energy, kJ/mol, and the forces (N, 3), kJ/mol/nm, both float64.
+
+        Raises
+        ------
+        ValueError
+            For positions that are not finite, or another number of particles.
+        mlip_export.GeometryError
+            For atoms nearer than 0.1 Å, or a result that is not finite.
+        """
+        positions = _angstrom(state.getPositions(asNumpy=True))
+        if positions.shape[0] != self._types.shape[0]:
+            raise ValueError(
+                f"particles must be {self._types.shape[0]}, one per symbol, got {positions.shape[0]}"
+            )
+        if not bool(torch.isfinite(positions).all()):
+            wrong = (~torch.isfinite(positions).all(1)).nonzero().flatten()[:5].tolist()
+            raise ValueError(f"positions must be finite, got NaN or infinity for particles {wrong}")
+        cell = torch.zeros(3, 3, dtype=torch.float64)
+        if self._periodic:
+            cell = _angstrom(state.getPeriodicBoxVectors(asNumpy=True))
+        with self._lock:
+            r, index = self._moving.at(positions, cell, (self._periodic,) * 3, self._types)
+            place = self._members.first.device
+            energies, g = evaluate_members(
+                self._members, r.to(place), index.to(place), self._types.to(place), self._max_edges
+            )
+        atoms = positions.shape[0]
+        graph = Graph(index, index.new_zeros(0, 3, dtype=torch.int32), row_offsets(index[0], atoms))
+        f = forces(g.mean(0).cpu().double(), graph)
+        return float(energies.double().mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
+
+
+def force(
+    path: Path | Sequence[Path],
+    topology_or_symbols: app.Topology | Sequence[str],
+    *,
+    particles: Sequence[int] | None = None,
+    periodic: bool | None = None,
+    skin: float = 0.5,
+    max_edges: int | None = None,
+    device: str | torch.device | None = None,
+) -> openmm.PythonForce:
+    """Return a force that adds the energy of an exported model to an OpenMM System.
+
+    Energies are absolute (atomic energies included), forces their exact negative gradient. The force takes
+    the elements of particles and their positions, nothing else: charges, bonds, residues and constraints of
+    the System do not enter it, and particles without an element (virtual sites) cannot be among its particles.
+    Under NPT the virial of the force acts through the energy at scaled positions, as MonteCarloBarostat takes it.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        An exported model, or the members of a committee, whose mean is taken.
+    topology_or_symbols : openmm.app.Topology or sequence of str
+        Elements of all particles of the System, in order.
+    particles : sequence of int, optional
+        Indices of the particles the force applies to; by default all. Others are invisible to the model.
+    periodic : bool, optional
+        Use the periodic box. By default whether the topology has box vectors; False for symbols.
+    skin : float
+        Å added to the cutoff when neighbors are searched; the list is reused while it covers the cutoff.
+    max_edges : int, optional
+        Edges evaluated per call, which bounds the memory of activations; a default by device.
+    device : str or torch.device, optional
+        For CUDA models, which GPU.
+
+    Returns
+    -------
+    openmm.PythonForce
+        To be added by ``system.addForce``. It can be serialized with the System and shared by contexts.
+
+    Raises
+    ------
+    FileNotFoundError, mlip_export.PackageError
+        As :func:`mlip_export.load`.
+    ValueError
+        For elements the model does not know, or particles out of range, repeated or without an element.
+    """
+    if isinstance(topology_or_symbols, app.Topology):
+        symbols: list[str | None] = [
+            None if atom.element is None else atom.element.symbol for atom in topology_or_symbols.atoms()
+        ]
+        boxed = topology_or_symbols.getPeriodicBoxVectors() is not None
+    else:
+        symbols, boxed = list(topology_or_symbols), False
+    chosen = list(range(len(symbols))) if particles is None else [int(i) for i in particles]
+    if not chosen:
+        raise ValueError("particles must be at least one particle, got none")
+    if wrong := [i for i in chosen if not 0 <= i < len(symbols)]:
+        raise ValueError(f"particles must be indices below {len(symbols)}, got {wrong[:5]}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError("particles must be distinct indices, got some of them twice")
+    bare = [i for i in chosen if symbols[i] is None]
+    if bare:
+        raise ValueError(
+            f"particles must have elements, got particles {bare[:5]} without one (virtual sites?); "
+            "name the particles of the model by particles=[...]"
+        )
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    use_box = boxed if periodic is None else bool(periodic)
+    computation = Potential(
+        paths,
+        [str(symbols[i]) for i in chosen],
+        use_box,
+        skin,
+        max_edges,
+        None if device is None else str(device),
+    )
+    result = openmm.PythonForce(computation)
+    if particles is not None:
+        result.setParticles(chosen)
+    result.setUsesPeriodicBoundaryConditions(use_box)
+    result.setName("mlip-export")
+    return result
+
+
+def _angstrom(quantity: Any) -> torch.Tensor:
+    """Lengths of OpenMM as a float64 tensor, Å."""
+    values = quantity.value_in_unit(unit.nanometer) if unit.is_quantity(quantity) else quantity
+    return torch.from_numpy(np.array(values, dtype=np.float64) * ANGSTROM_PER_NM)
