@@ -118,15 +118,23 @@ print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": count(l, c, a, kinds[t]) for a,
 """
 
 
-def test_the_shape_class_decides_the_cut():
+def test_the_shape_class_decides_the_tile_config():
     """Fewer channels for more components and for float64, never less than a warp's."""
     import torch
 
-    from equitensor.triton.source import cut
+    from equitensor.triton.source import default_config
 
-    assert [cut(9, c, torch.float32, 4).block for c in (1, 20, 64, 128, 256)] == [16, 32, 64, 128, 128]
-    assert [cut(d, 128, torch.float64, 4).block for d in (4, 25, 49, 100)] == [128, 64, 32, 32]
-    assert cut(27, 128, torch.bfloat16, 0) == cut(27, 128, torch.float32, 0) == (64, 0, 2)
+    assert [default_config(9, c, torch.float32, 4).block for c in (1, 20, 64, 128, 256)] == [
+        16,
+        32,
+        64,
+        128,
+        128,
+    ]
+    assert [default_config(d, 128, torch.float64, 4).block for d in (4, 25, 49, 100)] == [128, 64, 32, 32]
+    assert (
+        default_config(27, 128, torch.bfloat16, 0) == default_config(27, 128, torch.float32, 0) == (64, 0, 2)
+    )
 
 
 def test_interpreter_gives_the_oracle_s_values():
@@ -182,11 +190,11 @@ RECORD = json.loads(Path(__file__).with_name("triton_registers.json").read_text(
                 (80, 2, 64, "bf16"),
             ],
         ),
-        ("most_spilled", "any cut", [(80, 1, 64, "fp32"), (90, 1, 128, "fp32")]),
+        ("most_spilled", "any config", [(80, 1, 64, "fp32"), (90, 1, 128, "fp32")]),
     ],
 )
 def test_registers_and_no_spills(count, group, shapes):
-    """Of the rule's cuts, and of all that tuning may choose; the record holds more shapes than are compiled here."""
+    """Of the default tile configs and of all candidates; the record holds more shapes than are compiled here."""
     recorded = RECORD[group]
     assert not any(k["spilled"] for shape in recorded.values() for k in shape.values())
     found = json.loads(run(RESOURCES, json.dumps(shapes), count))
@@ -197,7 +205,7 @@ def test_registers_and_no_spills(count, group, shapes):
                 assert counters == recorded[shape][name], (shape, name, counters)
 
 
-def test_every_cut_of_every_preset_is_on_record():
+def test_every_tile_config_of_every_preset_is_on_record():
     shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
-    assert set(RECORD["any cut"]) == shapes
-    assert all(k["cuts"] >= 2 for shape in RECORD["any cut"].values() for k in shape.values())
+    assert set(RECORD["any config"]) == shapes
+    assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())

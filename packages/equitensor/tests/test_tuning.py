@@ -1,4 +1,4 @@
-"""The cuts that kernels may be given: values of each, what is chosen and when, with no GPU."""
+"""Tile configs of the Triton kernels: values of each, what is chosen and when, with no GPU."""
 
 import pytest
 import torch
@@ -25,8 +25,8 @@ for dims, channels in (((1, 3), 40), ((4,), 150)):
     for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
         arguments = (*given, centers, offsets, list(dims))
         expected = getattr(reference, name)(*arguments)
-        for cut in edges.cuts_of(name, dims, channels, double):
-            same(name, getattr(edges, name)(*arguments, cut), expected)
+        for config in edges.configs_of(name, dims, channels, double):
+            same(name, getattr(edges, name)(*arguments, config), expected)
 for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     tp = eq.TensorProduct(irreps, "0e+1o", irreps)
     dims = [sum(2 * ell + 1 for ell, _ in s) for s in tp.spec]
@@ -34,10 +34,10 @@ for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     weights = torch.randn(tp.weight_shape(channels), dtype=double)
     for slots in ((0, 1, 2), (2, 1, 0), (0, 2, 1)):
         arguments = (given[slots[0]], given[slots[1]], weights, tp.spec, slots)
-        for cut in contraction.cuts_of(tp.spec, slots, channels, double):
-            same("contract", contraction.contract(*arguments, cut), reference.contract(*arguments))
-    for cut in contraction.cuts_of(tp.spec, (0, 1, 2), channels, double):
-        got = contraction.contract_weights(*given, tp.spec, True, cut)
+        for config in contraction.configs_of(tp.spec, slots, channels, double):
+            same("contract", contraction.contract(*arguments, config), reference.contract(*arguments))
+    for config in contraction.configs_of(tp.spec, (0, 1, 2), channels, double):
+        got = contraction.contract_weights(*given, tp.spec, True, config)
         same("contract_weights", got, reference.contract_weights(*given, tp.spec, True))
 print(tried)
 assert len(tried) == 5 and all(count >= 4 for count in tried.values()), tried
@@ -65,24 +65,24 @@ slots = (0, 1, 2)
 def cases(channels):
     for name in ("to_atoms", "to_weights", "to_basis"):
         given = (name, (1, 3), channels, single)
-        cuts = edges.cuts_of(*given)
-        yield edges.kernel_of(*given, cuts[0]), cuts, edges.sample_of(*given, 3, 2)
-    cuts = contraction.cuts_of(spec, slots, channels, single)
+        configs = edges.configs_of(*given)
+        yield edges.kernel_of(*given, configs[0]), configs, edges.sample_of(*given, 3, 2)
+    configs = contraction.configs_of(spec, slots, channels, single)
     kernel = contraction.contract_kernel(spec, slots, True, single, False)
-    yield kernel, cuts, contraction.sample_of(spec, slots, True, channels, single)
+    yield kernel, configs, contraction.sample_of(spec, slots, True, channels, single)
     sample = contraction.weights_sample_of(spec, channels, single)
-    yield contraction.contract_weights_kernel(spec, single), cuts, sample
+    yield contraction.contract_weights_kernel(spec, single), configs, sample
 for channels in (48, 64):
-    for kernel, cuts, sample in cases(channels):
-        assert len(set(cuts)) == len(cuts) > 1
-        for n, cut in ((0, cuts[0]), (len(cuts) - 1, cuts[-1])):
-            bench = Times([1.0 + (k != n) for k in range(len(cuts))])
+    for kernel, configs, sample in cases(channels):
+        assert len(set(configs)) == len(configs) > 1
+        for n, config in ((0, configs[0]), (len(configs) - 1, configs[-1])):
+            bench = Times([1.0 + (k != n) for k in range(len(configs))])
             for _ in range(3):
-                assert fastest(kernel, cuts, channels, cpu, sample, bench) == cut
-            assert bench.calls == len(cuts)
+                assert fastest(kernel, configs, channels, cpu, sample, bench) == config
+            assert bench.calls == len(configs)
 def full(call, quantiles):
     raise torch.OutOfMemoryError("no memory")
-assert fastest(kernel, cuts, channels, cpu, sample, full) == cuts[0]
+assert fastest(kernel, configs, channels, cpu, sample, full) == configs[0]
 print("chosen")
 """
 
@@ -97,7 +97,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from equitensor.triton import edges
 from equitensor.triton.tuning import fastest
 given = ("to_atoms", (1, 3), 64, torch.float32)
-cuts = edges.cuts_of(*given)
+configs = edges.configs_of(*given)
 timed, launched = [], []
 
 class Kernel:
@@ -114,16 +114,16 @@ def bench(call, quantiles):
     return [3.0 - 0.1 * len(timed)] * 3
 
 def function(x):
-    kernel = Kernel(edges.kernel_of(*given, cuts[0]))
-    found.append(fastest(kernel, cuts, 64, torch.device("cpu"), edges.sample_of(*given, 3, 2), bench))
+    kernel = Kernel(edges.kernel_of(*given, configs[0]))
+    found.append(fastest(kernel, configs, 64, torch.device("cpu"), edges.sample_of(*given, 3, 2), bench))
     return x + 1
 
 found = []
 with FakeTensorMode():
     graph = make_fx(function, tracing_mode="fake")(torch.ones(2))
 assert [n.op for n in graph.graph.nodes] == ["placeholder", "call_function", "output"], graph.graph
-assert found == [cuts[-1]]
-assert launched[-1] == ((3, 1, 1), *cuts[-1])
+assert found == [configs[-1]]
+assert launched[-1] == ((3, 1, 1), *configs[-1])
 print(len(timed), len(launched))
 """
 )
@@ -140,9 +140,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import equitensor as eq
 from equitensor.triton import tuning
 asked = []
-def last(kernel, cuts, *rest):
-    asked.append((kernel, cuts, *rest))
-    return cuts[-1]
+def last(kernel, configs, *rest):
+    asked.append((kernel, configs, *rest))
+    return configs[-1]
 tuning.fastest = last
 tp = eq.TensorProduct("0e+1o", "0e+1o", "0e+1o")
 
@@ -177,7 +177,7 @@ torch.cuda.is_available = lambda: True
 torch.cuda.is_current_stream_capturing = lambda: False
 chosen = seen(40, 6)
 keys = list(asked)
-assert len(keys) == 5 and chosen == [tuple(cuts[-1]) for _, cuts, *_ in keys] and chosen != rule
+assert len(keys) == 5 and chosen == [tuple(configs[-1]) for _, configs, *_ in keys] and chosen != rule
 assert seen(999, 77) == chosen and asked == keys  # neither edges nor atoms are in what is asked
 assert seen(40, 1) == chosen and asked == keys
 torch.use_deterministic_algorithms(True)
@@ -201,31 +201,31 @@ for dtype in (torch.float32, torch.float64):
                 assert "dot" not in k.kernel.src and "allow_tf32" not in k.kernel.src, name
                 count += 1
 for name, k in kernels(1, 64, torch.float32).items():
-    for cut in k.cuts[:1]:
-        ptx = compiled(k.kernel, {**cut.constants, **k.constants}, cut.warps, 90)["ptx"]
+    for config in k.configs[:1]:
+        ptx = compiled(k.kernel, {**config.constants, **k.constants}, config.warps, 90)["ptx"]
         assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name
 print(count)
 """
 
 
-def test_a_shape_class_has_few_cuts_and_the_rule_s_is_the_first():
-    from equitensor.triton.source import cut, cuts
+def test_a_shape_class_has_few_tile_configs_and_the_default_is_the_first():
+    from equitensor.triton.source import candidate_configs, default_config
 
     for components, channels, rows in ((4, 64, 4), (25, 128, 4), (35, 64, 0), (81, 7, 0), (300, 128, 4)):
         for dtype in (torch.float32, torch.float64):
-            found = cuts(components, channels, dtype, rows)
-            assert found[0] == cut(components, channels, dtype, rows)
+            found = candidate_configs(components, channels, dtype, rows)
+            assert found[0] == default_config(components, channels, dtype, rows)
             assert 1 <= len(set(found)) == len(found) <= 7
-    assert cuts(9, 64, torch.float32, 4) == (
+    assert candidate_configs(9, 64, torch.float32, 4) == (
         (64, 4, 4), (32, 4, 2), (64, 4, 2), (64, 4, 8), (64, 2, 2), (64, 8, 8),
     )  # fmt: skip
     # two channels per thread would hold 2 · 35 values beside their products, half of that fits
-    assert cuts(35, 128, torch.float32, 0) == ((64, 0, 2), (32, 0, 1), (128, 0, 4))
-    assert (64, 0, 1) in cuts(17, 128, torch.float32, 0)
+    assert candidate_configs(35, 128, torch.float32, 0) == ((64, 0, 2), (32, 0, 1), (128, 0, 4))
+    assert (64, 0, 1) in candidate_configs(17, 128, torch.float32, 0)
 
 
 @pytest.mark.slow
-def test_every_cut_gives_the_oracle_s_values():
+def test_every_tile_config_gives_the_reference_values():
     assert run(VALUES, TRITON_INTERPRET="1").endswith("equal\n")
 
 
@@ -241,7 +241,7 @@ def test_times_are_taken_apart_from_a_trace_and_kept_on_disk(tmp_path):
 
 
 def test_compilers_see_the_choice_and_sizes_have_no_say():
-    """Without a GPU, in deterministic mode and while a graph is captured they see the rule's cut."""
+    """Without a GPU, in deterministic mode and while a graph is captured they see the default tile config."""
     assert run(SEEN).endswith("seen\n")
 
 

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from equitensor.paths import admissible_paths, coupling, irreps_dim, irreps_slices
 from equitensor.spec import Spec
-from equitensor.triton.source import REGISTERS, Cut, accumulator, build, cuts, launch, tiles, width
+from equitensor.triton.source import (
+    REGISTERS,
+    TileConfig,
+    accumulator,
+    build,
+    candidate_configs,
+    launch,
+    tiles,
+    width,
+)
 from equitensor.triton.tuning import Sample, choose
 
 # Rows that one program of the weight gradient sums.
@@ -118,9 +127,11 @@ def contract_weights_kernel(spec: Spec, dtype: torch.dtype) -> Any:
 
 
 @cache
-def cuts_of(spec: Spec, slots: tuple[int, int, int], channels: int, dtype: torch.dtype) -> tuple[Cut, ...]:
-    """How the kernel that contracts operands slots[0] and slots[1] may be cut: both and the result are held."""
-    return cuts(sum(irreps_dim(spec[s]) for s in slots), channels, dtype, 0)
+def configs_of(
+    spec: Spec, slots: tuple[int, int, int], channels: int, dtype: torch.dtype
+) -> tuple[TileConfig, ...]:
+    """Return the candidate tile configs of the kernel that contracts operands slots[0] and slots[1]."""
+    return candidate_configs(sum(irreps_dim(spec[s]) for s in slots), channels, dtype, 0)
 
 
 @cache
@@ -162,34 +173,37 @@ def contract(
     weights: Tensor,
     spec: Spec,
     slots: tuple[int, int, int],
-    shape: Cut | None = None,
+    config: TileConfig | None = None,
 ) -> Tensor:
-    """See :func:`equitensor.reference.contract`; cut as told, else as chosen."""
+    """See :func:`equitensor.reference.contract`; use `config` if given, else the autotuned one."""
     (z, _, c), dtype, coupled = first.shape, first.dtype, weights.dim() == 2
     split = split_of(spec, dtype)
     kernel = contract_kernel(spec, slots, coupled, dtype, split)
-    if shape is None:
+    if config is None:
         sample = sample_of(spec, slots, coupled, width(c), dtype)
-        shape = choose(kernel, cuts_of(spec, slots, width(c), dtype), c, first.device, sample)
+        config = choose(kernel, configs_of(spec, slots, width(c), dtype), c, first.device, sample)
     out = first.new_empty(z, irreps_dim(spec[slots[2]]), c)
     tensors = (first.contiguous(), second.contiguous(), weights.contiguous(), out)
-    grid = (z, tiles(c, shape.block), len(spec[slots[2]]) if split else 1)
-    launch(kernel, grid, tensors, C=c, **shape.constants, num_warps=shape.warps)
+    grid = (z, tiles(c, config.block), len(spec[slots[2]]) if split else 1)
+    launch(kernel, grid, tensors, C=c, **config.constants, num_warps=config.warps)
     return out
 
 
 def contract_weights(
-    x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool, shape: Cut | None = None
+    x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool, config: TileConfig | None = None
 ) -> Tensor:
-    """See :func:`equitensor.reference.contract_weights`; chunks are summed in order: deterministic."""
+    """See :func:`equitensor.reference.contract_weights`; use `config` if given, else the autotuned one.
+
+    Chunks are summed in order: deterministic.
+    """
     (z, _, c), dtype = x.shape, x.dtype
     kernel = contract_weights_kernel(spec, dtype)
-    if shape is None:
-        several = cuts_of(spec, (0, 1, 2), width(c), dtype)
-        shape = choose(kernel, several, c, x.device, weights_sample_of(spec, width(c), dtype))
+    if config is None:
+        candidates = configs_of(spec, (0, 1, 2), width(c), dtype)
+        config = choose(kernel, candidates, c, x.device, weights_sample_of(spec, width(c), dtype))
     chunks = (z + CHUNK - 1) // CHUNK
     out = x.new_empty(chunks, spec.num_paths, c, dtype=accumulator(dtype))
     tensors = (x.contiguous(), y.contiguous(), g.contiguous(), out)
-    grid = (chunks, tiles(c, shape.block), spec.num_paths)
-    launch(kernel, grid, tensors, Z=z, C=c, CHUNK=CHUNK, **shape.constants, num_warps=shape.warps)
+    grid = (chunks, tiles(c, config.block), spec.num_paths)
+    launch(kernel, grid, tensors, Z=z, C=c, CHUNK=CHUNK, **config.constants, num_warps=config.warps)
     return (out.sum(0) if coupled else out.sum((0, 2))).to(dtype)

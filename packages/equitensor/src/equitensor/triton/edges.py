@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.triton.source import Cut, build, cuts, launch, tiles, width
+from equitensor.triton.source import TileConfig, build, candidate_configs, launch, tiles, width
 from equitensor.triton.tuning import ATOMS, EDGES, Sample, choose
 
 # Edges that a program takes at once, one per warp, before anything is tuned.
@@ -122,17 +122,21 @@ def to_basis_kernel(dims: tuple[int, ...], dtype: torch.dtype, single: bool) -> 
 
 
 @cache
-def cuts_of(operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype) -> tuple[Cut, ...]:
-    """How the operator's kernel may be cut for these blocks, the rule's cut first; for to_basis, one variant's cuts."""
-    rule, *others = cuts(sum(dims), channels, dtype, ROWS)
+def configs_of(
+    operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype
+) -> tuple[TileConfig, ...]:
+    """Return candidate tile configs for these blocks, the default first; for to_basis, those of one kernel variant."""
+    rule, *others = candidate_configs(sum(dims), channels, dtype, ROWS)
     single = tiles(channels, rule.block) == 1
     return rule, *(c for c in others if operator != "to_basis" or (tiles(channels, c.block) == 1) == single)
 
 
-def kernel_of(operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype, cut: Cut) -> Any:
-    """The operator's kernel for these blocks, as it is when cut so."""
+def kernel_of(
+    operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype, config: TileConfig
+) -> Any:
+    """Return the operator's kernel for these blocks and this tile config."""
     if operator == "to_basis":
-        return to_basis_kernel(dims, dtype, isinstance(channels, int) and tiles(channels, cut.block) == 1)
+        return to_basis_kernel(dims, dtype, isinstance(channels, int) and tiles(channels, config.block) == 1)
     return (to_atoms_kernel if operator == "to_atoms" else to_weights_kernel)(dims, dtype)
 
 
@@ -158,18 +162,20 @@ def sample_of(
 
 
 def _run(
-    operator: str, tensors: tuple[Tensor, ...], dims: Sequence[int], channels: int, shape: Cut | None
+    operator: str, tensors: tuple[Tensor, ...], dims: Sequence[int], channels: int, config: TileConfig | None
 ) -> Tensor:
-    """Launch on (operand, operand, offsets, out) and return out; cut as told, else as chosen."""
+    """Launch on (operand, operand, offsets, out) and return out. Use `config` if given, else the autotuned one."""
     (first, second, offsets, out), dims = tensors, tuple(dims)
-    if shape is None:
+    if config is None:
         given = (operator, dims, width(channels), first.dtype)
-        several = cuts_of(*given)
-        shape = choose(kernel_of(*given, several[0]), several, channels, first.device, sample_of(*given))
-    kernel = kernel_of(operator, dims, channels, first.dtype, shape)
-    grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, shape.block))
+        candidates = configs_of(*given)
+        config = choose(
+            kernel_of(*given, candidates[0]), candidates, channels, first.device, sample_of(*given)
+        )
+    kernel = kernel_of(operator, dims, channels, first.dtype, config)
+    grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, config.block))
     tensors = (first.contiguous(), second.contiguous(), offsets.contiguous(), out)
-    launch(kernel, grid, tensors, C=channels, **shape.constants, num_warps=shape.warps)
+    launch(kernel, grid, tensors, C=channels, **config.constants, num_warps=config.warps)
     return out
 
 
@@ -179,11 +185,11 @@ def to_atoms(
     centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
-    shape: Cut | None = None,
+    config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_atoms`; each operand is read once and the result written once."""
     out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
-    return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], shape)
+    return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], config)
 
 
 def to_weights(
@@ -192,11 +198,11 @@ def to_weights(
     centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
-    shape: Cut | None = None,
+    config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_weights`."""
     out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
-    return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], shape)
+    return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], config)
 
 
 def to_basis(
@@ -205,8 +211,8 @@ def to_basis(
     centers: Tensor,
     offsets: Tensor,
     dims: Sequence[int],
-    shape: Cut | None = None,
+    config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_basis`."""
     out = w.new_empty(w.shape[0], features.shape[1])
-    return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], shape)
+    return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], config)

@@ -21,7 +21,7 @@ from triton.compiler import ASTSource
 from equitensor.paths import chain_irreps, spherical_irreps
 from equitensor.spec import Spec
 from equitensor.triton import contraction, edges
-from equitensor.triton.source import Cut
+from equitensor.triton.source import TileConfig
 
 _SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
 
@@ -34,7 +34,7 @@ RECORDED = [
 """What the record counts: dtype, l_max, channels."""
 
 TUNED = [(torch.float32, l_max, channels) for l_max in (1, 2, 3, 4) for channels in (64, 128)]
-"""Of what it counts every cut that tuning may choose."""
+"""Of what it counts every tile config that tuning may choose."""
 
 
 def compiled(
@@ -92,11 +92,11 @@ def resources(
 
 
 class Shaped(NamedTuple):
-    """A kernel for one shape class, its arguments that no cut decides, and its cuts, the rule's first."""
+    """A kernel for one shape class, its other constexpr arguments, and its tile configs, the default first."""
 
     kernel: Any
     constants: dict[str, int]
-    cuts: tuple[Cut, ...]
+    configs: tuple[TileConfig, ...]
 
 
 def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
@@ -104,28 +104,32 @@ def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
     dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
     found = {}
     for name in ("to_atoms", "to_weights", "to_basis"):
-        cuts = edges.cuts_of(name, dims, channels, dtype)
-        found[name] = Shaped(edges.kernel_of(name, dims, channels, dtype, cuts[0]), {}, cuts)
+        configs = edges.configs_of(name, dims, channels, dtype)
+        found[name] = Shaped(edges.kernel_of(name, dims, channels, dtype, configs[0]), {}, configs)
     irreps = spherical_irreps(l_max)
     chain = chain_irreps(irreps, irreps, irreps, 3)
     spec = Spec(chain[1], irreps, chain[2])
     split = contraction.split_of(spec, dtype)
     for name, slots in (("contract", (0, 1, 2)), ("contract_in1", (2, 1, 0)), ("contract_in2", (0, 2, 1))):
         kernel = contraction.contract_kernel(spec, slots, True, dtype, split)
-        found[name] = Shaped(kernel, {}, contraction.cuts_of(spec, slots, channels, dtype))
+        found[name] = Shaped(kernel, {}, contraction.configs_of(spec, slots, channels, dtype))
     kernel = contraction.contract_weights_kernel(spec, dtype)
-    cuts = contraction.cuts_of(spec, (0, 1, 2), channels, dtype)
-    found["contract_weights"] = Shaped(kernel, {"CHUNK": contraction.CHUNK}, cuts)
+    configs = contraction.configs_of(spec, (0, 1, 2), channels, dtype)
+    found["contract_weights"] = Shaped(kernel, {"CHUNK": contraction.CHUNK}, configs)
     return found
 
 
 def preset(
     l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, int]]:
-    """Counters of every kernel, cut by the rule, for one l_max, number of channels and dtype."""
+    """Return counters of every kernel with its default tile config, for one l_max, number of channels and dtype."""
     return {
         name: resources(
-            k.kernel, {**k.cuts[0].constants, **k.constants}, k.cuts[0].warps, architecture, _SCALARS[dtype]
+            k.kernel,
+            {**k.configs[0].constants, **k.constants},
+            k.configs[0].warps,
+            architecture,
+            _SCALARS[dtype],
         )
         for name, k in kernels(l_max, channels, dtype).items()
     }
@@ -134,14 +138,16 @@ def preset(
 def most_spilled(
     l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, int]]:
-    """For every kernel how many cuts it may be given, and the most registers and spilled bytes of any of them."""
+    """Return the number of tile configs of every kernel, and the most registers and spilled bytes of any of them."""
     found = {}
     for name, k in kernels(l_max, channels, dtype).items():
         each = [
-            resources(k.kernel, {**cut.constants, **k.constants}, cut.warps, architecture, _SCALARS[dtype])
-            for cut in k.cuts
+            resources(
+                k.kernel, {**config.constants, **k.constants}, config.warps, architecture, _SCALARS[dtype]
+            )
+            for config in k.configs
         ]
-        found[name] = {"cuts": len(each), **{c: max(e[c] for e in each) for c in ("registers", "spilled")}}
+        found[name] = {"configs": len(each), **{c: max(e[c] for e in each) for c in ("registers", "spilled")}}
     return found
 
 
@@ -159,5 +165,7 @@ def record(
 
 
 if __name__ == "__main__":
-    counters, any_cut = record(preset, RECORDED), record(most_spilled, TUNED)
-    print(json.dumps({"triton": triton.__version__, "counters": counters, "any cut": any_cut}, indent=1))
+    counters, any_config = record(preset, RECORDED), record(most_spilled, TUNED)
+    print(
+        json.dumps({"triton": triton.__version__, "counters": counters, "any config": any_config}, indent=1)
+    )

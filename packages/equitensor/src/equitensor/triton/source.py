@@ -44,8 +44,8 @@ def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **co
             kernel[grid](*tensors, **constants)
 
 
-class Cut(NamedTuple):
-    """How a kernel is cut into programs: channels of one, edges (or rows) it takes at once, warps."""
+class TileConfig(NamedTuple):
+    """Launch configuration: channels of a program, edges (or rows) that it takes at once, warps."""
 
     block: int
     rows: int
@@ -53,7 +53,7 @@ class Cut(NamedTuple):
 
     @property
     def constants(self) -> dict[str, int]:
-        """The constexpr arguments of a kernel that is cut so."""
+        """Return the constexpr arguments of a kernel with this configuration."""
         return {"BLOCK": self.block, "ROWS": self.rows} if self.rows else {"BLOCK": self.block}
 
 
@@ -61,8 +61,10 @@ class Cut(NamedTuple):
 REGISTERS = 128
 
 
-def cut(components: int, channels: int, dtype: torch.dtype, rows: int) -> Cut:
-    """The cut for a shape class: components held at once, channels, dtype. Counts of edges and atoms never enter.
+def default_config(components: int, channels: int, dtype: torch.dtype, rows: int) -> TileConfig:
+    """Return the default tile config of a shape class: components held at once, channels, dtype.
+
+    Counts of edges and atoms never enter.
 
     As many channels as leave ``components`` tiles of (rows, block) in registers, so that none spills
     (``resources`` counts it), with one warp per row of edges, or one per 32 channels where there are no rows.
@@ -71,26 +73,33 @@ def cut(components: int, channels: int, dtype: torch.dtype, rows: int) -> Cut:
     block = min(128 if rows else 64, _widest(channels))
     while block > 32 and components * words * (block // 32) > REGISTERS:
         block //= 2
-    return Cut(block, rows, rows or max(1, block // 32))
+    return TileConfig(block, rows, rows or max(1, block // 32))
 
 
-def cuts(components: int, channels: int, dtype: torch.dtype, rows: int) -> tuple[Cut, ...]:
-    """The cuts that may be fastest for a shape class: :func:`cut` first, then its variations.
+def candidate_configs(
+    components: int, channels: int, dtype: torch.dtype, rows: int
+) -> tuple[TileConfig, ...]:
+    """Return the tile configs that may be fastest for a shape class: :func:`default_config` first, then its variations.
 
     Half and twice the channels and half and twice the rows, each with as many channels per thread as before; half
     and twice the warps. Left out are those with less than an element per thread, and those that hold more per
-    thread than both the rule's cut and ``REGISTERS``, or half of it where there are no rows: products are held too.
+    thread than both the default and ``REGISTERS``, or half of it where there are no rows: products are held too.
     """
-    rule = cut(components, channels, dtype, rows)
-    b, r, w = rule
+    default = default_config(components, channels, dtype, rows)
+    b, r, w = default
     words = accumulator(dtype).itemsize // 4
-    varied = [Cut(b // 2, r, w // 2), Cut(2 * b, r, 2 * w), Cut(b, r, w // 2), Cut(b, r, 2 * w)]
+    varied = [
+        TileConfig(b // 2, r, w // 2),
+        TileConfig(2 * b, r, 2 * w),
+        TileConfig(b, r, w // 2),
+        TileConfig(b, r, 2 * w),
+    ]
     if r:
-        varied += [Cut(b, r // 2, w // 2), Cut(b, 2 * r, 2 * w)]
+        varied += [TileConfig(b, r // 2, w // 2), TileConfig(b, 2 * r, 2 * w)]
 
     limit = max(REGISTERS if r else REGISTERS // 2, components * words * max(1, r) * b // (32 * w))
 
-    def fits(c: Cut) -> bool:
+    def fits(c: TileConfig) -> bool:
         lanes, elements = 32 * c.warps, max(1, c.rows) * c.block
         return (
             16 <= c.block <= _widest(channels)
@@ -98,11 +107,11 @@ def cuts(components: int, channels: int, dtype: torch.dtype, rows: int) -> tuple
             and components * words * elements <= limit * lanes
         )
 
-    return rule, *filter(fits, varied)
+    return default, *filter(fits, varied)
 
 
 def width(channels: int) -> int:
-    """The channels that a cut is made for: their number, or 64 where a tracer knows it by a symbol only."""
+    """Return the number of channels that tile configs are made for, 64 where a tracer knows it by a symbol only."""
     return channels if isinstance(channels, int) else 64
 
 

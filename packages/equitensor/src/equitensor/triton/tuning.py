@@ -1,8 +1,8 @@
-"""Chooses how a kernel is cut by its time on the device, once per kernel and number of channels.
+"""Autotuning of tile configs: the fastest on the device, once per kernel and number of channels.
 
-Times are taken on operands made here, of one size per shape class. No tensor of a caller is written while cuts are
+Times are taken on operands made here, of one size per shape class. No tensor of a caller is written while they are
 tried (kernels write every element of their output, so repeating one needs nothing restored anyway), neither counts of
-edges and atoms nor what ran first have a say, and compilers are given the chosen cut like any other constant: AOT
+edges and atoms nor what ran first have a say, and compilers are given the tile config like any other constant: AOT
 Inductor, left to tune a kernel itself, would do so with ``offsets`` of zeros, which is with no edges.
 """
 
@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from equitensor.triton.source import Cut, tiles
+from equitensor.triton.source import TileConfig, tiles
 
 ATOMS, EDGES = 2048, 32
 """Atoms, and edges of each, that kernels are timed on."""
@@ -60,14 +60,16 @@ class Sample(NamedTuple):
         ]
 
 
-def choose(kernel: Any, cuts: tuple[Cut, ...], channels: int, device: torch.device, sample: Sample) -> Cut:
-    """One of ``cuts``: the fastest on a GPU, the first where nothing can or may be timed.
+def choose(
+    kernel: Any, configs: tuple[TileConfig, ...], channels: int, device: torch.device, sample: Sample
+) -> TileConfig:
+    """Return one of ``configs``: the fastest on a GPU, the first where nothing can or may be timed.
 
     That is in the interpreter, without a GPU (fake tensors of one), for a symbolic number of channels, while a CUDA
-    graph is captured, and under ``torch.use_deterministic_algorithms(True)``, for cuts differ in the order of sums.
+    graph is captured, and under ``torch.use_deterministic_algorithms(True)``: tile configs differ in the order of sums.
     """
     if (
-        len(cuts) == 1
+        len(configs) == 1
         or not isinstance(channels, int)
         or device.type != "cuda"
         or triton.knobs.runtime.interpret
@@ -75,26 +77,26 @@ def choose(kernel: Any, cuts: tuple[Cut, ...], channels: int, device: torch.devi
         or not torch.cuda.is_available()
         or torch.cuda.is_current_stream_capturing()
     ):
-        return cuts[0]
-    return fastest(kernel, cuts, channels, device, sample)
+        return configs[0]
+    return fastest(kernel, configs, channels, device, sample)
 
 
 @cache
 def fastest(
     kernel: Any,
-    cuts: tuple[Cut, ...],
+    configs: tuple[TileConfig, ...],
     channels: int,
     device: torch.device,
     sample: Sample,
     bench: Callable[..., list[float]] | None = None,
-) -> Cut:
-    """The cut of least median time, by ``triton.autotune``, which also keeps times on disk for later processes.
+) -> TileConfig:
+    """Return the tile config of least median time, by ``triton.autotune``, which caches times on disk.
 
-    The first of ``cuts`` where there is no memory for the sample. ``bench(call, quantiles)`` is Triton's own
+    The first of ``configs`` where there is no memory for the sample. ``bench(call, quantiles)`` is Triton's own
     benchmarker unless given.
     """
-    configs = [triton.Config(cut.constants, num_warps=cut.warps) for cut in cuts]
-    tuner = triton.autotune(configs, key=["C"], do_bench=bench, cache_results=True)(kernel)
+    variants = [triton.Config(c.constants, num_warps=c.warps) for c in configs]
+    tuner = triton.autotune(variants, key=["C"], do_bench=bench, cache_results=True)(kernel)
 
     def grid(meta: dict[str, Any]) -> tuple[int, int, int]:
         return sample.programs, tiles(channels, meta["BLOCK"]) if sample.blocked else 1, sample.parts
@@ -104,6 +106,6 @@ def fastest(
         with _disable_current_modes(), torch.no_grad(), here:  # a tracer's modes would make the sample fake
             tuner[grid](*sample.tensors(device), C=channels, **dict(sample.scalars))
     except torch.OutOfMemoryError:
-        return cuts[0]
+        return configs[0]
     best = tuner.best_config
-    return Cut(best.kwargs["BLOCK"], best.kwargs.get("ROWS", 0), best.num_warps)
+    return TileConfig(best.kwargs["BLOCK"], best.kwargs.get("ROWS", 0), best.num_warps)
