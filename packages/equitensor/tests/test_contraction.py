@@ -98,13 +98,13 @@ def test_bad_arguments():
         TensorProduct("4x0e", "0e", "0e")
     tp = TensorProduct(*SMALL)
     x, y, _, w = operands(tp, 2, 3)
-    with pytest.raises(ValueError, match="x: required"):
+    with pytest.raises(ValueError, match="x must have"):
         tp(x[:, 1:], y, w)
-    with pytest.raises(ValueError, match="y: required"):
+    with pytest.raises(ValueError, match="y must have"):
         tp(x, y[:1], w)
     with pytest.raises(ValueError, match="same number of channels"):
         tp(x, y[..., :1], w)
-    with pytest.raises(ValueError, match="weights: required"):
+    with pytest.raises(ValueError, match="weights must have shape"):
         tp(x, y, w[:1])
     with pytest.raises(TypeError, match="one floating dtype"):
         tp(x, y.float(), w)
@@ -124,13 +124,13 @@ def test_pull_back_is_the_gradient_in_the_first_operand(coupled):
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        (lambda g, y, w: (g[:, 1:], y, w), ValueError, "g: required shape"),
-        (lambda g, y, w: (g, y[:, 1:], w), ValueError, "y: required shape"),
-        (lambda g, y, w: (g, y[:1], w), ValueError, r"y: required one row per row of g \(3\), got 1"),
-        (lambda g, y, w: (g[..., :1], y, w), ValueError, "g and y: required the same number of channels"),
-        (lambda g, y, w: (g, y, w[:1]), ValueError, "weights: required shape"),
-        (lambda g, y, w: (g, y, w[..., :1]), ValueError, "weights: required shape"),
-        (lambda g, y, w: (g, y.float(), w), TypeError, "g, y and weights: required one floating dtype"),
+        (lambda g, y, w: (g[:, 1:], y, w), ValueError, "g must have shape"),
+        (lambda g, y, w: (g, y[:, 1:], w), ValueError, "y must have shape"),
+        (lambda g, y, w: (g, y[:1], w), ValueError, r"y must have one row per row of g \(3\), got 1"),
+        (lambda g, y, w: (g[..., :1], y, w), ValueError, "g and y must have the same number of channels"),
+        (lambda g, y, w: (g, y, w[:1]), ValueError, "weights must have shape"),
+        (lambda g, y, w: (g, y, w[..., :1]), ValueError, "weights must have shape"),
+        (lambda g, y, w: (g, y.float(), w), TypeError, "g, y and weights must have one floating dtype"),
     ],
 )
 def test_bad_arguments_of_pull_back(arguments, error, message):
@@ -145,7 +145,7 @@ def test_one_center_per_row():
     x, y, _, w = operands(tp, 3, 4)
     for wrong in ([2], [0, 1], [0, 0, 1, 2]):
         centers = torch.tensor(wrong)
-        with pytest.raises(ValueError, match=r"centers: required one per row of x \(3\)"):
+        with pytest.raises(ValueError, match=r"centers must be one per row of x \(3\)"):
             tp(x, y, w, centers, row_offsets(centers, 3))
 
 

@@ -1,6 +1,6 @@
 """Every operator × implementation × (l_max, channels, coupled): values, derivatives, equivariance, compilers.
 
-Values are taken over the full cross product. What is dear (operator checks, compilers, the interpreter) is taken over
+Values are taken over the full cross product. What is expensive (operator checks, compilers, interpreter) is taken over
 rows in which every value of every axis occurs; with EQUITENSOR_LADDER=full in the environment, over all of them.
 """
 
@@ -22,7 +22,7 @@ from equitensor.testing import assert_equivariant
 FULL = os.environ.get("EQUITENSOR_LADDER") == "full"
 L_MAX, CHANNELS, COUPLED = (1, 2, 3, 4), (1, 7, 32, 64, 128), (True, False)
 ROWS = list(itertools.product(L_MAX, CHANNELS, COUPLED))
-DEAR = ROWS if FULL else [(1, 1, True), (2, 7, False), (3, 32, True), (4, 64, False), (1, 128, False)]
+EXPENSIVE = ROWS if FULL else [(1, 1, True), (2, 7, False), (3, 32, True), (4, 64, False), (1, 128, False)]
 COMPILED = list(itertools.product(L_MAX, COUPLED)) if FULL else [(1, False), (2, True), (3, False), (4, True)]
 SLOTS = ((0, 1, 2), (2, 1, 0), (0, 2, 1))
 OPERATORS = torch.ops.equitensor
@@ -81,7 +81,7 @@ def test_values(l_max, channels, dtype, atol):
             torch.testing.assert_close(got, expected, atol=10 * atol, rtol=1e-5)
 
 
-@pytest.mark.parametrize("l_max, channels, coupled", ROWS if FULL else DEAR)
+@pytest.mark.parametrize("l_max, channels, coupled", ROWS if FULL else EXPENSIVE)
 def test_first_and_second_derivatives(l_max, channels, coupled):
     """Along random directions (fast mode); test_edges and test_contraction take every entry of small operands."""
     row = Row(l_max, channels, coupled, "gaps")
@@ -117,7 +117,7 @@ def test_equivariance(l_max, channels, coupled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("l_max, channels, coupled", DEAR)
+@pytest.mark.parametrize("l_max, channels, coupled", EXPENSIVE)
 def test_opcheck(l_max, channels, coupled):
     row = Row(l_max, channels, coupled)
     for operator, (_, given) in row.edge_calls().items():
@@ -262,7 +262,7 @@ for case in sys.argv[2:]:
 @pytest.mark.slow
 def test_triton_interpreter():
     pytest.importorskip("triton")
-    cases = [f"{l_max},{channels},{int(coupled)}" for l_max, channels, coupled in DEAR]
+    cases = [f"{l_max},{channels},{int(coupled)}" for l_max, channels, coupled in EXPENSIVE]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED, os.path.dirname(__file__), *cases],
         capture_output=True,

@@ -118,7 +118,7 @@ def test_bad_irreps_are_named(bad):
 
 
 def test_unreachable_chain_is_refused():
-    with pytest.raises(ValueError, match="required a path from product 0"):
+    with pytest.raises(ValueError, match="must have a path from product 0"):
         paths.chain_irreps("0e", "0e", "1o", 1, last="1o")
     with pytest.raises(ValueError, match="num_products"):
         paths.chain_irreps("0e", "0e", "0e", 0)

@@ -45,5 +45,5 @@ def test_several_outputs_and_constants():
     v = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     s = torch.rand(5, 1, dtype=torch.float64)
     assert_equivariant(lambda v, s: (v * s, (v * v).sum(1, keepdim=True)), [v, s], ["1o", None], ["1o", "0e"])
-    with pytest.raises(AssertionError, match="required 2"):
+    with pytest.raises(AssertionError, match="must return 2"):
         assert_equivariant(lambda v: v, [v], ["1o"], ["1o", "0e"])

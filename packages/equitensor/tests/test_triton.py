@@ -137,7 +137,7 @@ def test_the_shape_class_decides_the_tile_config():
     )
 
 
-def test_interpreter_gives_the_oracle_s_values():
+def test_interpreter_gives_the_reference_values():
     assert run(INTERPRETED, TRITON_INTERPRET="1").endswith("equal\n")
 
 
@@ -163,7 +163,7 @@ def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
 
 
 def test_bfloat16_is_summed_in_float32():
-    """The interpreter's own conversions are coarser than a GPU's; rounding float32 results tells the error there."""
+    """The interpreter's own conversions are coarser than a GPU's; rounding float32 results gives the error there."""
     assert run(LOW, TRITON_INTERPRET="1").endswith("near\n")
 
 

@@ -90,7 +90,7 @@ class TensorProduct:
         centers: Tensor | None = None,
         offsets: Tensor | None = None,
     ) -> Tensor:
-        """The product, (Z, O, C).
+        """Compute the product, (Z, O, C).
 
         Parameters
         ----------
@@ -111,26 +111,27 @@ class TensorProduct:
             For an operand with a forward-mode tangent.
         """
         if (centers is None) != (offsets is None):
-            raise ValueError("centers and offsets: required both or neither, got one of them")
+            raise ValueError("centers and offsets must be given both or neither, got one of them")
         self._check({"x": (x, self.spec.in1), "y": (y, self.spec.in2)}, weights, gathered=centers is not None)
         refuse_forward_mode(x, y, weights)
         if centers is not None and offsets is not None:
             if centers.dim() != 1 or centers.shape[0] != x.shape[0]:
                 raise ValueError(
-                    f"centers: required one per row of x ({x.shape[0]}), got shape {tuple(centers.shape)}"
+                    f"centers must be one per row of x ({x.shape[0]}), got shape {tuple(centers.shape)}"
                 )
             n, b, c = y.shape
             ones = y.new_ones(centers.shape[0], 1)
             y = to_weights(ones, y.reshape(n, 1, b * c), centers, offsets, [1]).reshape(-1, b, c)
-        return _contract(x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
+        out: Tensor = _contract(x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
+        return out
 
     def pull_back(self, g: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """The transpose in the first operand: Σ_p W[p, u] Σ_{bo} C^p_{abo} y[z, b, u] g[z, o, u], (Z, A, C).
+        """Compute the transpose in the first operand: Σ_p W[p, u] Σ_{bo} C^p_{abo} y[z, b, u] g[z, o, u].
 
         Parameters
         ----------
         g : Tensor, (Z, O, C)
-            A covector of the product: anything that is to be applied to it.
+            A covector of the output.
         y : Tensor, (Z, B, C)
             The second operand, same dtype.
         weights : Tensor, (P, C) if coupled, else (P,)
@@ -150,7 +151,8 @@ class TensorProduct:
         """
         self._check({"g": (g, self.spec.out), "y": (y, self.spec.in2)}, weights)
         refuse_forward_mode(g, y, weights)
-        return _contract(g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
+        out: Tensor = _contract(g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
+        return out
 
     def _check(
         self,
@@ -163,24 +165,24 @@ class TensorProduct:
             size = irreps_dim(irreps)
             if tensor.dim() != 3 or tensor.shape[1] != size:
                 raise ValueError(
-                    f"{name}: required shape ({'N' if gathered and name == 'y' else 'Z'}, {size}, C) for irreps "
+                    f"{name} must have shape ({'N' if gathered and name == 'y' else 'Z'}, {size}, C) for irreps "
                     f"{irreps_string(irreps)}, got {tuple(tensor.shape)}"
                 )
         (name, (first, _)), (_, (y, _)) = operands.items()
         if not gathered and y.shape[0] != first.shape[0]:
-            raise ValueError(f"y: required one row per row of {name} ({first.shape[0]}), got {y.shape[0]}")
+            raise ValueError(f"y must have one row per row of {name} ({first.shape[0]}), got {y.shape[0]}")
         if y.shape[2] != first.shape[2]:
             raise ValueError(
-                f"{name} and y: required the same number of channels, got {first.shape[2]} and {y.shape[2]}"
+                f"{name} and y must have the same number of channels, got {first.shape[2]} and {y.shape[2]}"
             )
         if tuple(weights.shape) != self.weight_shape(first.shape[2]):
             raise ValueError(
-                f"weights: required shape {self.weight_shape(first.shape[2])} "
+                f"weights must have shape {self.weight_shape(first.shape[2])} "
                 f"({'paths, channels' if self.coupled else 'paths'}), got {tuple(weights.shape)}"
             )
         if first.dtype not in DTYPES or not first.dtype == y.dtype == weights.dtype:
             raise TypeError(
-                f"{name}, y and weights: required one floating dtype of 16, 32 or 64 bits, got {first.dtype}, "
+                f"{name}, y and weights must have one floating dtype of 16, 32 or 64 bits, got {first.dtype}, "
                 f"{y.dtype} and {weights.dtype}"
             )
 
@@ -188,7 +190,7 @@ class TensorProduct:
 def tensor_product(
     x: Tensor, y: Tensor, weights: Tensor, irreps_in1: Any, irreps_in2: Any, irreps_out: Any
 ) -> Tensor:
-    """The product of :class:`TensorProduct` in one call; ``weights`` of two axes are coupled.
+    """Compute the product of :class:`TensorProduct` in one call; ``weights`` of two axes are coupled.
 
     Examples
     --------
@@ -199,7 +201,7 @@ def tensor_product(
     return TensorProduct(irreps_in1, irreps_in2, irreps_out, coupled=weights.dim() == 2)(x, y, weights)
 
 
-# The operators. T(x, y, g; W) = Σ W[p,u] C^p_{abo} x[z,a,u] y[z,b,u] g[z,o,u] has operand slots 0, 1, 2.
+# Operators. T(x, y, g; W) = Σ W[p,u] C^p_{abo} x[z,a,u] y[z,b,u] g[z,o,u] has operand slots 0, 1, 2.
 # contract leaves out the operand slots[2]; contract_weights leaves out W. Their backwards are made of both.
 
 
@@ -212,14 +214,16 @@ def _compute_contract(
 ) -> Tensor:
     i, j, k = slots
     with outside_autocast(first):
-        return implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
+        out: Tensor = implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
+        return out
 
 
 def _compute_contract_weights(
     x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = ""
 ) -> Tensor:
     with outside_autocast(x):
-        return implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
+        out: Tensor = implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
+        return out
 
 
 _contract = torch.library.custom_op("equitensor::contract", _compute_contract, mutates_args=())

@@ -13,7 +13,7 @@ from equitensor.spec import Spec
 
 
 def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """Segment sums by one weighted embedding bag: bag (k, i) sums rows w[e, r(k)] with weights basis[e, k].
+    """Compute segment sums by one weighted embedding bag: bag (k, i) sums rows w[e, r(k)] with weights basis[e, k].
 
     ATen runs it in order of edges, so it is deterministic, and a compiler sees no scatter.
     """
@@ -22,14 +22,14 @@ def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: S
     edges = torch.arange(e, device=w.device)
     rows = torch.cat([(edges * r + b).expand(size, -1) for b, size in enumerate(dims)])
     bags = torch.arange(d, device=w.device).unsqueeze(1) * e + offsets[:-1]
-    out = torch.ops.aten._embedding_bag.default(
+    out: Tensor = torch.ops.aten._embedding_bag.default(
         w.reshape(e * r, c), rows.reshape(-1), bags.reshape(-1), False, 0, False, basis.t().reshape(-1), False
     )[0]
     return out.reshape(d, n, c).transpose(0, 1).contiguous()
 
 
 def _block_starts(edges: int, dims: Sequence[int], like: Tensor) -> Tensor:
-    """Where the components of each edge and block begin, (E, R)."""
+    """Return where the components of each edge and block begin, (E, R)."""
     starts = torch.tensor([sum(dims[:b]) for b in range(len(dims))], device=like.device)
     return (torch.arange(edges, device=like.device) * sum(dims)).unsqueeze(1) + starts
 
@@ -37,12 +37,12 @@ def _block_starts(edges: int, dims: Sequence[int], like: Tensor) -> Tensor:
 def to_weights(
     basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
 ) -> Tensor:
-    """One weighted embedding bag: bag (e, r) sums rows features[c(e), k] with weights basis[e, k]."""
+    """Compute one weighted embedding bag: bag (e, r) sums rows features[c(e), k] with weights basis[e, k]."""
     e, d = basis.shape
     n, _, c = features.shape
     rows = (centers * d).unsqueeze(1) + torch.arange(d, device=centers.device)
     bags = _block_starts(e, dims, centers)
-    out = torch.ops.aten._embedding_bag.default(
+    out: Tensor = torch.ops.aten._embedding_bag.default(
         features.reshape(n * d, c),
         rows.reshape(-1),
         bags.reshape(-1),
@@ -56,14 +56,14 @@ def to_weights(
 
 
 def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """The gradient of that bag in its weights: a product of two rows per component, gathering none."""
+    """Compute the gradient of that bag in its weights: a product of two rows per component, gathering none."""
     e, r, c = w.shape
     n, d, _ = features.shape
     rows = (centers * d).unsqueeze(1) + torch.arange(d, device=centers.device)
     bags = _block_starts(e, dims, centers)
     blocks = torch.tensor([b for b, size in enumerate(dims) for _ in range(size)], device=centers.device)
     bag_of = (torch.arange(e, device=centers.device) * r).unsqueeze(1) + blocks
-    out = torch.ops.aten._embedding_bag_per_sample_weights_backward.default(
+    out: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward.default(
         w.reshape(e * r, c),
         features.reshape(n * d, c),
         rows.reshape(-1),
@@ -78,7 +78,7 @@ def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims
 def _blocks(
     spec: Spec, slots: tuple[int, int, int]
 ) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
-    """Paths grouped by the pair of irreps at ``slots[:2]``: (i, j, ((path, k), …))."""
+    """Return paths grouped by the pair of irreps at ``slots[:2]``: (i, j, ((path, k), …))."""
     groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for number, path in enumerate(admissible_paths(*spec)):
         groups.setdefault((path[slots[0]], path[slots[1]]), []).append((number, path[slots[2]]))
@@ -86,7 +86,7 @@ def _blocks(
 
 
 def _matrix(spec: Spec, number: int, slots: tuple[int, int, int], like: Tensor) -> Tensor:
-    """Coefficients of one path as a matrix (components at slots[2]) × (pairs of components at slots[:2])."""
+    """Return the coefficients of one path as a matrix (components at slots[2]) × (pairs of components at slots[:2])."""
     path = admissible_paths(*spec)[number]
     c = coupling(*(spec[s][path[s]][0] for s in range(3))).transpose(slots[2], slots[0], slots[1])
     return torch.tensor(c.reshape(c.shape[0], -1).tolist(), dtype=like.dtype, device=like.device)
@@ -95,7 +95,7 @@ def _matrix(spec: Spec, number: int, slots: tuple[int, int, int], like: Tensor) 
 def contract(
     first: Tensor, second: Tensor, weights: Tensor, spec: Spec, slots: tuple[int, int, int]
 ) -> Tensor:
-    """One outer product and one small matrix product per pair of irreps, weighted and summed per output."""
+    """Compute one outer product and one small matrix product per pair of irreps, weighted and summed per output."""
     where = [irreps_slices(s) for s in spec]
     outputs: list[list[Tensor]] = [[] for _ in spec[slots[2]]]
     z, c = first.shape[0], first.shape[2]
@@ -115,7 +115,7 @@ def contract(
 
 
 def contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool) -> Tensor:
-    """The same blocks, multiplied with the third operand and summed over atoms."""
+    """Multiply the same blocks with the third operand and sum over atoms."""
     where = [irreps_slices(s) for s in spec]
     slots = (0, 1, 2)
     z, c = x.shape[0], x.shape[2]

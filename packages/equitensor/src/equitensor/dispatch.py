@@ -1,4 +1,4 @@
-"""Chooses the implementation by device, and says how compilers see the registered operators."""
+"""Choice of the implementation by device, and decomposition of the registered operators under compilers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INDUCTOR = ((2, 8), (2, 13))
 
 
 def _digest() -> str:
-    """A digest of every source file of this package."""
+    """Return a digest of every source file of this package."""
     sha, folders = hashlib.sha256(), [files("equitensor")]
     for folder in folders:
         for entry in sorted(folder.iterdir(), key=lambda e: e.name):
@@ -40,7 +40,7 @@ the text of a graph alone, which must differ where an operator may be compiled t
 
 
 def lowered(tensor: Tensor) -> bool:
-    """Whether Inductor is given a C++ lowering for operations on this tensor, which is then registered."""
+    """Return whether Inductor is given a C++ lowering for operations on this tensor, which is then registered."""
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if not _INDUCTOR[0] <= release <= _INDUCTOR[1]:
         return False
@@ -52,14 +52,14 @@ def lowered(tensor: Tensor) -> bool:
 
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What some implementation computes in."""
+"""Supported dtypes."""
 
 _TRITON = find_spec("triton") is not None
 _TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def implementation(tensor: Tensor) -> ModuleType:
-    """The module whose functions compute on the device of ``tensor``.
+    """Return the module whose functions compute on the device of ``tensor``.
 
     Triton where the device is a GPU and Triton is installed (float32, float64, and bfloat16 with sums in float32;
     no matrix products, so no TF32 whatever torch's settings), ATen without scatters on the CPU, and the reference
@@ -75,18 +75,21 @@ def implementation(tensor: Tensor) -> ModuleType:
 
 
 def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Where operations on the device of ``tensor`` keep the dtypes of their operands."""
+    """Return a context in which operations on the device of ``tensor`` keep the dtypes of their operands."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def refuse_forward_mode(*tensors: Tensor) -> None:
-    """Raise ``NotImplementedError`` for a forward-mode tangent, which the operators would drop without a word."""
+    """Raise ``NotImplementedError`` for a forward-mode tangent, which the operators would drop silently."""
     if forward_ad._current_level < 0:
         return
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+    if any(
+        forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        for tensor in tensors
+    ):
         raise NotImplementedError(
-            "operands: required reverse-mode derivatives (torch.autograd.grad), got an operand with a forward-mode "
+            "operands must have no forward-mode tangent (use torch.autograd.grad), got an operand with a forward-mode "
             "tangent (of torch.autograd.forward_ad, or of torch.func.jvp, jacfwd or hessian)"
         )
 
@@ -101,7 +104,8 @@ def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any]) -> No
     def rule(mode: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         from torch.export._trace import custom_triton_ops_decomposition_disabled
 
-        if custom_triton_ops_decomposition_disabled() or lowered(args[0]):
+        disabled = custom_triton_ops_decomposition_disabled()  # type: ignore[no-untyped-call]
+        if disabled or lowered(args[0]):
             return mode.__torch_dispatch__(func, types, args, kwargs)
         with mode:
             return function(*args, **kwargs)

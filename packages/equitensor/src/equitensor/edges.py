@@ -19,7 +19,7 @@ from equitensor.dispatch import (
 
 
 def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
-    """Where each atom's edges begin and end: edges of atom i are offsets[i] … offsets[i + 1] − 1.
+    """Return where each atom's edges begin and end: edges of atom i are offsets[i] … offsets[i + 1] − 1.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     Raises
     ------
     ValueError
-        If the centers are not sorted or out of range (looked at in eager mode on the CPU; a compiled
-        graph, and a GPU, do not look).
+        If the centers are not sorted or out of range (checked in eager mode on the CPU; not in a compiled
+        graph, and not on a GPU).
     TypeError
         If they are not int64.
 
@@ -46,8 +46,9 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     tensor([0, 2, 2, 3])
     """
     if centers.dtype != torch.int64 or centers.dim() != 1:
-        raise TypeError(f"centers: required (E,) int64, got {tuple(centers.shape)} {centers.dtype}")
-    return _row_offsets(centers, num_atoms)
+        raise TypeError(f"centers must be (E,) int64, got {tuple(centers.shape)} {centers.dtype}")
+    out: Tensor = _row_offsets(centers, num_atoms)
+    return out
 
 
 def to_atoms(
@@ -80,7 +81,7 @@ def to_atoms(
     ------
     ValueError, TypeError
         For shapes that do not fit, or a dtype that differs or is not floating; for offsets that are not those of
-        the centers (looked at in eager mode on the CPU, as by :func:`row_offsets`).
+        the centers (checked in eager mode on the CPU, as by :func:`row_offsets`).
     NotImplementedError
         For an operand with a forward-mode tangent.
 
@@ -94,7 +95,8 @@ def to_atoms(
     """
     dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
     _check("to_atoms", {"w": w, "basis": basis}, dims, centers, offsets)
-    return _to_atoms(w, basis, centers, offsets, dims, SOURCES)
+    out: Tensor = _to_atoms(w, basis, centers, offsets, dims, SOURCES)
+    return out
 
 
 def to_weights(
@@ -125,7 +127,8 @@ def to_weights(
     """
     dims = _blocks("to_weights", dims, None, basis.shape[-1])
     _check("to_weights", {"basis": basis, "features": features}, dims, centers, offsets)
-    return _to_weights(basis, features, centers, offsets, dims, SOURCES)
+    out: Tensor = _to_weights(basis, features, centers, offsets, dims, SOURCES)
+    return out
 
 
 def to_basis(
@@ -154,11 +157,12 @@ def to_basis(
     """
     dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
     _check("to_basis", {"w": w, "features": features}, dims, centers, offsets)
-    return _to_basis(w, features, centers, offsets, dims, SOURCES)
+    out: Tensor = _to_basis(w, features, centers, offsets, dims, SOURCES)
+    return out
 
 
 def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: int) -> list[int]:
-    """The sizes of the blocks, given or by default, checked against the number of components."""
+    """Return the sizes of the blocks, given or by default, checked against the number of components."""
     if dims is None:
         if blocks == 1:
             return [int(size)]
@@ -167,7 +171,7 @@ def _blocks(where: str, dims: Sequence[int] | None, blocks: int | None, size: in
     dims = [int(d) for d in dims]
     if sum(dims) != size or min(dims, default=0) < 1 or (blocks is not None and len(dims) != blocks):
         raise ValueError(
-            f"{where}: required blocks (dims) that fill the {size} components"
+            f"{where}: dims must be sizes of blocks that fill the {size} components"
             + (f" and are {blocks} in number, as w's second axis" if blocks is not None else "")
             + f", got {dims}"
         )
@@ -186,29 +190,29 @@ def _check(
     for name, tensor in operands.items():
         if tensor.dim() != rank[name] or tuple(tensor.shape[:2]) != rows[name]:
             raise ValueError(
-                f"{where}: {name}: required shape {rows[name]}{' + (channels,)' if rank[name] == 3 else ''} "
+                f"{where}: {name} must have shape {rows[name]}{' + (channels,)' if rank[name] == 3 else ''} "
                 f"(E = {edges}, N = {atoms}), got {tuple(tensor.shape)}"
             )
         if tensor.dtype not in DTYPES or tensor.dtype != first.dtype:
             raise TypeError(
-                f"{where}: {name}: required a floating dtype of 16, 32 or 64 bits, the same for all operands "
+                f"{where}: {name} must have a floating dtype of 16, 32 or 64 bits, the same for all operands "
                 f"({first.dtype}), got {tensor.dtype}"
             )
     if "w" in operands and "features" in operands and operands["w"].shape[2] != operands["features"].shape[2]:
         raise ValueError(
-            f"{where}: w and features: required the same number of channels, got "
+            f"{where}: w and features must have the same number of channels, got "
             f"{operands['w'].shape[2]} and {operands['features'].shape[2]}"
         )
     for name, tensor in (("centers", centers), ("offsets", offsets)):
         if tensor.dtype != torch.int64 or tensor.dim() != 1:
-            raise TypeError(f"{where}: {name}: required (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
+            raise TypeError(f"{where}: {name} must be (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
 
 
-# The operators. Each backward is made of the same three, so derivatives of every order exist.
+# Operators. Each backward is made of the same three, so derivatives of every order exist.
 
 
 def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
-    """Refuse offsets of other edges, on the CPU: what ATen is told from both is looked at in part only."""
+    """Refuse offsets of other edges, on the CPU: ATen validates them in part only."""
     if centers.device.type != "cpu":
         return
     edges, counts = centers.shape[0], offsets.diff()
@@ -220,7 +224,7 @@ def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
         or not torch.equal(torch.repeat_interleave(counts, output_size=edges), centers)
     ):
         raise ValueError(
-            "offsets: required row_offsets(centers, N) of these centers, got offsets of other edges, or centers "
+            "offsets must be row_offsets(centers, N) of these centers, got offsets of other edges, or centers "
             "that are not sorted or not in 0 … N − 1"
         )
 
@@ -235,7 +239,7 @@ def _row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
         low, high = int(centers[0]), int(centers[-1])
         if low < 0 or high >= num_atoms or bool((centers[1:] < centers[:-1]).any()):
             raise ValueError(
-                f"centers: required sorted indices of {num_atoms} atoms, got "
+                f"centers must be sorted indices of {num_atoms} atoms, got "
                 + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
             )
     return _compute_row_offsets(centers, num_atoms)
@@ -250,21 +254,24 @@ def _compute_to_atoms(
     w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(w):
-        return implementation(w).to_atoms(w, basis, centers, offsets, dims)
+        out: Tensor = implementation(w).to_atoms(w, basis, centers, offsets, dims)
+        return out
 
 
 def _compute_to_weights(
     basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(basis):
-        return implementation(basis).to_weights(basis, features, centers, offsets, dims)
+        out: Tensor = implementation(basis).to_weights(basis, features, centers, offsets, dims)
+        return out
 
 
 def _compute_to_basis(
     w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
 ) -> Tensor:
     with outside_autocast(w):
-        return implementation(w).to_basis(w, features, centers, offsets, dims)
+        out: Tensor = implementation(w).to_basis(w, features, centers, offsets, dims)
+        return out
 
 
 @torch.library.custom_op("equitensor::to_atoms", mutates_args=())

@@ -21,7 +21,7 @@ _INLINED = 4
 def spherical_harmonics(
     l_max: int, vectors: Tensor, normalize: bool = True, normalization: str = "component"
 ) -> Tensor:
-    r"""Real spherical harmonics of degrees 0 to ``l_max``, in e3nn's order and with its signs.
+    r"""Compute real spherical harmonics of degrees 0 to ``l_max``, in e3nn's order and with its signs.
 
     With the polar axis along y, :math:`s + it = z + ix` and :math:`r^2 = x^2 + y^2 + z^2`,
 
@@ -41,8 +41,8 @@ def spherical_harmonics(
     normalize : bool
         Evaluate on v/‖v‖. Otherwise the homogeneous polynomials themselves, of degree l in the length.
         A zero vector has no direction: it gives 1 (times the normalization) for l = 0 and 0 for l > 0, with
-        finite derivatives, and not NaN; this is a convention and not a limit, so a caller for whom a zero
-        vector is an error must look for it.
+        finite derivatives, and not NaN; this is a convention and not a limit, so callers for which a zero
+        vector is an error must check for it.
     normalization : {"component", "norm", "integral"}
         Σ_m Y² is 2l + 1, 1, or (2l + 1)/4π on the unit sphere.
 
@@ -65,13 +65,13 @@ def spherical_harmonics(
     tensor([[1.0000, 0.0000, 1.7321, 0.0000]])
     """
     if l_max < 0:
-        raise ValueError(f"l_max: required ≥ 0, got {l_max}")
+        raise ValueError(f"l_max must be ≥ 0, got {l_max!r}")
     if normalization not in _SCALE:
-        raise ValueError(f"normalization: required one of {sorted(_SCALE)}, got {normalization!r}")
+        raise ValueError(f"normalization must be one of {sorted(_SCALE)}, got {normalization!r}")
     if vectors.dim() == 0 or vectors.shape[-1] != 3:
-        raise ValueError(f"vectors: required shape (..., 3), got {tuple(vectors.shape)}")
+        raise ValueError(f"vectors must have shape (..., 3), got {tuple(vectors.shape)}")
     if not vectors.is_floating_point():
-        raise TypeError(f"vectors: required a floating dtype, got {vectors.dtype}")
+        raise TypeError(f"vectors must have a floating dtype, got {vectors.dtype}")
     scale = _SCALE[normalization]
     x, y, z = vectors.unbind(-1)
     one = torch.ones_like(x)
@@ -109,7 +109,7 @@ def spherical_harmonics(
 
 
 def _legendre(m: int, l_max: int, y: Tensor, r2: Tensor) -> list[tuple[int, Tensor | float]]:
-    """(l, Q_lm √((2l+1) (l−m)!/(l+m)!)) for l = m … l_max; a number where it does not depend on y."""
+    """Return (l, Q_lm √((2l+1) (l−m)!/(l+m)!)) for l = m … l_max; a number where it does not depend on y."""
     start = math.sqrt(2 * m + 1)
     for k in range(1, m + 1):
         start *= math.sqrt((2 * k - 1) / (2 * k))
@@ -129,7 +129,7 @@ def _legendre(m: int, l_max: int, y: Tensor, r2: Tensor) -> list[tuple[int, Tens
 
 
 def _stored(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The same two tensors as columns of one that a compiler keeps in memory.
+    """Return the same two tensors as columns of one that a compiler keeps in memory.
 
     Inductor inlines a recursion into each of the (l_max + 1)² components, again for every use: at l = 6 its graph of
     600 nodes became 93,000 inlined loads, and l = 8 did not finish. Kept every second step, the work is bounded.

@@ -1,4 +1,4 @@
-"""Which irreps couple: admissible paths, pruning of unreachable irreps, sparse coupling tables."""
+"""Irreps and their couplings: admissible paths, pruning of unreachable irreps, sparse coupling tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def as_irreps(irreps: Any, name: str = "irreps") -> tuple[Irrep, ...]:
     irreps : str, e3nn.o3.Irreps, or iterable of (l, p)
         The irreps, each once or more, in the order of their components.
     name : str
-        What the message of an error calls the argument.
+        Name of the argument in errors.
 
     Raises
     ------
@@ -87,17 +87,17 @@ def _parse(text: str, name: str) -> tuple[Irrep, ...]:
 
 
 def irreps_string(irreps: Iterable[Irrep]) -> str:
-    """The irreps as e3nn writes them, ``"0e+1o"``."""
+    """Return the irreps as e3nn writes them, ``"0e+1o"``."""
     return "+".join(f"{ell}{'e' if p == 1 else 'o'}" for ell, p in irreps)
 
 
 def irreps_dim(irreps: Iterable[Irrep]) -> int:
-    """Number of components, Σ (2l + 1)."""
+    """Return the number of components, Σ (2l + 1)."""
     return sum(2 * ell + 1 for ell, _ in irreps)
 
 
 def irreps_slices(irreps: Iterable[Irrep]) -> tuple[slice, ...]:
-    """Where each irrep's components lie."""
+    """Return the slice of each irrep's components."""
     slices, start = [], 0
     for ell, _ in irreps:
         slices.append(slice(start, start + 2 * ell + 1))
@@ -106,19 +106,19 @@ def irreps_slices(irreps: Iterable[Irrep]) -> tuple[slice, ...]:
 
 
 def spherical_irreps(l_max: int) -> tuple[Irrep, ...]:
-    """The irreps of the spherical harmonics, l = 0 … l_max with parity (−1)^l."""
+    """Return the irreps of the spherical harmonics, l = 0 … l_max with parity (−1)^l."""
     return tuple((ell, (-1) ** ell) for ell in range(l_max + 1))
 
 
 def couples(first: Irrep, second: Irrep, out: Irrep) -> bool:
-    """Whether ``first ⊗ second`` contains ``out``: the triangle rule and the product of parities."""
+    """Return whether ``first ⊗ second`` contains ``out``: the triangle rule and the product of parities."""
     return abs(first[0] - second[0]) <= out[0] <= first[0] + second[0] and first[1] * second[1] == out[1]
 
 
 def admissible_paths(
     irreps_in1: Sequence[Irrep], irreps_in2: Sequence[Irrep], irreps_out: Sequence[Irrep]
 ) -> tuple[Path, ...]:
-    """Every coupling of the first two lists into the third, ordered by out, then in1, then in2.
+    """Return every coupling of the first two lists into the third, ordered by out, then in1, then in2.
 
     Examples
     --------
@@ -137,14 +137,14 @@ def admissible_paths(
 def reachable(
     irreps_in1: Sequence[Irrep], irreps_in2: Sequence[Irrep], allowed: Sequence[Irrep]
 ) -> tuple[Irrep, ...]:
-    """Those of ``allowed``, in their order, that some product of the first two lists contains."""
+    """Return those of ``allowed``, in their order, that some product of the first two lists contains."""
     return tuple(o for o in allowed if any(couples(a, b, o) for a in irreps_in1 for b in irreps_in2))
 
 
 def chain_irreps(
     first: Any, second: Any, allowed: Any, num_products: int, last: Any = ((0, 1),)
 ) -> tuple[tuple[Irrep, ...], ...]:
-    """Irreps before, between and after ``num_products`` successive products with ``second``.
+    """Return the irreps before, between and after ``num_products`` successive products with ``second``.
 
     Product k maps entry k to entry k + 1. Forward, each product keeps what it can reach of ``allowed``
     (the last one of ``last``); backward, an irrep from which the following product reaches nothing that
@@ -154,7 +154,7 @@ def chain_irreps(
     ----------
     first, second, allowed, last : irreps
         The features before the first product, the operand of every product, what may lie between
-        products, and what is wanted at the end; anything :func:`as_irreps` takes.
+        products, and the output of the last; anything :func:`as_irreps` takes.
     num_products : int
         At least 1.
 
@@ -171,14 +171,14 @@ def chain_irreps(
     first, second = as_irreps(first, "first"), as_irreps(second, "second")
     allowed, last = as_irreps(allowed, "allowed"), as_irreps(last, "last")
     if num_products < 1:
-        raise ValueError(f"num_products: required at least 1, got {num_products}")
+        raise ValueError(f"num_products must be at least 1, got {num_products!r}")
     chain = [first]
     for k in range(num_products):
         wanted = last if k == num_products - 1 else allowed
         kept = reachable(chain[-1], second, wanted)
         if not kept:
             raise ValueError(
-                f"irreps: required a path from product {k}, {irreps_string(chain[-1])} ⊗ "
+                f"irreps must have a path from product {k}, {irreps_string(chain[-1])} ⊗ "
                 f"{irreps_string(second)}, to one of {irreps_string(wanted)}, got none"
             )
         chain.append(kept)
@@ -189,7 +189,7 @@ def chain_irreps(
 
 @cache
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
-    """√(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
+    """Return √(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
 
     Component normalization: inputs with components of unit variance give such an output. Basis order and
     signs are e3nn's. Entries that are zero up to rounding are exactly zero.
@@ -203,7 +203,7 @@ def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
 def coupling_table(
     irreps_in1: tuple[Irrep, ...], irreps_in2: tuple[Irrep, ...], irreps_out: tuple[Irrep, ...]
 ) -> Table:
-    """The sparse coefficients of all admissible paths, see :class:`Table`.
+    """Return the sparse coefficients of all admissible paths, see :class:`Table`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The oracles: every operation as one plain sum, in any floating dtype on any device, slow and obvious."""
+"""Reference implementations: every operation as one plain sum, in any floating dtype on any device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def expand_blocks(w: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """(N, D, C): Σ over the edges of each center of w[e, r(k), u] · basis[e, k]."""
+    """Compute (N, D, C): Σ over the edges of each center of w[e, r(k), u] · basis[e, k]."""
     out = w.new_zeros(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
     return out.index_add(0, centers, torch.einsum("eku,ek->eku", expand_blocks(w, dims), basis))
 
@@ -25,18 +25,18 @@ def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: S
 def to_weights(
     basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
 ) -> Tensor:
-    """(E, R, C): Σ over the components k of block r of basis[e, k] · features[c(e), k, u]."""
+    """Compute (E, R, C): Σ over the components k of block r of basis[e, k] · features[c(e), k, u]."""
     terms = torch.einsum("ek,eku->eku", basis, features.index_select(0, centers))
-    return torch.stack([block.sum(1) for block in terms.split(list(dims), 1)], 1)
+    return torch.stack([block.sum(1) for block in torch.split(terms, list(dims), 1)], 1)
 
 
 def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:
-    """(E, D): Σ over channels of w[e, r(k), u] · features[c(e), k, u]."""
+    """Compute (E, D): Σ over channels of w[e, r(k), u] · features[c(e), k, u]."""
     return torch.einsum("eku,eku->ek", expand_blocks(w, dims), features.index_select(0, centers))
 
 
 def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:
-    """Coefficients (a, b, o) of one path."""
+    """Return the coefficients (a, b, o) of one path."""
     values = coupling(*(spec[s][path[s]][0] for s in range(3))).tolist()
     return torch.tensor(values, dtype=like.dtype, device=like.device)
 
@@ -44,7 +44,7 @@ def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:
 def contract(
     first: Tensor, second: Tensor, weights: Tensor, spec: Spec, slots: tuple[int, int, int]
 ) -> Tensor:
-    """The trilinear form without its operand ``slots[2]``; the given two belong to ``slots[:2]``."""
+    """Compute the trilinear form without its operand ``slots[2]``; the given two belong to ``slots[:2]``."""
     where = [irreps_slices(s) for s in spec]
     i, j, k = slots
     formula = f"abo,z{'abo'[i]}u,z{'abo'[j]}u->z{'abo'[k]}u"
@@ -57,7 +57,7 @@ def contract(
 
 
 def contract_weights(x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool) -> Tensor:
-    """(P, C), or (P,) when not ``coupled``: the derivative of the form by the path weights."""
+    """Compute (P, C), or (P,) when not ``coupled``: the derivative of the form by the path weights."""
     where = [irreps_slices(s) for s in spec]
     formula = "abo,zau,zbu,zou->u" if coupled else "abo,zau,zbu,zou->"
     rows = []

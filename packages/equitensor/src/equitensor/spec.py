@@ -25,7 +25,7 @@ class Spec(NamedTuple):
 
 
 def make_spec(irreps_in1: Any, irreps_in2: Any, irreps_out: Any) -> Spec:
-    """A specification, or ``ValueError`` if no path connects the irreps or an output irrep has no path."""
+    """Return a specification; raise ``ValueError`` if no path connects the irreps or an output irrep has no path."""
     spec = Spec(
         as_irreps(irreps_in1, "irreps_in1"),
         as_irreps(irreps_in2, "irreps_in2"),
@@ -35,7 +35,7 @@ def make_spec(irreps_in1: Any, irreps_in2: Any, irreps_out: Any) -> Spec:
     missing = [ir for k, ir in enumerate(spec.out) if k not in reached]
     if missing or not spec.out:
         raise ValueError(
-            f"irreps_out: required irreps in {irreps_string(spec.in1)} ⊗ {irreps_string(spec.in2)}, "
+            f"irreps_out must be irreps in {irreps_string(spec.in1)} ⊗ {irreps_string(spec.in2)}, "
             f"got {irreps_string(spec.out)!r}"
             + (f", of which no path reaches {irreps_string(missing)}" if missing else "")
         )
@@ -44,5 +44,5 @@ def make_spec(irreps_in1: Any, irreps_in2: Any, irreps_out: Any) -> Spec:
 
 @cache
 def parse_spec(text: str) -> Spec:
-    """The specification that ``str(spec)`` wrote."""
+    """Return the specification that ``str(spec)`` describes."""
     return Spec(*(as_irreps(part) for part in text.split(";")))

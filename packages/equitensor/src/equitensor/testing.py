@@ -1,4 +1,4 @@
-"""Checks that any package can make of its own equivariant functions."""
+"""Equivariance checks for functions of any package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from equitensor.paths import Irrep, as_irreps
 
 
 def random_orthogonal(generator: torch.Generator, inversion: bool) -> Tensor:
-    """A random rotation, times −1 if ``inversion``; (3, 3) float64."""
+    """Return a random rotation, times −1 if ``inversion``; (3, 3) float64."""
+    q: Tensor
     q, r = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=generator))
     q = q * torch.sign(torch.diagonal(r))
     q = q * torch.det(q).sign()
@@ -21,7 +22,7 @@ def random_orthogonal(generator: torch.Generator, inversion: bool) -> Tensor:
 
 
 def representation(irreps: Sequence[Irrep], matrix: Tensor) -> Tensor:
-    """The matrix, (D, D) float64, by which components of these irreps change under an orthogonal matrix.
+    """Return the matrix, (D, D) float64, by which components of these irreps change under an orthogonal matrix.
 
     Found from the spherical harmonics themselves, Y(R v) = D Y(v) for many v, by least squares.
     """
@@ -34,7 +35,8 @@ def representation(irreps: Sequence[Irrep], matrix: Tensor) -> Tensor:
     for ell, p in irreps:
         k = slice(ell * ell, (ell + 1) ** 2)
         blocks.append((p if improper else 1) * torch.linalg.lstsq(before[:, k], after[:, k]).solution.T)
-    return torch.block_diag(*blocks)
+    found: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return found
 
 
 def assert_equivariant(
@@ -84,7 +86,7 @@ def assert_equivariant(
     wanted = irreps_out if isinstance(irreps_out, list) else [irreps_out]
     plain = _as_list(function(*inputs))
     if len(plain) != len(wanted):
-        raise AssertionError(f"outputs: required {len(wanted)} by irreps_out, got {len(plain)}")
+        raise AssertionError(f"function must return {len(wanted)} outputs (irreps_out), got {len(plain)}")
     for trial in range(trials):
         for inversion in (False, True):
             matrix = random_orthogonal(generator, inversion)

@@ -23,7 +23,7 @@ def _name(key: Key) -> str:
 
 
 def _function(key: Key) -> str:
-    """C++ for one coupling: the components of operand slots[2] from those of slots[0] and slots[1].
+    """Return C++ for one coupling: the components of operand slots[2] from those of slots[0] and slots[1].
 
     ``_step`` computes them for one vector of channels; the coefficients are literals.
     """
@@ -119,7 +119,7 @@ __attribute__((noinline)) void {name}_sum(
 
 
 def _keys(spec: Spec, slots: tuple[int, int, int]) -> list[Key]:
-    """For each path its degrees and the order of operands, which name its function."""
+    """Return the degrees and the order of operands of each path, which name its function."""
     return [
         ((spec.in1[p.in1][0], spec.in2[p.in2][0], spec.out[p.out][0]), slots) for p in admissible_paths(*spec)
     ]

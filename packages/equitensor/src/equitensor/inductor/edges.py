@@ -47,12 +47,12 @@ _EDGES = """
 
 @cache
 def prelude() -> str:
-    """The C++ that the kernels call."""
+    """Return the C++ functions that the kernels call."""
     return files("equitensor.inductor").joinpath("edges.h").read_text()
 
 
 def _tiles(dims: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(block, first component, number of components) of tiles that fit the registers."""
+    """Yield (block, first component, number of components) of tiles that fit the registers."""
     k = 0
     for block, size in enumerate(dims):
         parts = -(-size // _LARGEST)
@@ -65,14 +65,14 @@ def _tiles(dims: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _groups(dims: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """(first component, block of each component) of groups whose sums fit the registers."""
+    """Yield (first component, block of each component) of groups whose sums fit the registers."""
     blocks = [block for block, size in enumerate(dims) for _ in range(size)]
     for k in range(0, len(blocks), 16):
         yield k, blocks[k : k + 16]
 
 
 def _sizes(edges: str, atoms: str, channels: str, dims: Sequence[int]) -> str:
-    """Names for the sizes that the bodies use."""
+    """Return names for the sizes that the bodies use."""
     return (
         f"const int64_t E = {edges}, N = {atoms}, C = {channels};\n"
         f"constexpr int64_t R = {len(dims)}, D = {sum(dims)};\nconst int64_t work = E * D * C;\n"
@@ -80,7 +80,7 @@ def _sizes(edges: str, atoms: str, channels: str, dims: Sequence[int]) -> str:
 
 
 def _tiled(function: str, width: int, arguments: str) -> str:
-    """Calls of ``function`` that cover all channels: tiles of several vectors, of one, and the rest."""
+    """Return calls of ``function`` that cover all channels: tiles of several vectors, of one, and the rest."""
     many = f"equitensor::vectors<T>({width})"
     return f"""    {{
       constexpr int64_t L = equitensor::Vec<T>::size(), V = {many};

@@ -1,4 +1,4 @@
-"""A C++ kernel of ours as an Inductor template: pointers in, one contiguous output, no fusion with neighbors."""
+"""A C++ kernel as an Inductor template: pointers in, one contiguous output, no fusion with neighbors."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ class Kernel(CppTemplate):
     def render(  # type: ignore[override]
         self, kernel: Any, template_buffer_node: Any = None, epilogue_nodes: Any = None, **kwargs: Any
     ) -> str:
-        """The source of the kernel."""
+        """Return the source of the kernel."""
         if epilogue_nodes:
-            raise RuntimeError("equitensor: required a kernel without fused consumers")
+            raise RuntimeError(
+                f"epilogue_nodes must be empty: kernels have no fused consumers, got {epilogue_nodes!r}"
+            )
         out = self.output_node if template_buffer_node is None else template_buffer_node
         inputs = {f"in{i}": node for i, node in enumerate(self.input_nodes)}
         signature = kernel.def_kernel(inputs=inputs, outputs={"output": out})
@@ -72,7 +74,7 @@ def emit(name: str, inputs: dict[str, Any], size: Sequence[Any], prelude: str, b
         count = count * s
     layout = ir.FixedLayout(device, dtype, [count + _LEAD], [sympy.Integer(1)])
     template = Kernel(name, nodes, layout, prelude, list(inputs), body)
-    flat = template.generate().output_node()
+    flat = template.generate().output_node()  # type: ignore[no-untyped-call]
     stride = ir.FlexibleLayout.contiguous_strides(size)
     view = ir.ReinterpretView(
         data=flat.data, layout=ir.FixedLayout(device, dtype, size, stride, offset=sympy.Integer(_LEAD))

@@ -33,7 +33,7 @@ def _fused(total: str, term: tuple[str, str]) -> str:
 
 
 def _terms(spec: Spec, number: int, slots: tuple[int, int, int]) -> tuple[int, dict[int, str]]:
-    """Path ``number``: the irrep at slots[2], and the expression of each of its components of a and b."""
+    """Return the irrep at slots[2], and the expression of each of its components of a and b."""
     path = admissible_paths(*spec)[number]
     start = [irreps_slices(spec[s])[path[s]].start for s in slots]
     c = coupling(spec.in1[path.in1][0], spec.in2[path.in2][0], spec.out[path.out][0]).transpose(slots)
@@ -51,12 +51,12 @@ def _terms(spec: Spec, number: int, slots: tuple[int, int, int]) -> tuple[int, d
 
 
 def _load(name: str, d: int, k: int) -> str:
-    """Component ``k`` of ``d`` of an operand's row z, all channels of the block."""
+    """Load component ``k`` of ``d`` of an operand's row z, all channels of the block."""
     return f"tl.load({name} + (z * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)"
 
 
 def _loads(text: str, a: int, b: int) -> list[str]:
-    """What loads the components that ``text`` uses, of operands a and b of so many components."""
+    """Return loads of the components that ``text`` uses, of operands with ``a`` and ``b`` components."""
     used = [(name, d, k) for name, d in (("a", a), ("b", b)) for k in range(d)]
     return [f"{name}{k} = {_load(name, d, k)}" for name, d, k in used if re.search(rf"\b{name}{k}\b", text)]
 
@@ -65,7 +65,7 @@ def _loads(text: str, a: int, b: int) -> list[str]:
 def contract_kernel(
     spec: Spec, slots: tuple[int, int, int], coupled: bool, dtype: torch.dtype, split: bool
 ) -> Any:
-    """The kernel that contracts operands slots[0] and slots[1]; one program per row and block of channels.
+    """Return the kernel that contracts operands slots[0] and slots[1]; one program per row and block of channels.
 
     With ``split`` also per irrep of the result, of which each program loads only the components it needs.
     """
@@ -103,7 +103,7 @@ def contract_kernel(
 
 @cache
 def contract_weights_kernel(spec: Spec, dtype: torch.dtype) -> Any:
-    """The kernel of the weight gradient; one program per chunk of rows, block of channels and path."""
+    """Return the kernel of the weight gradient; one program per chunk of rows, block of channels and path."""
     dims = [irreps_dim(s) for s in spec]
     lines = [
         "def contract_weights(a, b, g, out, Z, C, BLOCK: tl.constexpr, CHUNK: tl.constexpr):",
@@ -136,12 +136,12 @@ def configs_of(
 
 @cache
 def split_of(spec: Spec, dtype: torch.dtype) -> bool:
-    """Whether operands and result of one channel and the products of their components spill, as at l_max 4."""
+    """Return whether operands and result of one channel and the products of their components spill, as at l_max 4."""
     return sum(irreps_dim(s) for s in spec) * accumulator(dtype).itemsize // 4 > REGISTERS // 2
 
 
 def _rows(spec: Spec, channels: int) -> int:
-    """Rows that a kernel is timed on: a few thousand, fewer where they would fill much memory."""
+    """Return the rows that a kernel is timed on: a few thousand, fewer where they would fill much memory."""
     return max(CHUNK, min(8192, 2**25 // (sum(irreps_dim(s) for s in spec) * channels)))
 
 
@@ -149,7 +149,7 @@ def _rows(spec: Spec, channels: int) -> int:
 def sample_of(
     spec: Spec, slots: tuple[int, int, int], coupled: bool, channels: int, dtype: torch.dtype
 ) -> Sample:
-    """What the kernel that contracts operands slots[0] and slots[1] is timed on."""
+    """Return the sample that the kernel of operands slots[0] and slots[1] is timed on."""
     z = _rows(spec, channels)
     first, second, out = (((z, irreps_dim(spec[s]), channels), dtype) for s in slots)
     weights = ((spec.num_paths, channels) if coupled else (spec.num_paths,), dtype)
@@ -159,7 +159,7 @@ def sample_of(
 
 @cache
 def weights_sample_of(spec: Spec, channels: int, dtype: torch.dtype) -> Sample:
-    """What the kernel of the weight gradient is timed on."""
+    """Return the sample that the kernel of the weight gradient is timed on."""
     chunks = _rows(spec, channels) // CHUNK
     rows = tuple(((chunks * CHUNK, irreps_dim(s), channels), dtype) for s in spec)
     out = ((chunks, spec.num_paths, channels), accumulator(dtype))

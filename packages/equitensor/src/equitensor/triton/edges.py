@@ -33,24 +33,24 @@ _LOOP = """
 
 
 def _components(dims: Sequence[int]) -> list[tuple[int, int]]:
-    """(component, block) of every component."""
+    """Return (component, block) of every component."""
     blocks = [b for b, size in enumerate(dims) for _ in range(size)]
     return list(enumerate(blocks))
 
 
 def _row(pointer: str, width: int, place: int) -> str:
-    """A tile (ROWS, BLOCK) of channels per edge."""
+    """Load a tile (ROWS, BLOCK) of channels per edge."""
     where = f"{pointer} + (e * {width} + {place})[:, None] * C + u[None, :]"
     return f"tl.load({where}, mask=both, other=0.0).to(ACC)"
 
 
 def _basis(k: int, d: int) -> str:
-    """Component ``k`` of ``d`` of the rows' basis, a column."""
+    """Load component ``k`` of ``d`` of the rows' basis, a column."""
     return f"y{k} = tl.load(basis + e * {d} + {k}, mask=real, other=0.0).to(ACC)[:, None]"
 
 
 def _features(k: int, d: int) -> str:
-    """Component ``k`` of ``d`` of the atom's features, a row."""
+    """Load component ``k`` of ``d`` of the atom's features, a row."""
     return f"f{k} = tl.load(features + (i * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)[None, :]"
 
 
@@ -60,7 +60,7 @@ def _signature(name: str, *tensors: str) -> str:
 
 @cache
 def to_atoms_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
-    """The kernel of to_atoms for blocks of these sizes."""
+    """Return the kernel of to_atoms for blocks of these sizes."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_atoms", "w", "basis"), _HEAD]
     lines += [f"    s{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)" for k in range(d)]
@@ -77,7 +77,7 @@ def to_atoms_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
 
 @cache
 def to_weights_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
-    """The kernel of to_weights for blocks of these sizes."""
+    """Return the kernel of to_weights for blocks of these sizes."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_weights", "basis", "features"), _HEAD]
     lines += [f"    {_features(k, d)}" for k in range(d)]
@@ -96,7 +96,7 @@ def to_weights_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
 
 @cache
 def to_basis_kernel(dims: tuple[int, ...], dtype: torch.dtype, single: bool) -> Any:
-    """The kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
+    """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_basis", "w", "features"), _HEAD]
     features = [_features(k, d) for k in range(d)]
@@ -149,7 +149,7 @@ def sample_of(
     atoms: int = ATOMS,
     degree: int = EDGES,
 ) -> Sample:
-    """What the operator's kernel is timed on."""
+    """Return the sample that the operator's kernel is timed on."""
     e, d = atoms * degree, sum(dims)
     w, basis, features = ((e, len(dims), channels), dtype), ((e, d), dtype), ((atoms, d, channels), dtype)
     offsets = ((atoms + 1,), torch.int64)

@@ -40,7 +40,7 @@ TUNED = [(torch.float32, l_max, channels) for l_max in (1, 2, 3, 4) for channels
 def compiled(
     kernel: Any, constants: dict[str, Any], warps: int, architecture: int, scalar: str = "fp32"
 ) -> dict[str, Any]:
-    """What Triton compiles ``kernel`` to for sm_``architecture``: its text or bytes by stage ("ptx", "cubin", …).
+    """Compile ``kernel`` for sm_``architecture``; return text or bytes by stage ("ptx", "cubin", …).
 
     Parameters
     ----------
@@ -70,13 +70,14 @@ def compiled(
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
     options = {"num_warps": warps}
-    return triton.compile(source, target=target, options=options).asm
+    asm: dict[str, Any] = triton.compile(source, target=target, options=options).asm
+    return asm
 
 
 def resources(
     kernel: Any, constants: dict[str, Any], warps: int, architecture: int, scalar: str = "fp32"
 ) -> dict[str, int]:
-    """Registers per thread and spilled bytes of what :func:`compiled` gives for the same arguments."""
+    """Return registers per thread and spilled bytes of what :func:`compiled` gives for the same arguments."""
     cubin = compiled(kernel, constants, warps, architecture, scalar)["cubin"]
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
@@ -86,7 +87,7 @@ def resources(
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", text)
     if found is None:
-        raise RuntimeError(f"cuobjdump: required a line with REG and LOCAL, got {text!r}")
+        raise RuntimeError(f"cuobjdump must print a line with REG and LOCAL, got {text!r}")
     registers, stack, _, local = map(int, found.groups())
     return {"registers": registers, "spilled": stack + local}
 
@@ -100,7 +101,7 @@ class Shaped(NamedTuple):
 
 
 def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
-    """Every kernel for one l_max, number of channels and dtype, by name."""
+    """Return every kernel for one l_max, number of channels and dtype, by name."""
     dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
     found = {}
     for name in ("to_atoms", "to_weights", "to_basis"):
@@ -154,7 +155,7 @@ def most_spilled(
 def record(
     count: Callable[..., dict[str, dict[str, int]]], shapes: Iterable[tuple[torch.dtype, int, int]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """What ``count`` finds for sm_80 and sm_90 at these (dtype, l_max, channels)."""
+    """Return what ``count`` finds for sm_80 and sm_90 at these (dtype, l_max, channels)."""
     return {
         f"sm_{architecture} l_max={l_max} C={channels} {_SCALARS[dtype]}": count(
             l_max, channels, architecture, dtype

@@ -1,4 +1,4 @@
-"""Turns generated source into Triton kernels, launches them eagerly or under a tracer."""
+"""Triton kernels from generated source, their launch eagerly or under a tracer, and their tile configs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The type that kernels calculate in: float64 for float64, float32 for anything narrower."""
+    """Return the type that kernels compute in: float64 for float64, float32 for anything narrower."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def build(name: str, lines: Sequence[str], dtype: torch.dtype) -> Any:
-    """The kernel ``name`` that these lines define, calculating for tensors of ``dtype``; ACC in them is its type.
+    """Build the kernel ``name`` that these lines define, for tensors of ``dtype``; ACC in them is its type.
 
     Triton reads a kernel's source through ``inspect``; the text is entered where ``inspect`` looks, under
     a name that its content decides. Products are fused by ``tl.fma``, whatever Triton's own default is.
@@ -40,7 +40,7 @@ def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **co
         torch.library.wrap_triton(kernel)[grid](*tensors, **constants)
     elif all(size > 0 for size in grid):
         # Triton launches on the current device; of tensors on the CPU (the interpreter) nothing is changed
-        with torch.cuda.device_of(tensors[0]):
+        with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
             kernel[grid](*tensors, **constants)
 
 
@@ -116,10 +116,10 @@ def width(channels: int) -> int:
 
 
 def _widest(channels: int) -> int:
-    """The smallest block that holds all channels."""
-    return max(16, triton.next_power_of_2(channels))
+    """Return the smallest block that holds all channels."""
+    return max(16, int(triton.next_power_of_2(channels)))
 
 
 def tiles(channels: int, block: int) -> int:
-    """Number of blocks that cover the channels."""
+    """Return the number of blocks that cover the channels."""
     return (channels + block - 1) // block

@@ -2,7 +2,7 @@
 
 Times are taken on operands made here, of one size per shape class. No tensor of a caller is written while they are
 tried (kernels write every element of their output, so repeating one needs nothing restored anyway), neither counts of
-edges and atoms nor what ran first have a say, and compilers are given the tile config like any other constant: AOT
+edges and atoms nor what ran first matter, and compilers are given the tile config like any other constant: AOT
 Inductor, left to tune a kernel itself, would do so with ``offsets`` of zeros, which is with no edges.
 """
 
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
     degree: int = EDGES
 
     def tensors(self, device: torch.device) -> list[Tensor]:
-        """Operands of ones (no random number is drawn), every atom with ``degree`` edges."""
+        """Return operands of ones (no random number is drawn), every atom with ``degree`` edges."""
         return [
             self.degree * torch.arange(*shape, device=device)
             if dtype == torch.int64
