@@ -1,0 +1,1 @@
+"""Readers of model files of other programs, which execute nothing of the file."""
