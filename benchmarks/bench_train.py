@@ -35,7 +35,7 @@ from bench_model import ELEMENTS, MALLOC, PRESETS, reference_model
 from safetensors.torch import load_file, save_file
 
 DATA = Path(os.environ.get("MLIP_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-OURS = {"eager": "eager", "paper": "paper", "whole": "whole"}
+OURS = {"eager": "eager", "paper": "forces", "whole": "full"}
 REFERENCE = {"nequip-allegro eager": "eager", "nequip-allegro compiled": "compile"}
 SEED, RATE = 1, 1e-3
 
@@ -44,10 +44,10 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
     """Write the batches, with energies less their atoms' fitted energies; the number of edges of each."""
     import numpy as np
 
-    from mlip_train.batching import BatchLoader
     from mlip_train.config import BatchConfig, SourceConfig, StatisticsConfig
-    from mlip_train.statistics import compositions, gather_statistics
-    from mlip_train.table import build_table
+    from mlip_train.data.build import build_table
+    from mlip_train.data.loader import BatchLoader
+    from mlip_train.data.statistics import compositions, gather_statistics
 
     source = SourceConfig(path=str(DATA / "spice" / "real_spice.hdf5"), charge=0)
     cutoffs = torch.full((len(ELEMENTS), len(ELEMENTS)), 6.0, dtype=torch.float64)
@@ -70,9 +70,9 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
 def our_step(way: str, folder: Path) -> tuple[Any, Callable[[dict[str, Any]], Any]]:
     """The model and a function from a batch to its loss."""
     import localgraph
-    from mlip_train.batching import Batch
-    from mlip_train.compile import compile_step
     from mlip_train.config import LossConfig
+    from mlip_train.data.batches import Batch
+    from mlip_train.steps.compiled import compile_step
 
     model, _ = localgraph.load_model(folder / "model.safetensors")
     step, weights = compile_step(model, LossConfig(), way), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)

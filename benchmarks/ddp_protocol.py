@@ -25,16 +25,16 @@ VARIANTS = {
     "one process, whole step compiled": [
         "hardware.devices=1",
         "batch.accumulate={devices}",
-        "compile.way=whole",
+        "compile.mode=full",
     ],
     "standard DDP": ["hardware.devices={devices}", "hardware.strategy=ddp"],
     "standard DDP, whole step compiled": [
         "hardware.devices={devices}",
         "hardware.strategy=ddp",
-        "compile.way=whole",
+        "compile.mode=full",
     ],
     "sync after backward": ["hardware.devices={devices}"],
-    "sync, whole step compiled": ["hardware.devices={devices}", "compile.way=whole"],
+    "sync, whole step compiled": ["hardware.devices={devices}", "compile.mode=full"],
     "sync, again": ["hardware.devices={devices}"],
     "sync, new seed": ["hardware.devices={devices}", "seed=1"],
 }
@@ -57,7 +57,7 @@ def main() -> None:
             continue
         folder = arguments.output / name.replace(" ", "_").replace(",", "")
         command = [sys.executable, "-m", "mlip_train.cli", "fit", arguments.run, f"output={folder}"]
-        command += [f"stop.epochs={arguments.epochs}", "compile.way=eager", "logging.progress=false"]
+        command += [f"stop.epochs={arguments.epochs}", "compile.mode=eager", "logging.progress=false"]
         command += [f"hardware.threads={arguments.threads}", f"data.cache={arguments.output / 'cache'}"]
         command += [*arguments.overrides, *(c.format(devices=arguments.devices) for c in changes)]
         environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}

@@ -43,7 +43,7 @@ def _nequip(preset, system):
 PROVIDERS = {
     "products": lambda preset, system: bare_products(preset, system.edges, 3),
     "eager": lambda preset, system: _ours("eager", preset, system),
-    "whole": lambda preset, system: _ours("whole", preset, system),
+    "whole": lambda preset, system: _ours("full", preset, system),
     "nequip-allegro": _nequip,
 }
 CASES = [

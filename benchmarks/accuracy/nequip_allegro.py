@@ -29,14 +29,15 @@ from nequip.utils.global_state import set_global_state
 
 import localgraph
 from allegro_model.nequip import from_nequip
-from mlip_train.batching import Batch
-from mlip_train.config import TrainConfig
-from mlip_train.fit import fit, make_trainer, write_csv
-from mlip_train.loss import Prediction, loss_terms
-from mlip_train.module import TrainingModule
-from mlip_train.prepare import prepare
-from mlip_train.settings import load
-from mlip_train.steps import StepResult
+from mlip_train.config import TrainConfig, load_config
+from mlip_train.data.batches import Batch
+from mlip_train.fit import fit
+from mlip_train.steps.eager import StepResult
+from mlip_train.steps.loss import Prediction, loss_terms
+from mlip_train.training.callbacks import write_csv
+from mlip_train.training.module import TrainingModule
+from mlip_train.training.prepare import prepare
+from mlip_train.training.trainer import make_trainer
 
 
 def reference_model(config: Any, seed: int) -> Any:
@@ -163,9 +164,9 @@ def train_reference(config: TrainConfig) -> None:
 def main() -> None:
     """Train the reference here, and ours in a process of its own, which nequip's global state does not touch."""
     if sys.argv[1] == "--ours":
-        fit(load(sys.argv[2], sys.argv[3:]))
+        fit(load_config(sys.argv[2], sys.argv[3:]))
         return
-    config = load(sys.argv[1], sys.argv[2:])
+    config = load_config(sys.argv[1], sys.argv[2:])
     train_reference(config)
     folder = Path(config.output)
     changes = [f"output={folder / 'ours'}", f"model.start_from={folder / 'start.safetensors'}"]

@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters as dynamo_counters
 
 import equitensor.triton.resources
 import localgraph
-import mlip_train.compile
+import mlip_train.steps.trace
 from ci.regressions.counting import count
 from mlip_export.graphs import Edges
 from mlip_export.trace import trace
@@ -86,8 +86,8 @@ def whole_step(preset: str) -> Counters:
         seen.append(copy.deepcopy(graph))
         return graph
 
-    with mock.patch.object(mlip_train.compile, "compile_fx", keep):
-        compile_step(model(preset), LossConfig(), "whole")
+    with mock.patch.object(mlip_train.steps.trace, "compile_fx", keep):
+        compile_step(model(preset), LossConfig(), "full")
     return {"graphs": len(seen), **nodes(seen[0].graph)}
 
 

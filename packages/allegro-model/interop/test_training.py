@@ -18,12 +18,14 @@ from allegro_model.nequip import from_nequip
 
 mlip_train = pytest.importorskip("mlip_train")
 
-from mlip_train.batching import Batch, BatchLoader, collate  # noqa: E402
-from mlip_train.compile import CompiledStep, PaperStep  # noqa: E402
 from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConfig  # noqa: E402
-from mlip_train.steps import EagerStep  # noqa: E402
-from mlip_train.table import build_table  # noqa: E402
-from mlip_train.verify import batch_kinds, compare, verified_step  # noqa: E402
+from mlip_train.data.batches import Batch, collate  # noqa: E402
+from mlip_train.data.build import build_table  # noqa: E402
+from mlip_train.data.loader import BatchLoader  # noqa: E402
+from mlip_train.steps.compiled import CompiledStep  # noqa: E402
+from mlip_train.steps.eager import EagerStep  # noqa: E402
+from mlip_train.steps.forces import ForcesStep  # noqa: E402
+from mlip_train.steps.verify import batch_kinds, compare, verified_step  # noqa: E402
 
 NAMES = ["H", "C", "O"]
 WEIGHTS = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
@@ -91,15 +93,15 @@ def kinds_of(table):
     "INTEROP_COMPILED" not in os.environ, reason="minutes of compiling: set INTEROP_COMPILED=1"
 )
 @pytest.mark.parametrize(
-    ("way", "step_type", "dtype", "tolerance", "changes"),
+    ("mode", "step_type", "dtype", "tolerance", "changes"),
     [
-        ("whole", CompiledStep, "float64", 1e-12, {}),
-        ("whole", CompiledStep, "float32", 1e-4, {"l_max": 1, "num_layers": 1}),
-        ("paper", PaperStep, "float64", 1e-12, {"l_max": 1, "num_layers": 1}),
+        ("full", CompiledStep, "float64", 1e-12, {}),
+        ("full", CompiledStep, "float32", 1e-4, {"l_max": 1, "num_layers": 1}),
+        ("forces", ForcesStep, "float64", 1e-12, {"l_max": 1, "num_layers": 1}),
     ],
 )
 def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
-    way, step_type, dtype, tolerance, changes, frames, tmp_path
+    mode, step_type, dtype, tolerance, changes, frames, tmp_path
 ):
     # scales are float64 beside any other weights
     model = allegro(dtype, energy_scales_trainable=True, **changes)
@@ -107,7 +109,7 @@ def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
     kinds = kinds_of(table)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    step, _ = verified_step(model, LossConfig(), CompileConfig(way=way), kinds, WEIGHTS)
+    step, _ = verified_step(model, LossConfig(), CompileConfig(mode=mode), kinds, WEIGHTS)
     assert isinstance(step, step_type)
     eager = EagerStep(model, LossConfig())
     for kind, batch in kinds.items():
@@ -117,7 +119,7 @@ def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
             step(batch, WEIGHTS)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
-    if way == "whole":
+    if mode == "full":
         assert step.graphs == 1
         assert counters["stats"]["unique_graphs"] == 0  # Dynamo saw no frame: nothing can recompile
 
@@ -157,7 +159,7 @@ def test_an_imported_model_is_fine_tuned(frames, tmp_path):
         "optimizer": {"lr": 0.003},
         "ema": 0.5,
         "stop": {"epochs": 12},
-        "compile": {"way": "whole"},
+        "compile": {"mode": "full"},
         "hardware": {"accelerator": "cpu", "threads": 1},
         "logging": {"progress": False, "report": False},
     }

@@ -148,7 +148,7 @@ def plain_run(frames_file: Path, tmp_path: Path) -> dict[str, Any]:
         "batch": {"frames": 4},
         "optimizer": {"lr": 0.01},
         "stop": {"epochs": 2},
-        "compile": {"way": "eager"},
+        "compile": {"mode": "eager"},
         "hardware": {"accelerator": "cpu", "threads": 1},
         "logging": {"progress": False},
     }

@@ -13,13 +13,17 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mlip_train import TrainConfig, frames, from_plain
-from mlip_train.batching import BatchLoader, collate, plan
+from mlip_train import TrainConfig, from_plain
 from mlip_train.config import BatchConfig, SourceConfig, StatisticsConfig
-from mlip_train.frames import DataError, read
-from mlip_train.prepare import prepare
-from mlip_train.statistics import gather_statistics
-from mlip_train.table import FrameTable, build_table
+from mlip_train.data import sources as frames
+from mlip_train.data.batches import collate
+from mlip_train.data.build import build_table
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import BatchLoader
+from mlip_train.data.plan import plan
+from mlip_train.data.sources import DataError, read
+from mlip_train.data.statistics import gather_statistics
+from mlip_train.training.prepare import prepare
 
 CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
 

@@ -19,15 +19,16 @@ import torch
 import yaml
 
 import localgraph
-from mlip_train import TrainConfig, TrainingModule, __version__, checkpoint, dry_run, fit, from_plain
+from mlip_train import TrainConfig, TrainingModule, __version__, dry_run, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import ScheduleConfig, StageConfig
-from mlip_train.ema import MovingAverage
-from mlip_train.extend import with_elements
-from mlip_train.frames import DataError
-from mlip_train.prepare import prepare
-from mlip_train.schedule import Schedule
-from mlip_train.steps import EagerStep
+from mlip_train.data.sources import DataError
+from mlip_train.steps.eager import EagerStep
+from mlip_train.training import checkpoint
+from mlip_train.training.average import MovingAverage
+from mlip_train.training.finetune import with_elements
+from mlip_train.training.prepare import prepare
+from mlip_train.training.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
 
@@ -480,7 +481,7 @@ def test_cosine_ends_with_the_run(
     config = from_plain(TrainConfig, plain | {"batch": {"frames": 4, "accumulate": accumulate}})
     prepared = prepare(config)
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
-    monkeypatch.setattr("mlip_train.module._place", lambda: (world, 1))
+    monkeypatch.setattr("mlip_train.training.module._place", lambda: (world, 1))
     module.on_fit_start()
     taken = 2 * module.train_dataloader().total // accumulate  # of this process
     last = min(taken, steps or taken)
@@ -529,7 +530,8 @@ def test_weights_that_are_not_finite_are_not_saved(
     toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mlip_train.ema.MovingAverage.update", lambda self: self.parameters["pair"].data.fill_(torch.inf)
+        "mlip_train.training.average.MovingAverage.update",
+        lambda self: self.parameters["pair"].data.fill_(torch.inf),
     )
     with pytest.raises(FloatingPointError, match=r"step 1: required finite weights, got others in 'pair'"):
         run(plain_run, logging={"progress": False, "checkpoint_steps": 1})

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mlip_train.config import TrainConfig
-from mlip_train.settings import from_plain, load, override, parse_yaml, to_plain
+from mlip_train.config import TrainConfig, from_plain, load_config, override, parse_yaml, to_plain
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimizer: {}", "optimizer: required one of the keys"),
+        ("optimiser: {}", "optimiser: required one of the keys"),
         ("optimizer: {learning: 1}", "optimizer.learning: required one of the keys"),
         ("data: {train: [{file: x}]}", r"data.train\[0\].file: required one of"),
         ("optimizer: {lr: fast}", "optimizer.lr: required float, got 'fast'"),
@@ -33,7 +32,7 @@ def test_bad_input_names_the_place(tmp_path: Path, text: str, message: str) -> N
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        load(path)
+        load_config(path)
     assert "run.yaml" in str(error.value)
 
 
@@ -51,7 +50,7 @@ def test_round_trip_and_number_forms() -> None:
 def test_overrides_reach_mappings_and_lists(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("data: {train: [{path: a.xyz}]}")
-    config = load(path, ["optimizer.lr=0.5", "data.train.0.path=b.xyz", "model.config.cutoff=5"])
+    config = load_config(path, ["optimizer.lr=0.5", "data.train.0.path=b.xyz", "model.config.cutoff=5"])
     assert config.optimizer.lr == 0.5
     assert config.data.train[0].path == str(tmp_path / "b.xyz")
     assert config.model.config == {"cutoff": 5}
@@ -65,4 +64,4 @@ def test_bad_override(text: str) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"run: required an existing YAML file"):
-        load(tmp_path / "none.yaml")
+        load_config(tmp_path / "none.yaml")

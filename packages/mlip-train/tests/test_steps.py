@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from mlip_train import batching, verify
-from mlip_train.batching import Batch, BatchLoader, collate
-from mlip_train.compile import CompiledStep, compile_step
 from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConfig, StageConfig
-from mlip_train.loss import coefficients, error, loss_terms, predict, uses
-from mlip_train.metrics import Metrics
-from mlip_train.steps import EagerStep
-from mlip_train.table import FrameTable, build_table
-from mlip_train.verify import CompileError, compare, verified_step, with_lone_atom
+from mlip_train.data import batches as batching
+from mlip_train.data.batches import Batch, collate
+from mlip_train.data.build import build_table
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import BatchLoader
+from mlip_train.report.metrics import Metrics
+from mlip_train.steps import verify
+from mlip_train.steps.compiled import CompiledStep, compile_step
+from mlip_train.steps.eager import EagerStep
+from mlip_train.steps.loss import coefficients, error, loss_terms, predict, uses
+from mlip_train.steps.verify import CompileError, compare, verified_step, with_isolated_atom
 
 WEIGHTS = torch.tensor([1.0, 2.0, 30.0], dtype=torch.float64)
 CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
@@ -160,7 +163,7 @@ def test_metrics_by_subset_and_element(toy: Any, table: FrameTable) -> None:
 
 def kinds_of(table: FrameTable) -> dict[str, Batch]:
     one = collate(table, np.array([9]))
-    lone = with_lone_atom(one)
+    lone = with_isolated_atom(one)
     empty = lone._replace(
         **{
             f: getattr(lone, f)[-1:]
@@ -185,7 +188,7 @@ def test_whole_step_equals_eager_on_every_kind_of_batch(toy: Any, table: FrameTa
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     step, _ = verified_step(
-        model, loss, CompileConfig(way="whole", evaluate=True), kinds_of(table), WEIGHTS, with_stress=True
+        model, loss, CompileConfig(mode="full", evaluate=True), kinds_of(table), WEIGHTS, with_stress=True
     )
     assert isinstance(step, CompiledStep)
     eager = EagerStep(model, loss, with_stress=True)
@@ -210,7 +213,7 @@ def test_whole_step_equals_eager_on_every_kind_of_batch(toy: Any, table: FrameTa
 @pytest.mark.slow
 def test_paper_way_equals_eager(toy: Any, table: FrameTable) -> None:
     model = model_of(toy)
-    step = compile_step(model, LossConfig(), "paper")
+    step = compile_step(model, LossConfig(), "forces")
     d = compare(step, EagerStep(model, LossConfig()), model, collate(table, np.arange(16)), WEIGHTS)
     assert max(d) < 1e-12
 
@@ -221,14 +224,14 @@ def test_no_silent_fallback(toy: Any, table: FrameTable, monkeypatch: pytest.Mon
     def broken(*_: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr("mlip_train.compile.compile_function", broken)
-    with pytest.raises(CompileError, match=r"compile.way 'whole': RuntimeError: no compiler here"):
-        verified_step(model, LossConfig(), CompileConfig(way="whole"), kinds, WEIGHTS)
+    monkeypatch.setattr("mlip_train.steps.compiled.compile_function", broken)
+    with pytest.raises(CompileError, match=r"compile.mode 'full': RuntimeError: no compiler here"):
+        verified_step(model, LossConfig(), CompileConfig(mode="full"), kinds, WEIGHTS)
     with pytest.warns(
-        UserWarning, match=r"training runs eager: compile.way 'whole' failed: RuntimeError: no compiler"
+        UserWarning, match=r"training runs eager: compile.mode 'full' failed: RuntimeError: no compiler"
     ):
         step, _ = verified_step(
-            model, LossConfig(), CompileConfig(way="whole", fallback="warn"), kinds, WEIGHTS
+            model, LossConfig(), CompileConfig(mode="full", fallback="warn"), kinds, WEIGHTS
         )
     assert isinstance(step, EagerStep)
 
@@ -250,7 +253,7 @@ def test_wrong_numbers_are_refused(toy: Any, table: FrameTable) -> None:
 
 
 def test_unknown_way(toy: Any) -> None:
-    with pytest.raises(ValueError, match=r"way: required 'eager', 'paper' or 'whole', got 'jit'"):
+    with pytest.raises(ValueError, match=r"mode must be 'eager', 'forces' or 'full', got 'jit'"):
         compile_step(model_of(toy), LossConfig(), "jit")
 
 

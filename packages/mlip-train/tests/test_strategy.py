@@ -30,11 +30,11 @@ GRADIENTS = (
     PRELUDE
     + """
 import torch.distributed as dist
-from mlip_train.batching import BatchLoader
+from mlip_train.data.loader import BatchLoader
 from mlip_train.config import BatchConfig, LossConfig, SourceConfig
-from mlip_train.steps import EagerStep
-from mlip_train.strategy import broadcast_state, reduce_gradients
-from mlip_train.table import build_table
+from mlip_train.steps.eager import EagerStep
+from mlip_train.training.ddp import broadcast_state, reduce_gradients
+from mlip_train.data.build import build_table
 
 folder, cases = sys.argv[2], json.loads(sys.argv[3])
 dist.init_process_group("gloo")
@@ -237,7 +237,7 @@ def test_training_does_not_depend_on_the_number_of_processes(
     script = tmp_path / "fit.py"
     script.write_text(FIT)
     rows = {}
-    for world, way in ((1, "eager"), (2, "eager"), (2, "whole")):
+    for world, way in ((1, "eager"), (2, "eager"), (2, "full")):
         plain = json.loads(json.dumps(plain_run))
         plain["output"] = str(tmp_path / f"run{world}{way}")
         plain["data"]["cache"] = str(tmp_path / f"cache{world}")
@@ -246,20 +246,21 @@ def test_training_does_not_depend_on_the_number_of_processes(
         plain["ema"] = 0.9
         plain["logging"]["report"] = False
         plain["hardware"] |= {"devices": world}
-        plain["compile"] = {"way": way}
+        plain["compile"] = {"mode": way}
         launch(script, [json.dumps(plain)], world)
         table = np.genfromtxt(tmp_path / f"run{world}{way}" / "metrics.csv", delimiter=",", names=True)
         rows[world, way] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
     assert rows[1, "eager"].shape[0] == 2
     assert np.allclose(rows[1, "eager"], rows[2, "eager"], rtol=1e-10, atol=0)
-    assert np.allclose(rows[1, "eager"], rows[2, "whole"], rtol=1e-10, atol=0)
+    assert np.allclose(rows[1, "eager"], rows[2, "full"], rtol=1e-10, atol=0)
 
 
 KILLED = (
     PRELUDE
     + """
 import os
-from mlip_train import TrainConfig, checkpoint, fit, from_plain
+from mlip_train import TrainConfig, fit, from_plain
+from mlip_train.training import checkpoint
 if sys.argv[3] == "die":
     original = checkpoint.save
     def save(path, tree):

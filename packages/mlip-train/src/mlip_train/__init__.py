@@ -1,16 +1,17 @@
 """Train interatomic potentials with whole-graph compilation and compile-friendly DDP on Lightning."""
 
-from mlip_train.batching import Batch, BatchLoader, collate
-from mlip_train.compile import compile_step
-from mlip_train.config import TrainConfig
-from mlip_train.evaluate import evaluate
+from mlip_train.config.load import from_plain, load_config
+from mlip_train.config.schema import TrainConfig
+from mlip_train.data.batches import Batch, collate
+from mlip_train.data.build import build_table
+from mlip_train.data.loader import BatchLoader
 from mlip_train.fit import dry_run, fit
-from mlip_train.loss import loss_terms, predict
-from mlip_train.module import TrainingModule
-from mlip_train.settings import from_plain, load
-from mlip_train.strategy import SyncAfterBackward, reduce_gradients
-from mlip_train.table import build_table
-from mlip_train.verify import verified_step
+from mlip_train.report.evaluate import evaluate
+from mlip_train.steps.compiled import compile_step
+from mlip_train.steps.loss import loss_terms, predict
+from mlip_train.steps.verify import verified_step
+from mlip_train.training.ddp import SyncAfterBackward, reduce_gradients
+from mlip_train.training.module import TrainingModule
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,7 @@ __all__ = [
     "evaluate",
     "fit",
     "from_plain",
-    "load",
+    "load_config",
     "loss_terms",
     "predict",
     "reduce_gradients",

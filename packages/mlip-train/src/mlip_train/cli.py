@@ -12,12 +12,13 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 import localgraph
-from mlip_train import __version__, checkpoint
-from mlip_train.batching import label_weights
-from mlip_train.checks import LABELS, is_spice
-from mlip_train.config import BatchConfig, SourceConfig
-from mlip_train.settings import from_plain, load, to_plain
-from mlip_train.verify import CompileError
+from mlip_train import __version__
+from mlip_train.config.checks import LABELS, is_spice
+from mlip_train.config.load import from_plain, load_config, to_plain
+from mlip_train.config.schema import BatchConfig, SourceConfig
+from mlip_train.data.batches import label_weights
+from mlip_train.steps.verify import CompileError
+from mlip_train.training import checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,9 +79,9 @@ def _parser() -> ArgumentParser:
 
 def _fit(arguments: Any) -> None:
     from mlip_train.fit import dry_run, fit
-    from mlip_train.report import error_rows, text_table
+    from mlip_train.report.html import error_rows, text_table
 
-    config = load(arguments.run, arguments.overrides)
+    config = load_config(arguments.run, arguments.overrides)
     if arguments.dry_run:
         print(json.dumps(dry_run(config), indent=2))
         return
@@ -92,9 +93,9 @@ def _fit(arguments: Any) -> None:
 
 
 def _evaluate(arguments: Any) -> None:
-    from mlip_train.evaluate import evaluate
-    from mlip_train.report import error_rows, errors_by_element, parity, text_table, write_report
-    from mlip_train.table import build_table
+    from mlip_train.data.build import build_table
+    from mlip_train.report.evaluate import evaluate
+    from mlip_train.report.html import error_rows, errors_by_element, parity, text_table, write_report
 
     path, sources = _model_and_sources(Path(arguments.run))
     if arguments.data:
@@ -146,7 +147,7 @@ def _sources(paths: list[str], data: dict[str, Any]) -> tuple[SourceConfig, ...]
 
 def _model_and_sources(path: Path) -> tuple[Path, tuple[SourceConfig, ...]]:
     if path.suffix in (".yaml", ".yml"):
-        config = load(path)
+        config = load_config(path)
         return Path(config.output) / "model.safetensors", config.data.test
     if path.is_dir():
         path = path / "model.safetensors"
@@ -156,7 +157,7 @@ def _model_and_sources(path: Path) -> tuple[Path, tuple[SourceConfig, ...]]:
 def _inspect(arguments: Any) -> None:
     path = Path(arguments.run)
     if path.suffix in (".yaml", ".yml"):
-        print(json.dumps(to_plain(load(path)), indent=2))
+        print(json.dumps(to_plain(load_config(path)), indent=2))
         return
     if path.is_dir():
         path = path / "model.safetensors"

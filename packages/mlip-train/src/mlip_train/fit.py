@@ -1,44 +1,32 @@
-"""One run from its configuration to a model file, metrics and a report."""
+"""Training runs from configuration to model file, metrics and report."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
-import logging
-import os
-import platform
 import resource
-import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import localgraph
-from localgraph.files import replacing
-from mlip_train import checkpoint
-from mlip_train.batching import BatchLoader
-from mlip_train.config import CompileConfig, TrainConfig
-from mlip_train.evaluate import Evaluation, evaluate
-from mlip_train.module import TrainingModule
-from mlip_train.prepare import Prepared, prepare
-from mlip_train.report import errors_by_element, learning_curves, parity, write_report
-from mlip_train.resume import check_frames, check_resumable, identity
-from mlip_train.settings import to_plain
-from mlip_train.strategy import SyncAfterBackward
-from mlip_train.verify import batch_kinds, verified_step
-
-CHECKPOINT = "checkpoint.safetensors"
-MODEL = "model.safetensors"
+from mlip_train.config.load import to_plain
+from mlip_train.config.schema import CompileConfig, TrainConfig
+from mlip_train.data.loader import BatchLoader
+from mlip_train.report.evaluate import Evaluation, evaluate
+from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
+from mlip_train.report.run import environment
+from mlip_train.steps.verify import batch_kinds, verified_step
+from mlip_train.training import checkpoint
+from mlip_train.training.callbacks import CHECKPOINT, MODEL, RunFiles
+from mlip_train.training.module import TrainingModule
+from mlip_train.training.prepare import Prepared, prepare
+from mlip_train.training.resume import check_frames, check_resumable, identity
+from mlip_train.training.trainer import make_trainer
 
 
 class FitResult(NamedTuple):
@@ -57,50 +45,6 @@ class FitResult(NamedTuple):
     model: Path
     history: list[dict[str, float]]
     evaluations: dict[str, Evaluation]
-
-
-class RunFiles(pl.Callback):
-    """Writes metrics.csv, the checkpoint and the best model while a run goes on (process 0)."""
-
-    def __init__(self, folder: Path, metadata: dict[str, Any], run: dict[str, Any], steps: int | None):
-        self.folder, self.metadata, self.run, self.steps = folder, metadata, run, steps
-        self._written = 0
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The checkpoint every so many steps; the last step of an epoch is left to the end of the epoch."""
-        loader = module.train_loader
-        between = loader.consumed % module.config.batch.accumulate == 0 and loader.consumed < loader.total
-        if self.steps and between and module.steps > self._written and module.steps % self.steps == 0:
-            self._save(trainer, module)
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """A row of metrics, the model if it is the best so far, and the checkpoint."""
-        row = module.finish_epoch()
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=module.steps)
-        if trainer.is_global_zero:
-            write_csv(self.folder / "metrics.csv", module.history)
-            if module.improved:
-                with module.average.in_place():
-                    metadata = {**self.metadata, "training": {**self.metadata["training"], "best": row}}
-                    localgraph.save_model(self.folder / MODEL, module.model, metadata)
-        self._save(trainer, module)
-
-    def _save(self, trainer: Any, module: Any) -> None:
-        self._written = module.steps
-        state = module.state()
-        if trainer.is_global_zero:
-            checkpoint.save(self.folder / CHECKPOINT, state | {"run": self.run})
-
-
-class Progress(TQDMProgressBar):
-    """A progress bar per epoch with running energy and force errors."""
-
-    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        """Errors without Lightning's version number."""
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items
 
 
 def fit(config: TrainConfig) -> FitResult:
@@ -153,72 +97,6 @@ def fit(config: TrainConfig) -> FitResult:
         return _finish(config, folder, prepared, module, trainer.strategy.root_device)
 
 
-def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning Trainer for :class:`~mlip_train.module.TrainingModule` with the settings of a run.
-
-    Raises
-    ------
-    ValueError
-        For hardware that the machine does not have.
-    ImportError
-        For a logger whose package is absent.
-    """
-    h = config.hardware
-    strategy: Any = "auto"
-    if h.devices * h.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        strategy = SyncAfterBackward(bucket_mib=h.bucket_mib) if h.strategy == "sync" else "ddp"
-    if config.logging.progress:
-        callbacks = [*callbacks, Progress()]
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        try:
-            return pl.Trainer(
-                accelerator=h.accelerator,
-                devices=h.devices,
-                num_nodes=h.nodes,
-                strategy=strategy,
-                max_epochs=epochs,
-                min_epochs=0,
-                accumulate_grad_batches=config.batch.accumulate,
-                gradient_clip_val=config.optimizer.clip,
-                callbacks=callbacks,
-                logger=_loggers(config),
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=config.logging.progress,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                reload_dataloaders_every_n_epochs=1,
-                inference_mode=False,
-                log_every_n_steps=1,
-                default_root_dir=config.output,
-            )
-        except MisconfigurationException as e:
-            raise ValueError(
-                f"hardware: required what this machine has, got accelerator {h.accelerator!r}, devices {h.devices}: {e}"
-            ) from None
-
-
-def _loggers(config: TrainConfig) -> list[Any] | bool:
-    made: list[Any] = []
-    for name in config.logging.loggers:
-        try:
-            if name == "tensorboard":
-                from lightning.pytorch.loggers import TensorBoardLogger
-
-                made.append(TensorBoardLogger(config.output, name="tensorboard", version=""))
-            else:
-                from lightning.pytorch.loggers import WandbLogger
-
-                made.append(WandbLogger(save_dir=config.output, name=Path(config.output).name))
-        except ImportError as e:
-            raise ImportError(
-                f"logging.loggers: required the package of {name!r} (pip install {name}): {e}"
-            ) from None
-    return made or False
-
-
 def _checkpoint(config: TrainConfig, folder: Path) -> Any:
     path = folder / CHECKPOINT
     if config.resume == "must" or path.exists():
@@ -242,42 +120,12 @@ def _runtime(config: TrainConfig) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def write_csv(path: Path, history: list[dict[str, float]]) -> None:
-    """Write rows under a temporary name, then rename; columns are the union of the rows' keys."""
-    names = list(dict.fromkeys(k for row in history for k in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(history)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
-
-
 def _summary(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
     s = prepared.statistics
     return {
         "config": to_plain(config),
         "statistics": s._asdict() | {"energy_shifts": s.energy_shifts.tolist()},
         "elements": list(prepared.train.table.type_names),
-    }
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, for the report."""
-    import lightning
-
-    import mlip_train
-
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "mlip-train": mlip_train.__version__,
-        "localgraph": localgraph.__version__,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": str(torch.get_num_threads()),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
     }
 
 
@@ -340,7 +188,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         heavy = BatchLoader(loader.table, np.sort(largest), loader.config, shuffle=False, prefetch=0)
         kinds = {"largest": next(iter(heavy)), **batch_kinds(loader)}
         weights = torch.ones(3, dtype=torch.float64)
-        step, _ = verified_step(prepared.model, config.loss, CompileConfig(way="eager"), kinds, weights)
+        step, _ = verified_step(prepared.model, config.loss, CompileConfig(mode="eager"), kinds, weights)
         step(kinds["largest"], weights).loss.backward()
     parameters = list(prepared.model.parameters())
     return {

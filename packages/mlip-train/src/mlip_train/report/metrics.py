@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlip_train.batching import Batch
-from mlip_train.loss import Prediction
+from mlip_train.data.batches import Batch
+from mlip_train.steps.loss import Prediction
 
 QUANTITIES = ("energy_per_atom", "forces", "stress")
 UNITS = {"energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from mlip_train.config import SourceConfig, TrainConfig
+from mlip_train.config.schema import SourceConfig, TrainConfig
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ def _index(node: list[Any], name: str, target: str) -> int:
     return int(name)
 
 
-def load(path: str | Path, assignments: Sequence[str] = ()) -> TrainConfig:
+def load_config(path: str | Path, assignments: Sequence[str] = ()) -> TrainConfig:
     """Read a run's YAML file. Relative data and model paths are made relative to the file; ``output`` is not.
 
     Raises

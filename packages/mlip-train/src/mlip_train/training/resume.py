@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlip_train.config import TrainConfig
-from mlip_train.prepare import Prepared
-from mlip_train.settings import to_plain
+from mlip_train.config.load import to_plain
+from mlip_train.config.schema import TrainConfig
+from mlip_train.training.prepare import Prepared
 
 FREE = ("output", "resume", "stop", "logging", "hardware", "compile", "batch.evaluate")
 """Keys that may change."""

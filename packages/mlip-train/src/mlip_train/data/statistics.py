@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_train.config import StatisticsConfig
-from mlip_train.frames import DataError
-from mlip_train.table import FrameTable
+from mlip_train.config.schema import StatisticsConfig
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.sources import DataError
 
 BLOCK = 4096
 
@@ -108,7 +108,7 @@ def _shifts(
         return np.full(n_types, float((energy / counts).mean()) if len(frames) else 0.0)
     if config.energy_shifts == "isolated":
         found = np.full(n_types, np.nan)
-        for f in frames[table.lone[frames]]:
+        for f in frames[table.isolated[frames]]:
             found[table.arrays["types"][table.atom_start[f]]] = table.arrays["energy"][f]
         missing = [table.type_names[t] for t in np.flatnonzero(np.isnan(found))]
         if missing:

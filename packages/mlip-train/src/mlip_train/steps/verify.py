@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mlip_train.batching import Batch, BatchLoader, collate
-from mlip_train.compile import CompiledStep, PaperStep, compile_step
-from mlip_train.config import CompileConfig, LossConfig
-from mlip_train.steps import EagerStep, Step, trained_parameters
+from mlip_train.config.schema import CompileConfig, LossConfig
+from mlip_train.data.batches import Batch, collate
+from mlip_train.data.loader import BatchLoader
+from mlip_train.steps.compiled import CompiledStep, compile_step
+from mlip_train.steps.eager import EagerStep, Step, trained_parameters
+from mlip_train.steps.forces import ForcesStep
 
 
 class CompileError(RuntimeError):
@@ -64,7 +66,7 @@ def compare(step: Step, reference: Step, model: nn.Module, batch: Batch, coeffic
     )
 
 
-def with_lone_atom(batch: Batch) -> Batch:
+def with_isolated_atom(batch: Batch) -> Batch:
     """The batch with one more frame: a single atom without neighbors, its energy label of weight zero."""
     one = batch.atoms.new_ones(1)
     return batch._replace(
@@ -84,10 +86,10 @@ def with_lone_atom(batch: Batch) -> Batch:
 
 
 def batch_kinds(loader: BatchLoader) -> dict[str, Batch]:
-    """What a compiled step must serve: a whole batch, one frame alone, and a batch with a lone atom."""
+    """What a compiled step must serve: a whole batch, a single frame, and a batch with an isolated atom."""
     batch = next(BatchLoader(loader.table, loader.rows, loader.config, loader.seed, prefetch=0).__iter__())
     one = collate(loader.table, loader.rows[:1])
-    return {"batch": batch, "one frame": one, "with a lone atom": with_lone_atom(one)}
+    return {"batch": batch, "one frame": one, "with an isolated atom": with_isolated_atom(one)}
 
 
 def verify(
@@ -132,7 +134,7 @@ def verified_step(
     kinds: Mapping[str, Batch],
     coefficients: Tensor,
     with_stress: bool = False,
-) -> tuple[EagerStep | PaperStep | CompiledStep, dict[str, Difference]]:
+) -> tuple[EagerStep | ForcesStep | CompiledStep, dict[str, Difference]]:
     """The step that ``config`` names, compared with eager on every kind of batch.
 
     Returns
@@ -146,17 +148,17 @@ def verified_step(
         With ``fallback: error``, if compilation or the comparison fails.
     """
     eager = EagerStep(model, loss, with_stress)
-    if config.way == "eager":
+    if config.mode == "eager":
         return eager, {}
     try:
-        step = compile_step(model, loss, config.way, with_stress, config.evaluate)
+        step = compile_step(model, loss, config.mode, with_stress, config.evaluate)
         return step, verify(step, eager, model, kinds, coefficients, tolerance_for(model, config))
     except Exception as e:
         if config.fallback == "error":
             if isinstance(e, CompileError):
                 raise
-            raise CompileError(f"compile.way {config.way!r}: {type(e).__name__}: {e}") from e
+            raise CompileError(f"compile.mode {config.mode!r}: {type(e).__name__}: {e}") from e
         warnings.warn(
-            f"training runs eager: compile.way {config.way!r} failed: {type(e).__name__}: {e}", stacklevel=2
+            f"training runs eager: compile.mode {config.mode!r} failed: {type(e).__name__}: {e}", stacklevel=2
         )
         return eager, {}

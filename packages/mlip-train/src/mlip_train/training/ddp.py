@@ -29,7 +29,7 @@ def reduce_gradients(parameters: Sequence[Tensor], op: str = "sum", bucket_mib: 
     parameters : sequence of Tensor
         The same ones in the same order on every process.
     op : {"sum", "mean"}
-        ``"sum"`` for losses normalized over the global batch (:class:`mlip_train.batching.Batch`), ``"mean"`` for
+        ``"sum"`` for losses normalized over the global batch (:class:`mlip_train.data.batches.Batch`), ``"mean"`` for
         losses normalized per process.
     bucket_mib : float
         Size of a reduction, MiB; 0 reduces everything at once (per dtype).

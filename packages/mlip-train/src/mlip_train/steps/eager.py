@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mlip_train.batching import Batch
-from mlip_train.config import LossConfig
-from mlip_train.loss import Prediction, loss_terms, predict
+from mlip_train.config.schema import LossConfig
+from mlip_train.data.batches import Batch
+from mlip_train.steps.loss import Prediction, loss_terms, predict
 
 
 class StepResult(NamedTuple):

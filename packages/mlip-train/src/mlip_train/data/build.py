@@ -1,4 +1,4 @@
-"""Frames with their neighbor lists as flat arrays in files: built once, by workers, and mapped into memory after."""
+"""Construction of frame tables: reading, validation, neighbor lists and the cache."""
 
 from __future__ import annotations
 
@@ -11,103 +11,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
 import localgraph
 from localgraph.files import replacing
-from mlip_train.config import SourceConfig
-from mlip_train.frames import DataError, Frame, Reader
+from mlip_train.config.schema import SourceConfig
+from mlip_train.data.frames import LAYOUT, Array, FrameTable, open_table
+from mlip_train.data.sources import DataError, Frame, Reader
 
-Array = NDArray[Any]
 VERSION = 2
 CHUNK = 64
 CLOSEST = 1e-3
 """Shortest distance of two atoms, Å: at zero, forces are not defined."""
-LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
-    "atom_count": ("i8", ()),
-    "edge_count": ("i8", ()),
-    "energy": ("f8", ()),
-    "cell": ("f8", (3, 3)),
-    "stress": ("f8", (3, 3)),
-    "weight": ("f8", ()),
-    "subset": ("i4", ()),
-    "file": ("i4", ()),
-    "index": ("i8", ()),
-    "types": ("i2", ()),
-    "positions": ("f8", (3,)),
-    "forces": ("f8", (3,)),
-    "center": ("i4", ()),
-    "neighbor": ("i4", ()),
-    "shifts": ("i2", (3,)),
-}
-
-
-@dataclass(frozen=True)
-class FrameTable:
-    """Frames as flat arrays, possibly mapped from files.
-
-    Attributes
-    ----------
-    arrays : dict
-        See ``LAYOUT``: per frame (F, ...), per atom (A, ...) and per edge (E, ...) arrays. Missing labels are NaN.
-    atom_start, edge_start : (F + 1,) int64
-        Rows of frame f are ``start[f]:start[f + 1]``.
-    subsets, files, type_names : tuple of str
-        What ``subset``, ``file`` and ``types`` index into.
-    """
-
-    arrays: dict[str, Array]
-    atom_start: NDArray[np.int64]
-    edge_start: NDArray[np.int64]
-    subsets: tuple[str, ...]
-    files: tuple[str, ...]
-    type_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.atom_start) - 1
-
-    def where(self, frame: int) -> str:
-        """File and frame index, for messages."""
-        return f"{self.files[self.arrays['file'][frame]]}, frame {int(self.arrays['index'][frame])}"
-
-    def digest(self) -> str:
-        """Hash of frames, labels and weights, by which a checkpoint knows its data; paths do not enter."""
-        found = hashlib.sha256(json.dumps([self.subsets, self.type_names]).encode())
-        for name in (
-            "atom_count",
-            "energy",
-            "cell",
-            "stress",
-            "weight",
-            "subset",
-            "types",
-            "positions",
-            "forces",
-        ):
-            found.update(np.ascontiguousarray(self.arrays[name]).data)
-        return found.hexdigest()
-
-    @property
-    def lone(self) -> NDArray[np.bool_]:
-        """Which frames are one atom without neighbors, (F,)."""
-        return (self.atom_counts == 1) & (self.edge_counts == 0)
-
-    @property
-    def atom_counts(self) -> NDArray[np.int64]:
-        """Atoms of each frame, (F,)."""
-        return np.diff(self.atom_start)
-
-    @property
-    def edge_counts(self) -> NDArray[np.int64]:
-        """Edges of each frame, (F,)."""
-        return np.diff(self.edge_start)
 
 
 def elements_in(
@@ -127,7 +47,7 @@ def elements_in(
     Raises
     ------
     FileNotFoundError, DataError, ValueError
-        See :func:`mlip_train.frames.read`.
+        See :func:`mlip_train.data.sources.read`.
     """
     key = json.dumps({"version": VERSION, "elements": _fingerprint(sources)})
     path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.elements.json"
@@ -189,7 +109,7 @@ def build_table(
         For an element that is not in ``type_names``, a cell that does not span its periodic axes, atoms on top of each
         other, and a frame without edges, with file and frame index; and if there is no frame at all.
     FileNotFoundError, ValueError
-        See :func:`mlip_train.frames.read`; and for type names that are no element symbols.
+        See :func:`mlip_train.data.sources.read`; and for type names that are no element symbols.
     """
     if unknown := [name for name in type_names if name not in atomic_numbers]:
         raise ValueError(f"type_names: required element symbols, got {unknown}")
@@ -214,23 +134,6 @@ def build_table(
                 f"{float(cutoffs.max())} Å, got none ({len(empty)} such frames; data.isolated: keep admits them)"
             )
     return table
-
-
-def open_table(folder: str | os.PathLike[str]) -> FrameTable:
-    """Map a table that :func:`build_table` wrote."""
-    folder = Path(folder)
-    head = json.loads((folder / "table.json").read_text())
-    arrays: dict[str, Array] = {}
-    for name, (kind, shape) in LAYOUT.items():
-        rows = head["rows"][name]
-        full = (rows, *shape)
-        arrays[name] = np.memmap(folder / name, kind, "r", shape=full) if rows else np.zeros(full, kind)
-    starts = [
-        np.concatenate([[0], np.cumsum(arrays[k], dtype=np.int64)]) for k in ("atom_count", "edge_count")
-    ]
-    return FrameTable(
-        arrays, starts[0], starts[1], tuple(head["subsets"]), tuple(head["files"]), tuple(head["type_names"])
-    )
 
 
 def _write(

@@ -13,14 +13,16 @@ from torch import nn
 
 import localgraph
 from localgraph import segment_sum
-from mlip_train.batching import BatchLoader, label_weights
-from mlip_train.checks import check_values
-from mlip_train.config import BatchConfig, SourceConfig, TrainConfig
-from mlip_train.extend import with_elements
-from mlip_train.frames import DataError, Reader
-from mlip_train.loss import uses
-from mlip_train.statistics import Statistics, compositions, fit_corrections, gather_statistics
-from mlip_train.table import FrameTable, build_table, elements_in
+from mlip_train.config.checks import check_values
+from mlip_train.config.schema import BatchConfig, SourceConfig, TrainConfig
+from mlip_train.data.batches import label_weights
+from mlip_train.data.build import build_table, elements_in
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import BatchLoader
+from mlip_train.data.sources import DataError, Reader
+from mlip_train.data.statistics import Statistics, compositions, fit_corrections, gather_statistics
+from mlip_train.steps.loss import uses
+from mlip_train.training.finetune import with_elements
 
 
 class Prepared(NamedTuple):
@@ -70,7 +72,7 @@ def prepare(config: TrainConfig) -> Prepared:
     table = tables["train"]
     rows, held = np.arange(len(table)), np.zeros(0, dtype=np.int64)
     if "validation" not in tables:
-        rows, held = split(len(table), config.data.validation_fraction, config.seed, table.lone)
+        rows, held = split(len(table), config.data.validation_fraction, config.seed, table.isolated)
     statistics = gather_statistics(table, config.statistics, rows)
     model = _finetuned(config, start, table, rows) if start is not None else _built(config, probe, statistics)
     freeze(model, config.model.freeze)

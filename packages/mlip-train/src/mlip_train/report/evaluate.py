@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlip_train.batching import BatchLoader
-from mlip_train.config import BatchConfig
-from mlip_train.loss import Prediction, predict
-from mlip_train.metrics import Metrics
-from mlip_train.statistics import compositions
-from mlip_train.table import FrameTable
+from mlip_train.config.schema import BatchConfig
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import BatchLoader
+from mlip_train.data.statistics import compositions
+from mlip_train.report.metrics import Metrics
+from mlip_train.steps.loss import Prediction, predict
 
 
 class Evaluation(NamedTuple):

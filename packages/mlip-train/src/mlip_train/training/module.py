@@ -11,14 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mlip_train.batching import Batch, BatchLoader
-from mlip_train.config import TrainConfig
-from mlip_train.ema import MovingAverage
-from mlip_train.loss import Prediction, coefficients, final_coefficients, loss_terms, uses
-from mlip_train.metrics import Metrics
-from mlip_train.schedule import Schedule
-from mlip_train.steps import Step, StepResult
-from mlip_train.verify import Difference, batch_kinds, verified_step
+from mlip_train.config.schema import TrainConfig
+from mlip_train.data.batches import Batch
+from mlip_train.data.loader import BatchLoader
+from mlip_train.report.metrics import Metrics
+from mlip_train.steps.eager import Step, StepResult
+from mlip_train.steps.loss import Prediction, coefficients, final_coefficients, loss_terms, uses
+from mlip_train.steps.verify import Difference, batch_kinds, verified_step
+from mlip_train.training.average import MovingAverage
+from mlip_train.training.schedule import Schedule
 
 
 def _place() -> tuple[int, int]:
@@ -137,7 +138,7 @@ class TrainingModule(pl.LightningModule):
         Raises
         ------
         CompileError
-            See :func:`~mlip_train.verify.verified_step`.
+            See :func:`~mlip_train.steps.verify.verified_step`.
         """
         self.schedule.total_steps = self._total_steps(_place()[0])
         if self.step is None:

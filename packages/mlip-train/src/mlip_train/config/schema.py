@@ -301,9 +301,9 @@ class CompileConfig:
 
     Attributes
     ----------
-    way : {"eager", "paper", "whole"}
-        ``eager`` runs PyTorch; ``paper`` compiles the energy and force graph and lets AOTAutograd differentiate it;
-        ``whole`` compiles energies, forces, loss and parameter gradients as one graph. It takes one or two minutes
+    mode : {"eager", "forces", "full"}
+        ``eager`` runs PyTorch; ``forces`` compiles the energy and force graph and lets AOTAutograd differentiate it;
+        ``full`` compiles energies, forces, loss and parameter gradients as one graph. It takes one or two minutes
         and a C++ compiler at the start, and the time of a step falls to about half: a run of seconds is better eager.
     fallback : {"error", "warn"}
         What happens when compilation, or its comparison with eager, fails: stop, or warn with the reason and run eager.
@@ -311,10 +311,10 @@ class CompileConfig:
         Largest difference from eager admitted at the start, relative to the loss and to each gradient's norm;
         0 takes 1e-9 for float64 models and 2e-3 for float32 ones.
     evaluate : bool
-        Also compile the energy and force graph used for validation (``whole`` only).
+        Also compile the energy and force graph used for validation (``full`` only).
     """
 
-    way: Literal["eager", "paper", "whole"] = "whole"
+    mode: Literal["eager", "forces", "full"] = "full"
     fallback: Literal["error", "warn"] = "error"
     tolerance: float = 0.0
     evaluate: bool = False
@@ -350,7 +350,7 @@ class HardwareConfig:
 
 
 @dataclass(frozen=True)
-class OutputConfig:
+class LoggingConfig:
     """What is written while the run goes on. ``metrics.csv``, the checkpoint and the report are always written.
 
     Attributes
@@ -404,4 +404,4 @@ class TrainConfig:
     stop: StopConfig = field(default_factory=StopConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
-    logging: OutputConfig = field(default_factory=OutputConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)

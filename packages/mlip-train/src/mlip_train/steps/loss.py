@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from localgraph import gather, segment_sum
-from mlip_train.batching import Batch
-from mlip_train.config import LossConfig, StageConfig
+from mlip_train.config.schema import LossConfig, StageConfig
+from mlip_train.data.batches import Batch
 
 
 class Prediction(NamedTuple):

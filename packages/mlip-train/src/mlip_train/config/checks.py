@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlip_train.config import SourceConfig, TrainConfig
+from mlip_train.config.schema import SourceConfig, TrainConfig
 
 SPICE_SUFFIXES = (".hdf5", ".h5", ".store")
 LABELS = ("energy", "forces", "stress", "virial", "energy_scale", "force_scale")

@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from mlip_train.checks import check_source, is_spice
-from mlip_train.config import SourceConfig
+from mlip_train.config.checks import check_source, is_spice
+from mlip_train.config.schema import SourceConfig
 
 Floats = NDArray[np.float64]
 

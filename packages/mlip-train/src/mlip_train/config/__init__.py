@@ -1,0 +1,41 @@
+"""Configuration: its schema, loading from YAML, and checks of values."""
+
+from mlip_train.config.load import from_plain, load_config, override, parse_yaml, to_plain
+from mlip_train.config.schema import (
+    BatchConfig,
+    CompileConfig,
+    DataConfig,
+    HardwareConfig,
+    LoggingConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SourceConfig,
+    StageConfig,
+    StatisticsConfig,
+    StopConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "BatchConfig",
+    "CompileConfig",
+    "DataConfig",
+    "HardwareConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "SourceConfig",
+    "StageConfig",
+    "StatisticsConfig",
+    "StopConfig",
+    "TrainConfig",
+    "from_plain",
+    "load_config",
+    "override",
+    "parse_yaml",
+    "to_plain",
+]

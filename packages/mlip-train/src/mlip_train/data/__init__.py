@@ -1,0 +1,1 @@
+"""Frames, neighbor lists, batches and statistics."""

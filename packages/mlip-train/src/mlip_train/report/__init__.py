@@ -1,0 +1,1 @@
+"""Error metrics, evaluation and HTML reports."""

@@ -1,0 +1,1 @@
+"""Loss and training steps: eager and compiled."""

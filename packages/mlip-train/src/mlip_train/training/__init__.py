@@ -1,0 +1,1 @@
+"""Lightning module, callbacks, strategy, schedule, checkpoints and fine-tuning."""

@@ -1,0 +1,82 @@
+"""Construction of the Lightning Trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mlip_train.config.schema import TrainConfig
+from mlip_train.training.callbacks import Progress
+from mlip_train.training.ddp import SyncAfterBackward
+
+
+def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Lightning Trainer for :class:`~mlip_train.training.module.TrainingModule` with the settings of a run.
+
+    Raises
+    ------
+    ValueError
+        For hardware that the machine does not have.
+    ImportError
+        For a logger whose package is absent.
+    """
+    h = config.hardware
+    strategy: Any = "auto"
+    if h.devices * h.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        strategy = SyncAfterBackward(bucket_mib=h.bucket_mib) if h.strategy == "sync" else "ddp"
+    if config.logging.progress:
+        callbacks = [*callbacks, Progress()]
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            return pl.Trainer(
+                accelerator=h.accelerator,
+                devices=h.devices,
+                num_nodes=h.nodes,
+                strategy=strategy,
+                max_epochs=epochs,
+                min_epochs=0,
+                accumulate_grad_batches=config.batch.accumulate,
+                gradient_clip_val=config.optimizer.clip,
+                callbacks=callbacks,
+                logger=_loggers(config),
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=config.logging.progress,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                reload_dataloaders_every_n_epochs=1,
+                inference_mode=False,
+                log_every_n_steps=1,
+                default_root_dir=config.output,
+            )
+        except MisconfigurationException as e:
+            raise ValueError(
+                f"hardware: required what this machine has, got accelerator {h.accelerator!r}, devices {h.devices}: {e}"
+            ) from None
+
+
+def _loggers(config: TrainConfig) -> list[Any] | bool:
+    made: list[Any] = []
+    for name in config.logging.loggers:
+        try:
+            if name == "tensorboard":
+                from lightning.pytorch.loggers import TensorBoardLogger
+
+                made.append(TensorBoardLogger(config.output, name="tensorboard", version=""))
+            else:
+                from lightning.pytorch.loggers import WandbLogger
+
+                made.append(WandbLogger(save_dir=config.output, name=Path(config.output).name))
+        except ImportError as e:
+            raise ImportError(
+                f"logging.loggers: required the package of {name!r} (pip install {name}): {e}"
+            ) from None
+    return made or False
