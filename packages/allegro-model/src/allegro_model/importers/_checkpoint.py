@@ -134,7 +134,8 @@ def _annotate(func: ModuleView, config: Mapping[str, Any]) -> None:
         )
     average, names = config["avg_num_neighbors"], list(config["type_names"])
     values = [average[name] for name in names] if isinstance(average, Mapping) else [average]
-    norm = torch.tensor(values, dtype=torch.float64).rsqrt()
+    dtype = core.child("tps.0").weights.dtype
+    norm = torch.tensor([1 / sqrt(value) for value in values], dtype=dtype)  # rounded as nequip does
     core.child("avg_num_neighbors_norm").attributes["norm_const"] = norm
     func.child("edge_eng_sum.norm_module").attributes["norm_const"] = norm
     scale_shift = func.child("per_type_energy_scale_shift")
