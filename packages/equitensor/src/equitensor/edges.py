@@ -1,21 +1,14 @@
-"""The trilinear edge–atom form: its three partial contractions, each the derivative of another."""
+"""Sums over sorted edges: the three partial contractions of a trilinear edge–atom form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from equitensor.dispatch import (
-    DTYPES,
-    SOURCES,
-    decompose_when_compiled,
-    implementation,
-    outside_autocast,
-    refuse_forward_mode,
-)
+from equitensor import ops
+from equitensor.dispatch import DTYPES, SOURCES, refuse_forward_mode
 
 
 def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
@@ -47,7 +40,7 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     """
     if centers.dtype != torch.int64 or centers.dim() != 1:
         raise TypeError(f"centers must be (E,) int64, got {tuple(centers.shape)} {centers.dtype}")
-    out: Tensor = _row_offsets(centers, num_atoms)
+    out: Tensor = ops.row_offsets(centers, num_atoms)
     return out
 
 
@@ -95,7 +88,7 @@ def to_atoms(
     """
     dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
     _check("to_atoms", {"w": w, "basis": basis}, dims, centers, offsets)
-    out: Tensor = _to_atoms(w, basis, centers, offsets, dims, SOURCES)
+    out: Tensor = ops.OPERATORS["to_atoms"](w, basis, centers, offsets, dims, SOURCES)
     return out
 
 
@@ -127,7 +120,7 @@ def to_weights(
     """
     dims = _blocks("to_weights", dims, None, basis.shape[-1])
     _check("to_weights", {"basis": basis, "features": features}, dims, centers, offsets)
-    out: Tensor = _to_weights(basis, features, centers, offsets, dims, SOURCES)
+    out: Tensor = ops.OPERATORS["to_weights"](basis, features, centers, offsets, dims, SOURCES)
     return out
 
 
@@ -157,7 +150,7 @@ def to_basis(
     """
     dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
     _check("to_basis", {"w": w, "features": features}, dims, centers, offsets)
-    out: Tensor = _to_basis(w, features, centers, offsets, dims, SOURCES)
+    out: Tensor = ops.OPERATORS["to_basis"](w, features, centers, offsets, dims, SOURCES)
     return out
 
 
@@ -206,159 +199,3 @@ def _check(
     for name, tensor in (("centers", centers), ("offsets", offsets)):
         if tensor.dtype != torch.int64 or tensor.dim() != 1:
             raise TypeError(f"{where}: {name} must be (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
-
-
-# Operators. Each backward is made of the same three, so derivatives of every order exist.
-
-
-def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
-    """Refuse offsets of other edges, on the CPU: ATen validates them in part only."""
-    if centers.device.type != "cpu":
-        return
-    edges, counts = centers.shape[0], offsets.diff()
-    if (
-        offsets.shape[0] == 0
-        or int(offsets[0]) != 0
-        or int(offsets[-1]) != edges
-        or (counts.numel() and int(counts.min()) < 0)
-        or not torch.equal(torch.repeat_interleave(counts, output_size=edges), centers)
-    ):
-        raise ValueError(
-            "offsets must be row_offsets(centers, N) of these centers, got offsets of other edges, or centers "
-            "that are not sorted or not in 0 … N − 1"
-        )
-
-
-def _compute_row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
-    return torch.searchsorted(centers, torch.arange(num_atoms + 1, device=centers.device))
-
-
-@torch.library.custom_op("equitensor::row_offsets", mutates_args=())
-def _row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
-    if centers.device.type == "cpu" and centers.shape[0]:
-        low, high = int(centers[0]), int(centers[-1])
-        if low < 0 or high >= num_atoms or bool((centers[1:] < centers[:-1]).any()):
-            raise ValueError(
-                f"centers must be sorted indices of {num_atoms} atoms, got "
-                + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
-            )
-    return _compute_row_offsets(centers, num_atoms)
-
-
-@_row_offsets.register_fake
-def _(centers: Tensor, num_atoms: int) -> Tensor:
-    return centers.new_empty(num_atoms + 1)
-
-
-def _compute_to_atoms(
-    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    with outside_autocast(w):
-        out: Tensor = implementation(w).to_atoms(w, basis, centers, offsets, dims)
-        return out
-
-
-def _compute_to_weights(
-    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    with outside_autocast(basis):
-        out: Tensor = implementation(basis).to_weights(basis, features, centers, offsets, dims)
-        return out
-
-
-def _compute_to_basis(
-    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    with outside_autocast(w):
-        out: Tensor = implementation(w).to_basis(w, features, centers, offsets, dims)
-        return out
-
-
-@torch.library.custom_op("equitensor::to_atoms", mutates_args=())
-def _to_atoms(
-    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    _check_offsets(centers, offsets)
-    return _compute_to_atoms(w, basis, centers, offsets, dims)
-
-
-@_to_atoms.register_fake
-def _(
-    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
-
-
-@torch.library.custom_op("equitensor::to_weights", mutates_args=())
-def _to_weights(
-    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    _check_offsets(centers, offsets)
-    return _compute_to_weights(basis, features, centers, offsets, dims)
-
-
-@_to_weights.register_fake
-def _(
-    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return basis.new_empty(basis.shape[0], len(dims), features.shape[2])
-
-
-@torch.library.custom_op("equitensor::to_basis", mutates_args=())
-def _to_basis(
-    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    _check_offsets(centers, offsets)
-    return _compute_to_basis(w, features, centers, offsets, dims)
-
-
-@_to_basis.register_fake
-def _(
-    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int], sources: str = ""
-) -> Tensor:
-    return w.new_empty(w.shape[0], features.shape[1])
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.rest = inputs[4:]
-
-
-def _backward_to_atoms(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_forward_mode(g)
-    w, basis, centers, offsets = ctx.saved_tensors
-    rest = (centers, offsets, *ctx.rest)
-    g_w = _to_weights(basis, g, *rest) if ctx.needs_input_grad[0] else None
-    g_basis = _to_basis(w, g, *rest) if ctx.needs_input_grad[1] else None
-    return g_w, g_basis, None, None, None, None
-
-
-def _backward_to_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_forward_mode(g)
-    basis, features, centers, offsets = ctx.saved_tensors
-    rest = (centers, offsets, *ctx.rest)
-    g_basis = _to_basis(g, features, *rest) if ctx.needs_input_grad[0] else None
-    g_features = _to_atoms(g, basis, *rest) if ctx.needs_input_grad[1] else None
-    return g_basis, g_features, None, None, None, None
-
-
-def _backward_to_basis(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_forward_mode(g)
-    w, features, centers, offsets = ctx.saved_tensors
-    rest = (centers, offsets, *ctx.rest)
-    g_w = _to_weights(g, features, *rest) if ctx.needs_input_grad[0] else None
-    g_features = _to_atoms(w, g, *rest) if ctx.needs_input_grad[1] else None
-    return g_w, g_features, None, None, None, None
-
-
-_to_atoms.register_autograd(_backward_to_atoms, setup_context=_save)
-_to_weights.register_autograd(_backward_to_weights, setup_context=_save)
-_to_basis.register_autograd(_backward_to_basis, setup_context=_save)
-
-for _op, _function in (
-    (_row_offsets, _compute_row_offsets),
-    (_to_atoms, _compute_to_atoms),
-    (_to_weights, _compute_to_weights),
-    (_to_basis, _compute_to_basis),
-):
-    decompose_when_compiled(_op, _function)
