@@ -91,28 +91,36 @@ def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -
         table_of([frames[0], Atoms("Ar2", [[0, 0, 0], [0, 0, 2.0]])], tmp_path)
     lone = Atoms("OH", [[0, 0, 0], [0, 0, 5.0]])
     with pytest.raises(
-        DataError, match=r"frame 2: required at least one neighbor within the cutoff of 4.0 Å"
+        DataError, match=r"frame 2: must have at least one neighbor within the cutoff of 4.0 Å"
     ):
         table_of([*frames[:2], lone], tmp_path)
     assert table_of([*frames[:2], lone], tmp_path, isolated="keep").edge_counts[2] == 0
     (tmp_path / "bad.xyz").write_text("2\nno properties line\nH 0 0\n")
-    with pytest.raises(DataError, match=r"bad.xyz: required a file ASE reads"):
+    with pytest.raises(DataError, match=r"bad.xyz must be readable by ASE"):
         list(read(SourceConfig(path=str(tmp_path / "bad.xyz"))))
-    with pytest.raises(FileNotFoundError, match=r"data: required an existing file"):
+    with pytest.raises(FileNotFoundError, match=r"data must be an existing file"):
         list(read(SourceConfig(path=str(tmp_path / "none.xyz"))))
 
 
 @pytest.mark.parametrize(
     ("path", "option", "message"),
     [
-        ("f.xyz", {"split": "s.json", "part": "test"}, r"source.split: required a .store, got 's.json'"),
-        ("f.xyz", {"charge": 0}, "source.charge: required a SPICE file or a .store, got 0 for"),
-        ("f.xyz", {"exclude": ("f",)}, "source.exclude: required a SPICE file"),
-        ("f.hdf5", {"split": "s.json", "part": "test"}, "source.split: required a .store"),
-        ("f.hdf5", {"energy_scale": 2.0}, "source.energy_scale: required a file that ASE reads, got 2.0"),
-        ("f.store", {"forces": "F"}, "source.forces: required a file that ASE reads, got 'F'"),
-        ("f.store", {"part": "test"}, "source.split, source.part: required both or neither"),
-        ("f.xyz", {"weight": -1.0}, "source.weight: required a number that is not negative, got -1.0"),
+        (
+            "f.xyz",
+            {"split": "s.json", "part": "test"},
+            r"source.split must be used with a .store, got 's.json'",
+        ),
+        ("f.xyz", {"charge": 0}, "source.charge must be used with a SPICE file or a .store, got 0 for"),
+        ("f.xyz", {"exclude": ("f",)}, "source.exclude must be used with a SPICE file"),
+        ("f.hdf5", {"split": "s.json", "part": "test"}, "source.split must be used with a .store"),
+        (
+            "f.hdf5",
+            {"energy_scale": 2.0},
+            "source.energy_scale must be used with a file that ASE reads, got 2.0",
+        ),
+        ("f.store", {"forces": "F"}, "source.forces must be used with a file that ASE reads, got 'F'"),
+        ("f.store", {"part": "test"}, "source.split, source.part must be given together"),
+        ("f.xyz", {"weight": -1.0}, "source.weight must be a non-negative number, got -1.0"),
     ],
 )
 def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: str) -> None:
@@ -123,12 +131,15 @@ def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"train": [{"path": "a.xyz", "charge": 0}]}}, r"data.train\[0\].charge: required a SPICE"),
-        ({"batch": {"frames": 4, "accumulate": 0}}, "batch.accumulate: required at least 1, got 0"),
-        ({"stop": {"epochs": 0}}, "stop.epochs: required at least 1, got 0"),
-        ({"loss": {"forces": -1.0}}, "loss.forces: required at least 0, got -1.0"),
-        ({"stages": [{"epoch": 1, "energy": -2.0}]}, r"stages\[0\].energy: required at least 0"),
-        ({"stop": {"lr": 1e-7}}, "stop.lr: required at least schedule.minimum"),
+        (
+            {"data": {"train": [{"path": "a.xyz", "charge": 0}]}},
+            r"data.train\[0\].charge must be used with a SPICE",
+        ),
+        ({"batch": {"frames": 4, "accumulate": 0}}, "batch.accumulate must be at least 1, got 0"),
+        ({"stop": {"epochs": 0}}, "stop.epochs must be at least 1, got 0"),
+        ({"loss": {"forces": -1.0}}, "loss.forces must be at least 0, got -1.0"),
+        ({"stages": [{"epoch": 1, "energy": -2.0}]}, r"stages\[0\].energy must be at least 0"),
+        ({"stop": {"lr": 1e-7}}, "stop.lr must be at least schedule.minimum"),
     ],
 )
 def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any], message: str) -> None:
@@ -139,13 +150,13 @@ def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('energy="-1 -2"', "frame 0, key 'energy': required one number, got 2"),
-        ("energy=none", "frame 0, key 'energy': required numbers, got 'none'"),
+        ('energy="-1 -2"', "frame 0, key 'energy' must be one number, got 2"),
+        ("energy=none", "frame 0, key 'energy' must be numeric, got 'none'"),
         (
             "energy=-1 config_weight=-5",
-            "frame 0, key 'config_weight': required a number that is not negative",
+            "frame 0, key 'config_weight' must be a non-negative number",
         ),
-        ("energy=-1", "frame 0, key 'positions': required atoms at least 0.001 Å apart, got atoms 0 and 1"),
+        ("energy=-1", "frame 0, key 'positions' must keep atoms at least 0.001 Å apart, got atoms 0 and 1"),
         ('energy=-1 pbc="T T T"', "frame 0, cell: required linearly independent vectors along the periodic"),
     ],
 )
@@ -162,7 +173,7 @@ def test_nan_labels_are_named(make_frames: Callable[..., Any], tmp_path: Path, k
     results = frames[2].calc.results
     results[key] = np.nan if key == "energy" else np.where(np.arange(3) == 1, np.nan, results["forces"])
     ase.io.write(tmp_path / "nan.xyz", frames)
-    with pytest.raises(DataError, match=rf"nan.xyz, frame 2, key '{key}': required finite labels"):
+    with pytest.raises(DataError, match=rf"nan.xyz, frame 2, key '{key}' must be finite"):
         list(read(SourceConfig(path=str(tmp_path / "nan.xyz"))))
 
 
@@ -186,7 +197,7 @@ def test_take_and_shuffle(make_frames: Callable[..., Any], tmp_path: Path) -> No
     a, b = indices(shuffle=1, take=":6"), indices(shuffle=1, take="6:")
     assert sorted(a + b) == list(range(10))
     assert a != list(range(6))
-    with pytest.raises(ValueError, match=r"take: required a slice"):
+    with pytest.raises(ValueError, match=r"take must be a slice"):
         indices(take="half")
 
 
@@ -248,11 +259,9 @@ def test_buckets_make_batches_alike() -> None:
 
 def test_budget_errors_name_the_frame(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     table = table_of(make_frames(6), tmp_path)
-    with pytest.raises(
-        DataError, match=r"batch.edges: required a budget that holds the largest frame.*frames.xyz, frame"
-    ):
+    with pytest.raises(DataError, match=r"batch.edges must hold the largest frame.*frames.xyz, frame"):
         BatchLoader(table, np.arange(6), BatchConfig(edges=2))
-    with pytest.raises(DataError, match=r"batch: required a budget, one of frames, atoms or edges"):
+    with pytest.raises(DataError, match=r"batch must set at least one of frames, atoms or edges"):
         BatchLoader(table, np.arange(6), BatchConfig())
 
 
@@ -358,16 +367,14 @@ def test_sources_without_frames_and_test_frames_above_the_budget(
     toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
 ) -> None:
     source = plain_run["data"]["train"][0]
-    with pytest.raises(DataError, match=r"data: required at least one frame, got none from"):
+    with pytest.raises(DataError, match=r"data must contain at least one frame, got none from"):
         prepare(from_plain(TrainConfig, plain_run | {"data": {"train": [source | {"take": ":0"}]}}))
     large = max(make_frames(40), key=len)
     doubled = Atoms(large.numbers.tolist() * 2, np.concatenate([large.positions, large.positions + 20.0]))
     doubled.calc = SinglePointCalculator(doubled, energy=0.0, forces=np.zeros((len(doubled), 3)))
     ase.io.write(tmp_path / "test.xyz", doubled)
     data = plain_run["data"] | {"test": [{"path": str(tmp_path / "test.xyz")}]}
-    with pytest.raises(
-        DataError, match=r"batch.atoms: required a budget that holds the largest frame.*test.xyz"
-    ):
+    with pytest.raises(DataError, match=r"batch.atoms must hold the largest frame.*test.xyz"):
         prepare(from_plain(TrainConfig, plain_run | {"data": data, "batch": {"atoms": len(large)}}))
 
 

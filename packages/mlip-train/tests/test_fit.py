@@ -135,7 +135,7 @@ def test_a_finished_run_does_nothing_again(toy: Any, plain_run: dict[str, Any]) 
     longer = run(plain_run, stop={"epochs": 3})
     assert longer.history[:2] == first.history
     assert len(longer.history) == 3
-    with pytest.raises(ValueError, match=r"resume: 'never' required a directory without checkpoint"):
+    with pytest.raises(ValueError, match=r"resume must be 'auto' or 'must' where a checkpoint exists"):
         run(plain_run, resume="never")
 
 
@@ -165,7 +165,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     back = checkpoint.load(tmp_path / "c")
     assert back["a"] == tree["a"] and back[0] == (True, "x")
     assert torch.equal(back["t"], tree["t"]) and back["empty"].shape == (0, 3)
-    with pytest.raises(TypeError, match=r"required plain data and tensors, got object"):
+    with pytest.raises(TypeError, match=r"checkpoint must hold plain data and tensors, got object"):
         checkpoint.save(tmp_path / "c", {"x": object()})
     assert checkpoint.load(tmp_path / "c")["a"] == tree["a"]
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
@@ -197,9 +197,9 @@ def test_another_configuration_is_not_continued(
         ({"stages": [{"epoch": 1}]}, r"stages\[0\].epoch \(None in the checkpoint, now 1\)"),
         (
             {"data": data | {"train": [{"path": str(moved), "take": ":30"}]}},
-            "data.train: required the frames",
+            "data.train must be the frames",
         ),
-        ({"data": data | {"validation": data["train"]}}, "data.validation: required the frames"),
+        ({"data": data | {"validation": data["train"]}}, "data.validation must be the frames"),
     ):
         with pytest.raises(ValueError, match=message):
             run(plain, **changes)
@@ -251,7 +251,7 @@ def test_fine_tuning(toy: Any, plain_run: dict[str, Any], frames_file: Path, tmp
     assert 2 * moved[0] + moved[1] == pytest.approx(3.0, abs=0.5)
     plain["model"]["freeze"] = ["pears"]
     plain["output"] = str(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"model.freeze: required the beginning of a parameter's name"):
+    with pytest.raises(ValueError, match=r"model.freeze must be a prefix of a parameter name"):
         run(plain)
 
 
@@ -283,7 +283,7 @@ def test_fine_tuning_with_a_new_element(toy: Any, plain_run: dict[str, Any], tmp
     assert float(moved) == pytest.approx(-1000.0, abs=5.0)
     plain["model"]["add_elements"] = ["O"]
     plain["output"] = str(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"model.add_elements: required elements other than \['H', 'O'\]"):
+    with pytest.raises(ValueError, match=r"model.add_elements must be elements other than \['H', 'O'\]"):
         run(plain)
 
 
@@ -323,16 +323,16 @@ def test_bad_data_is_reported_before_training(
     plain = copy.deepcopy(plain_run)
     plain["data"]["train"][0]["path"] = str(tmp_path / "part.xyz")
     with pytest.raises(
-        DataError, match=r"part.xyz, frame 4, key 'forces': required where loss.forces is not zero"
+        DataError, match=r"part.xyz, frame 4, key 'forces' must be present where loss.forces is not zero"
     ):
         run(plain)
     plain["data"]["partial_labels"] = True
     assert len(run(plain).history) == 2
-    with pytest.raises(DataError, match=r"key 'stress': required where loss.stress is not zero"):
+    with pytest.raises(DataError, match=r"key 'stress' must be present where loss.stress is not zero"):
         run(plain_run, output=str(tmp_path / "stress"), stages=[{"epoch": 1, "stress": 1.0}])
-    with pytest.raises(ValueError, match=r"model.config.cutoff: required, a length in Å"):
+    with pytest.raises(ValueError, match=r"model.config.cutoff must be a length in Å"):
         run(plain_run, output=str(tmp_path / "model"), model={"name": "toy"})
-    with pytest.raises(ValueError, match=r"data.train: required at least one source"):
+    with pytest.raises(ValueError, match=r"data.train must contain at least one source"):
         run(plain_run, output=str(tmp_path / "none"), data={})
 
 
@@ -376,10 +376,10 @@ def test_command_line(
         assert main(["inspect", str(what)]) == 0
         assert json.loads(capsys.readouterr().out)
     assert main(["fit", str(path), "optimizer.speed=1"]) == 2
-    assert "optimizer.speed: required one of the keys" in capsys.readouterr().err
+    assert "optimizer.speed must be one of the keys" in capsys.readouterr().err
     assert main(["evaluate", plain_run["output"]]) == 2
     assert main(["fit", str(tmp_path)]) == 2
-    assert "run: required an existing YAML file" in capsys.readouterr().err
+    assert "run must be an existing YAML file" in capsys.readouterr().err
 
 
 def test_options_between_overrides(
@@ -415,7 +415,7 @@ def test_evaluate_reads_labels_as_the_run_did(
     assert errors["energy_per_atom_rmse"] < 3.0
     assert main([*evaluate, plain_run["data"]["train"][0]["path"]]) == 2
     assert (
-        "data: required frames with labels, got none under [{'energy': 'REF_energy'"
+        "data must have frames with labels, got none under [{'energy': 'REF_energy'"
         in capsys.readouterr().err
     )
 
@@ -440,7 +440,7 @@ def test_moving_average(toy: Any) -> None:
     with average.in_place():
         assert torch.allclose(model.weight, expected)
     assert torch.equal(model.weight, kept)
-    with pytest.raises(ValueError, match=r"ema: required a decay in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"ema must be in \[0, 1\), got 1.0"):
         MovingAverage(model, 1.0)
 
 
@@ -515,7 +515,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
     monkeypatch.setattr(EagerStep, "__call__", broken)
     with pytest.raises(
-        FloatingPointError, match=r"a finite loss, got \[nan.* in a batch with .*frames.xyz, frame 7 \("
+        FloatingPointError, match=r"loss must be finite, got \[nan.* in a batch with .*frames.xyz, frame 7 \("
     ):
         run(plain)
     path = Path(plain["output"]) / "checkpoint.safetensors"
@@ -533,7 +533,7 @@ def test_weights_that_are_not_finite_are_not_saved(
         "mlip_train.training.average.MovingAverage.update",
         lambda self: self.parameters["pair"].data.fill_(torch.inf),
     )
-    with pytest.raises(FloatingPointError, match=r"step 1: required finite weights, got others in 'pair'"):
+    with pytest.raises(FloatingPointError, match=r"step 1: weights must be finite, got others in 'pair'"):
         run(plain_run, logging={"progress": False, "checkpoint_steps": 1})
     assert not (Path(plain_run["output"]) / "checkpoint.safetensors").exists()
 
@@ -553,7 +553,7 @@ def test_hardware_that_is_absent(toy: Any, plain_run: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(
-        ValueError, match=r"hardware: required what this machine has, got accelerator 'gpu', devices 1"
+        ValueError, match=r"hardware must be available on this machine, got accelerator 'gpu', devices 1"
     ):
         run(plain_run, hardware={"accelerator": "gpu"})
 

@@ -12,20 +12,20 @@ from mlip_train.config import TrainConfig, from_plain, load_config, override, pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimiser: {}", "optimiser: required one of the keys"),
-        ("optimizer: {learning: 1}", "optimizer.learning: required one of the keys"),
-        ("data: {train: [{file: x}]}", r"data.train\[0\].file: required one of"),
-        ("optimizer: {lr: fast}", "optimizer.lr: required float, got 'fast'"),
-        ("stop: {epochs: 1.5}", "stop.epochs: required int, got 1.5"),
-        ("stop: {epochs: true}", "stop.epochs: required int, got True"),
-        ("loss: {kind: l2}", "loss.kind: required one of"),
-        ("optimizer: {betas: [0.9]}", "optimizer.betas: required a list of 2"),
-        ("data: {train: frames.xyz}", "data.train: required a list"),
-        ("loss: 3", "loss: required a mapping"),
-        ("seed: 1\nema: 0\nseed: 2", r"line 3: required each key once, got 'seed' again \(first in line 1\)"),
+        ("optimiser: {}", "optimiser must be one of the keys"),
+        ("optimizer: {learning: 1}", "optimizer.learning must be one of the keys"),
+        ("data: {train: [{file: x}]}", r"data.train\[0\].file must be one of"),
+        ("optimizer: {lr: fast}", "optimizer.lr must be float, got 'fast'"),
+        ("stop: {epochs: 1.5}", "stop.epochs must be int, got 1.5"),
+        ("stop: {epochs: true}", "stop.epochs must be int, got True"),
+        ("loss: {kind: l2}", "loss.kind must be one of"),
+        ("optimizer: {betas: [0.9]}", "optimizer.betas must be a list of 2"),
+        ("data: {train: frames.xyz}", "data.train must be a list"),
+        ("loss: 3", "loss must be a mapping"),
+        ("seed: 1\nema: 0\nseed: 2", r"line 3: keys must be unique, got 'seed' again \(first in line 1\)"),
         ("loss: {energy: 1, energy: 2}", "got 'energy' again"),
-        ("loss: [", "required well-formed YAML"),
-        ("- 1", "required a mapping at the top"),
+        ("loss: [", "YAML must be well-formed"),
+        ("- 1", "top level must be a mapping"),
     ],
 )
 def test_bad_input_names_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -58,10 +58,10 @@ def test_overrides_reach_mappings_and_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["lr", "=3", "data.train.4.path=x", "seed.deep=1"])
 def test_bad_override(text: str) -> None:
-    with pytest.raises(ValueError, match=r"override: required"):
+    with pytest.raises(ValueError, match=r"override must"):
         override({"data": {"train": [{}]}, "seed": 1}, [text])
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"run: required an existing YAML file"):
+    with pytest.raises(FileNotFoundError, match=r"run must be an existing YAML file"):
         load_config(tmp_path / "none.yaml")

@@ -240,7 +240,8 @@ def test_wrong_numbers_are_refused(toy: Any, table: FrameTable) -> None:
     model = model_of(toy)
     other = model_of(toy, energy_scales=1.0001)
     with pytest.raises(
-        CompileError, match=r"required agreement with eager to 1e-06 on every batch, got on a batch of kind"
+        CompileError,
+        match=r"compiled step must agree with eager to 1e-06 on every batch, got on a batch of kind",
     ):
         verify.verify(
             EagerStep(other, LossConfig()),

@@ -314,5 +314,5 @@ def test_autocast_with_accumulation_and_clipping_equals_standard_ddp(tmp_path: P
 def test_arguments_are_checked() -> None:
     from mlip_train import SyncAfterBackward
 
-    with pytest.raises(ValueError, match="op: required 'sum' or 'mean', got 'max'"):
+    with pytest.raises(ValueError, match="op must be 'sum' or 'mean', got 'max'"):
         SyncAfterBackward(op="max")

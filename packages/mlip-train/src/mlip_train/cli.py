@@ -22,7 +22,7 @@ from mlip_train.training import checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors a user can mend are one line on stderr and exit status 2."""
+    """Run a command; user errors are one line on stderr with exit status 2."""
     parser = _parser()
     namespace = parser.parse_args(_ordered(sys.argv[1:] if arguments is None else arguments))
     command = namespace.command
@@ -55,21 +55,21 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlip-train {__version__}")
     commands = parser.add_subcommands(dest="command")
-    fit = ArgumentParser(description="Train as a YAML file says.")
+    fit = ArgumentParser(description="Train a model from a YAML configuration.")
     fit.add_argument("run", type=str, help="the run's YAML file")
     fit.add_argument(
         "overrides", type=str, nargs="*", help="KEY=VALUE with a dotted key, e.g. optimizer.lr=1e-3"
     )
     fit.add_argument("--dry-run", action="store_true", help="check data, elements and memory; train nothing")
     commands.add_subcommand("fit", fit)
-    evaluate = ArgumentParser(description="Errors of a trained model on labelled frames.")
+    evaluate = ArgumentParser(description="Evaluate a trained model on labeled frames.")
     evaluate.add_argument("run", type=str, help="the run's YAML file, its output directory, or a model file")
     evaluate.add_argument("data", type=str, nargs="*", help="files of frames; by default the run's test data")
     evaluate.add_argument(
         "--output", type=str, default=None, help="where errors and figures go (default: beside the model)"
     )
     commands.add_subcommand("evaluate", evaluate)
-    inspect = ArgumentParser(description="What a configuration, model file or checkpoint holds.")
+    inspect = ArgumentParser(description="Show a configuration, model file or checkpoint.")
     inspect.add_argument(
         "run", type=str, help="a YAML file, a model file, a checkpoint, or a run's directory"
     )
@@ -110,7 +110,7 @@ def _evaluate(arguments: Any) -> None:
     table = build_table(sources, model.type_names, model.cutoffs, folder / "cache", isolated="keep")
     if not any(label.any() for label in label_weights(table)):
         keys = [{k: getattr(s, k) for k in LABELS} for s in sources]
-        raise ValueError(f"data: required frames with labels, got none under {keys} in {list(table.files)}")
+        raise ValueError(f"data must have frames with labels, got none under {keys} in {list(table.files)}")
     shifts = np.asarray(training.get("statistics", {}).get("energy_shifts", np.zeros(len(model.type_names))))
     batch = from_plain(BatchConfig, training.get("config", {}).get("batch", {"frames": 8}))
     largest = {"frames": 1, "atoms": int(table.atom_counts.max()), "edges": int(table.edge_counts.max())}

@@ -30,7 +30,7 @@ from mlip_train.training.trainer import make_trainer
 
 
 class FitResult(NamedTuple):
-    """What :func:`fit` leaves.
+    """Results of :func:`fit`.
 
     Attributes
     ----------
@@ -101,7 +101,9 @@ def _checkpoint(config: TrainConfig, folder: Path) -> Any:
     path = folder / CHECKPOINT
     if config.resume == "must" or path.exists():
         if config.resume == "never":
-            raise ValueError(f"resume: 'never' required a directory without checkpoint, got {str(path)!r}")
+            raise ValueError(
+                f"resume must be 'auto' or 'must' where a checkpoint exists, got 'never' for {str(path)!r}"
+            )
         return checkpoint.load(path)
     return None
 

@@ -1,4 +1,4 @@
-"""Values that no type rules out: checked by dotted path, before anything is read."""
+"""Range checks that types cannot express; errors name the key, before anything is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_source(source: SourceConfig, path: str) -> None:
         Naming the option below ``path``, what was required and what was received.
     """
     if source.weight < 0:
-        raise ValueError(f"{path}.weight: required a number that is not negative, got {source.weight}")
+        raise ValueError(f"{path}.weight must be a non-negative number, got {source.weight}")
     suffix = Path(source.path).suffix.lower()
     useless = {".store": LABELS, ".hdf5": ("split", "part", *LABELS), ".h5": ("split", "part", *LABELS)}.get(
         suffix, ("split", "part", "charge", "exclude")
@@ -37,10 +37,10 @@ def check_source(source: SourceConfig, path: str) -> None:
             needed = (
                 "a file that ASE reads" if name in LABELS else kinds.get(name, "a SPICE file or a .store")
             )
-            raise ValueError(f"{path}.{name}: required {needed}, got {value!r} for {source.path!r}")
+            raise ValueError(f"{path}.{name} must be used with {needed}, got {value!r} for {source.path!r}")
     if (source.split is None) != (source.part is None):
         raise ValueError(
-            f"{path}.split, {path}.part: required both or neither, got {source.split!r} and {source.part!r}"
+            f"{path}.split, {path}.part must be given together, got {source.split!r} and {source.part!r}"
         )
 
 
@@ -63,7 +63,7 @@ def check_values(config: TrainConfig) -> None:
             least[f"{path}.{name}"] = (getattr(holder, name) or 0, 0)
     for path, (value, smallest) in least.items():
         if not value >= smallest:
-            raise ValueError(f"{path}: required at least {smallest}, got {value}")
+            raise ValueError(f"{path} must be at least {smallest}, got {value}")
     lr, schedule = config.stop.lr, config.schedule
     if lr is not None and schedule.name == "plateau" and lr < schedule.minimum:
-        raise ValueError(f"stop.lr: required at least schedule.minimum ({schedule.minimum}), got {lr}")
+        raise ValueError(f"stop.lr must be at least schedule.minimum ({schedule.minimum}), got {lr}")

@@ -28,7 +28,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         line = key_node.start_mark.line + 1
         if key in seen:
             raise ValueError(
-                f"line {line}: required each key once, got {key!r} again (first in line {seen[key]})"
+                f"line {line}: keys must be unique, got {key!r} again (first in line {seen[key]})"
             )
         seen[key] = line
     return {
@@ -55,7 +55,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
-        raise ValueError(f"YAML: required well-formed YAML, got: {e}") from None
+        raise ValueError(f"YAML must be well-formed: {e}") from None
 
 
 def from_plain(cls: type[T], data: Any, path: str = "") -> T:
@@ -76,16 +76,14 @@ def from_plain(cls: type[T], data: Any, path: str = "") -> T:
         Naming the dotted path, what was required and what was received.
     """
     if not isinstance(data, Mapping):
-        raise ValueError(f"{path or cls.__name__}: required a mapping, got {data!r}")
+        raise ValueError(f"{path or cls.__name__} must be a mapping, got {data!r}")
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = {}
     for key, value in data.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in names:
-            raise ValueError(
-                f"{where}: required one of the keys {sorted(names)}, got the unknown key {key!r}"
-            )
+            raise ValueError(f"{where} must be one of the keys {sorted(names)}, got the unknown key {key!r}")
         values[key] = _value(hints[key], value, where)
     return cls(**values)
 
@@ -99,15 +97,15 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         return _value(kind, value, path)
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"{path}: required one of {list(arguments)}, got {value!r}")
+            raise ValueError(f"{path} must be one of {list(arguments)}, got {value!r}")
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{path}: required a list, got {value!r}")
+            raise ValueError(f"{path} must be a list, got {value!r}")
         if arguments[-1] is Ellipsis:
             return tuple(_value(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
         if len(value) != len(arguments):
-            raise ValueError(f"{path}: required a list of {len(arguments)}, got {value!r}")
+            raise ValueError(f"{path} must be a list of {len(arguments)}, got {value!r}")
         return tuple(
             _value(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True))
         )
@@ -115,12 +113,12 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         return from_plain(typing.cast(type, kind), value, path)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path}: required a mapping, got {value!r}")
+            raise ValueError(f"{path} must be a mapping, got {value!r}")
         return dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{path}: required {kind.__name__}, got {value!r}")
+        raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
     return value
 
 
@@ -146,14 +144,14 @@ def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
     for text in assignments:
         target, sign, value = text.partition("=")
         if not sign or not target:
-            raise ValueError(f"override: required KEY=VALUE with a dotted key, got {text!r}")
+            raise ValueError(f"override must be KEY=VALUE with a dotted key, got {text!r}")
         *parents, last = target.split(".")
         node: Any = data
         for name in parents:
             node = node[_index(node, name, target)] if isinstance(node, list) else node.setdefault(name, {})
             if not isinstance(node, (dict, list)):
                 raise ValueError(
-                    f"override: required a mapping or a list at {name!r} in {target!r}, got {node!r}"
+                    f"override must lead to a mapping or a list at {name!r} in {target!r}, got {node!r}"
                 )
         node[_index(node, last, target) if isinstance(node, list) else last] = parse_yaml(value)
     return data
@@ -161,7 +159,7 @@ def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
 
 def _index(node: list[Any], name: str, target: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
-        raise ValueError(f"override: required an item number below {len(node)} in {target!r}, got {name!r}")
+        raise ValueError(f"override must name an item number below {len(node)} in {target!r}, got {name!r}")
     return int(name)
 
 
@@ -177,11 +175,11 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> TrainConfi
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"run: required an existing YAML file, got {str(path)!r}")
+        raise FileNotFoundError(f"run must be an existing YAML file, got {str(path)!r}")
     try:
         data = parse_yaml(path.read_text())
         if not isinstance(data, dict):
-            raise ValueError(f"required a mapping at the top, got {type(data).__name__}")
+            raise ValueError(f"top level must be a mapping, got {type(data).__name__}")
         config = from_plain(TrainConfig, override(data, assignments))
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None

@@ -1,4 +1,4 @@
-"""Everything a run can be told: frozen dataclasses with their units, read from one YAML file."""
+"""Configuration schema: frozen dataclasses, read from one YAML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which registered model to train, and from what it starts.
+    """Model to train and its initial weights.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class ModelConfig:
     start_from : str or None
         A model file to fine-tune: its weights are the start, ``name`` and ``config`` are taken from it.
     freeze : tuple of str
-        Parameters whose name begins with one of these prefixes stay as they are; one that matches no
+        Freeze parameters whose names start with one of these prefixes; a prefix that matches no
         parameter is an error.
     refit_energies : bool
         With ``start_from``: move the atomic energies of the start model, as trained, by a fit to the difference
@@ -91,7 +91,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the frames are.
+    """Training, validation and test data.
 
     Attributes
     ----------
@@ -221,7 +221,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and what is around it.
+    """AdamW and gradient clipping.
 
     Attributes
     ----------
@@ -249,7 +249,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over time.
+    """Learning-rate schedule.
 
     Attributes
     ----------
@@ -297,7 +297,7 @@ class StopConfig:
 
 @dataclass(frozen=True)
 class CompileConfig:
-    """How a training step is turned into machine code.
+    """Compilation of the training step.
 
     Attributes
     ----------
@@ -322,7 +322,7 @@ class CompileConfig:
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    """On what to run.
+    """Devices, processes and precision.
 
     Attributes
     ----------

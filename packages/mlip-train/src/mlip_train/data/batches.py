@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     row: Tensor
 
     def to(self, device: torch.device | str, **options: Any) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return Batch(*(t.to(device, **options) for t in self))
 
 

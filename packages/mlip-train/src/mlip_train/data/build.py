@@ -70,7 +70,7 @@ def _fingerprint(sources: Sequence[SourceConfig]) -> list[list[Any]]:
 
 
 def _files(source: SourceConfig) -> list[Path]:
-    """The existing files that decide what a source holds."""
+    """Return the existing files that determine a source's frames."""
     named = [Path(name) for name in (source.path, source.split) if name is not None]
     return [path for path in named if path.exists()]
 
@@ -112,7 +112,7 @@ def build_table(
         See :func:`mlip_train.data.sources.read`; and for type names that are no element symbols.
     """
     if unknown := [name for name in type_names if name not in atomic_numbers]:
-        raise ValueError(f"type_names: required element symbols, got {unknown}")
+        raise ValueError(f"type_names must be element symbols, got {unknown}")
     key = {
         "version": VERSION,
         "sources": _fingerprint(sources),
@@ -125,12 +125,12 @@ def build_table(
         _write(folder, frames, tuple(type_names), cutoffs, workers)
     table = open_table(folder)
     if not len(table):
-        raise DataError(f"data: required at least one frame, got none from {[s.path for s in sources]}")
+        raise DataError(f"data must contain at least one frame, got none from {[s.path for s in sources]}")
     if isolated == "error":
         empty = np.flatnonzero(table.edge_counts == 0)
         if len(empty):
             raise DataError(
-                f"{table.where(int(empty[0]))}: required at least one neighbor within the cutoff of "
+                f"{table.where(int(empty[0]))}: must have at least one neighbor within the cutoff of "
                 f"{float(cutoffs.max())} Å, got none ({len(empty)} such frames; data.isolated: keep admits them)"
             )
     return table
@@ -197,7 +197,7 @@ def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str,
         t: Array = lookup[f.numbers]
         if bool(np.any(t < 0)):
             raise DataError(
-                f"{f.file}, frame {f.number}, key 'numbers': required elements of the model {list(names)}, got atomic "
+                f"{f.file}, frame {f.number}, key 'numbers' must be elements of the model {list(names)}, got atomic "
                 f"number {int(f.numbers[np.argmin(t)])}"
             )
         positions, cell = torch.from_numpy(f.positions), torch.from_numpy(f.cell) if f.pbc.any() else None
@@ -212,7 +212,7 @@ def _columns(job: tuple[list[Frame], tuple[str, ...], Array]) -> tuple[dict[str,
         if len(short):
             i, j = graph.edge_index[:, int(short[0])].tolist()
             raise DataError(
-                f"{f.file}, frame {f.number}, key 'positions': required atoms at least {CLOSEST} Å apart, got atoms "
+                f"{f.file}, frame {f.number}, key 'positions' must keep atoms at least {CLOSEST} Å apart, got atoms "
                 f"{i} and {j} closer"
             )
         types.append(t)

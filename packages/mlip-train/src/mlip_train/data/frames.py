@@ -80,7 +80,8 @@ class FrameTable:
     @property
     def isolated(self) -> NDArray[np.bool_]:
         """Which frames are one atom without neighbors, (F,)."""
-        return (self.atom_counts == 1) & (self.edge_counts == 0)
+        mask: NDArray[np.bool_] = (self.atom_counts == 1) & (self.edge_counts == 0)
+        return mask
 
     @property
     def atom_counts(self) -> NDArray[np.int64]:

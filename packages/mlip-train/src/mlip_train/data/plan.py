@@ -41,12 +41,12 @@ def plan(
     sizes = {"frames": np.ones_like(atoms), "atoms": atoms, "edges": edges}
     budgets = {k: getattr(config, k) for k in sizes if getattr(config, k) is not None}
     if not budgets:
-        raise ValueError("batch: required a budget, one of frames, atoms or edges; got none")
+        raise ValueError("batch must set at least one of frames, atoms or edges, got none")
     for name, budget in budgets.items():
         if len(atoms) and sizes[name].max() > budget:
             worst = int(sizes[name].argmax())
             raise ValueError(
-                f"batch.{name}: required a budget that holds the largest frame ({int(sizes[name][worst])} {name}, row "
+                f"batch.{name} must hold the largest frame ({int(sizes[name][worst])} {name}, row "
                 f"{worst}), got {budget}"
             )
     limits = {

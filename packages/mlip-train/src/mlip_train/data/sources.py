@@ -83,7 +83,7 @@ class Reader:
 
 
 def read(source: SourceConfig) -> Iterator[Frame]:
-    """The frames of one source, in file order, or shuffled and sliced as it says.
+    """Return the frames of one source, in file order or shuffled and sliced.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def read(source: SourceConfig) -> Iterator[Frame]:
     check_source(source, "source")
     path = Path(source.path)
     if not path.exists():
-        raise FileNotFoundError(f"data: required an existing file, got {source.path!r}")
+        raise FileNotFoundError(f"data must be an existing file, got {source.path!r}")
     if is_spice(source.path):
         yield from _read_spice(source)
         return
@@ -112,7 +112,7 @@ def _read_ase(path: Path) -> list[Atoms]:
         else:
             frames = ase.io.read(path, index=":")
     except Exception as e:
-        raise DataError(f"{path}: required a file ASE reads, got {type(e).__name__}: {e}") from None
+        raise DataError(f"{path} must be readable by ASE, got {type(e).__name__}: {e}") from None
     return frames if isinstance(frames, list) else [frames]
 
 
@@ -126,7 +126,7 @@ def _chosen(count: int, source: SourceConfig) -> list[int]:
         except ValueError:
             parts = []
         if not 1 < len(parts) < 4:
-            raise ValueError(f"take: required a slice such as ':100' or '100:', got {source.take!r}")
+            raise ValueError(f"take must be a slice such as ':100' or '100:', got {source.take!r}")
         order = order[slice(*parts)]
     return [int(i) for i in order]
 
@@ -138,7 +138,7 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
             try:
                 value = np.asarray(place[key], dtype=np.float64)
             except (TypeError, ValueError):
-                raise DataError(f"{where}, key {key!r}: required numbers, got {place[key]!r}") from None
+                raise DataError(f"{where}, key {key!r} must be numeric, got {place[key]!r}") from None
             if not np.isfinite(value).all():
                 bad = (
                     int(np.argwhere(~np.isfinite(value.reshape(len(value), -1)).all(1))[0, 0])
@@ -146,7 +146,7 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
                     else 0
                 )
                 raise DataError(
-                    f"{where}, key {key!r}: required finite labels, got {value[bad] if value.ndim else value}"
+                    f"{where}, key {key!r} must be finite, got {value[bad] if value.ndim else value}"
                 )
             return value
     return None
@@ -155,7 +155,7 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
 def _one(atoms: Atoms, key: str, where: str) -> float | None:
     value = _find(atoms, key, where)
     if value is not None and value.size != 1:
-        raise DataError(f"{where}, key {key!r}: required one number, got {value.size}")
+        raise DataError(f"{where}, key {key!r} must be one number, got {value.size}")
     return None if value is None else float(value.reshape(()))
 
 
@@ -164,14 +164,14 @@ def _from_atoms(atoms: Atoms, source: SourceConfig, index: int) -> Frame:
     n = len(atoms)
     positions = np.asarray(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
-        raise DataError(f"{where}, key 'positions': required finite positions")
+        raise DataError(f"{where}, key 'positions' must be finite")
     energy = _one(atoms, source.energy, where)
     forces = _find(atoms, source.forces, where)
     if forces is not None and forces.shape != (n, 3):
-        raise DataError(f"{where}, key {source.forces!r}: required shape {(n, 3)}, got {forces.shape}")
+        raise DataError(f"{where}, key {source.forces!r} must have shape {(n, 3)}, got {forces.shape}")
     weight = _one(atoms, "config_weight", where)
     if weight is not None and weight < 0:
-        raise DataError(f"{where}, key 'config_weight': required a number that is not negative, got {weight}")
+        raise DataError(f"{where}, key 'config_weight' must be a non-negative number, got {weight}")
     named = source.subset or Path(source.path).stem
     return Frame(
         numbers=atoms.numbers.astype(np.int64),
@@ -196,7 +196,7 @@ def _stress(atoms: Atoms, source: SourceConfig, where: str) -> Floats:
     if value.size == 6:
         value = voigt_6_to_full_3x3_stress(value.reshape(6))
     if value.size != 9:
-        raise DataError(f"{where}, key {key!r}: required 6 or 9 numbers, got {value.size}")
+        raise DataError(f"{where}, key {key!r} must have 6 or 9 numbers, got {value.size}")
     value = value.reshape(3, 3) * (source.energy_scale if key == source.virial else 1.0)
     value = 0.5 * (value + value.T)
     return value if key == source.stress else -value / atoms.get_volume()
@@ -245,7 +245,7 @@ def _spice_numbers(source: SourceConfig) -> Iterator[Any]:
 
 
 def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
-    """The frames of a store that a source takes."""
+    """Return the frames that a source selects from a store."""
     listed = np.arange(len(store))
     if source.split is not None:
         parts = spice_data.Split.load(source.split, store)
@@ -263,7 +263,7 @@ def _stored(spice_data: Any, store: Any, source: SourceConfig) -> list[int]:
 
 
 def _conformations(file: Any, source: SourceConfig) -> list[tuple[int, Any, int]]:
-    """Number in the file, molecule (without its arrays) and conformation of the frames chosen."""
+    """Return file index, molecule (without arrays) and conformation of the selected frames."""
     at: list[tuple[int, Any, int]] = []
     first = 0
     for molecule in file:
@@ -285,7 +285,7 @@ def _spice_frame(
 ) -> Frame:
     for key, value in (("positions", positions), ("energy", energy), ("forces", forces)):
         if not np.isfinite(value).all():
-            raise DataError(f"{source.path}, frame {index}, key {key!r}: required finite values")
+            raise DataError(f"{source.path}, frame {index}, key {key!r} must be finite")
     return Frame(
         numbers=np.asarray(numbers, dtype=np.int64),
         positions=np.asarray(positions, dtype=np.float64),

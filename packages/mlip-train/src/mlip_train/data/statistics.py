@@ -1,4 +1,4 @@
-"""What the training data say about the model's constants, in one pass over the frames."""
+"""Model constants estimated from the training set, in one pass over the frames."""
 
 from __future__ import annotations
 

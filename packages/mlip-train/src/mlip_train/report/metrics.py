@@ -54,7 +54,7 @@ class Metrics:
         return torch.cat([self.by_subset.flatten(), self.by_element.flatten()])
 
     def load(self, state: Tensor) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore from :meth:`state`."""
         a, b = state.split([self.by_subset.numel(), self.by_element.numel()])
         self.by_subset, self.by_element = a.reshape(self.by_subset.shape), b.reshape(self.by_element.shape)
 

@@ -58,7 +58,7 @@ class CompiledStep:
         return list(tensors[:n]), dict(zip(self.rest, tensors[n:m], strict=True)), tensors[m:]
 
     def _step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The whole step as a function of tensors, for tracing."""
+        """Compute the whole step as a function of tensors, for tracing."""
         weights, rest, data = self._split(tensors)
         leaves = [w.detach().requires_grad_(True) for w in weights]
         batch = _batch(data[:TENSORS])

@@ -44,7 +44,7 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """A step as PyTorch runs it: the oracle of the compiled ones.
+    """A step as PyTorch runs it: the reference of the compiled ones.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 def with_gradients(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """A loss whose ``backward()`` deposits the given gradients, scaled by whatever multiplies the loss.
+    """Return a loss whose ``backward()`` accumulates the given gradients times the incoming gradient.
 
     Parameters
     ----------

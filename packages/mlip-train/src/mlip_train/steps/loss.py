@@ -76,7 +76,7 @@ def error(kind: str, delta: float, difference: Tensor) -> Tensor:
 
 
 def loss_terms(config: LossConfig, batch: Batch, prediction: Prediction) -> Tensor:
-    """The mean errors of energy, forces and stress, (3,): this batch's part of the global batch's.
+    """Compute mean errors of energy, forces and stress, (3,), as this batch's share of the global batch.
 
     Each term is Σ weight · error / Σ weight, with the denominator summed over the global batch (``batch.norms``);
     0 where no frame has the label.
@@ -119,7 +119,7 @@ def coefficients(
 def final_coefficients(
     config: LossConfig, stages: tuple[StageConfig, ...], epoch: int
 ) -> tuple[float, float, float]:
-    """The weights that ramps begun by an epoch lead to."""
+    """Return the loss weights at the end of ramps begun by an epoch."""
     return coefficients(config, tuple(replace(stage, ramp=0) for stage in stages), epoch)
 
 

@@ -28,7 +28,7 @@ def compile_function(
     """Trace ``function(*weights, *data)`` into one graph of primitive operations and compile it.
 
     The shapes of ``weights`` are fixed; every dimension of ``data`` larger than 9 in the example is free. No guards are
-    installed and there is no way back to Python: the compiled function serves every size.
+    installed and there is no way back to Python: the compiled function accepts every size.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def _trace(
 
 
 def example_batch(device: torch.device | str = "cpu") -> Batch:
-    """A batch of the sizes ``TRACE_SIZES`` for tracing; its values are never computed with."""
+    """Build a batch of sizes ``TRACE_SIZES`` for tracing; its values are not used."""
     e, n, f = TRACE_SIZES
     x: dict[str, Any] = {"dtype": torch.float64, "device": device}
     i: dict[str, Any] = {"dtype": torch.int64, "device": device}
@@ -86,7 +86,7 @@ def _inputs(batch: Batch) -> list[Tensor]:
 
 
 def _batch(tensors: Sequence[Tensor]) -> Batch:
-    """The inverse of :func:`_inputs`; ``subset`` and ``row`` are stand-ins that nothing reads."""
+    """Rebuild a batch from :func:`_inputs`; ``subset`` and ``row`` are unused placeholders."""
     return Batch._make([*tensors, tensors[1][0], tensors[1][0]])
 
 

@@ -43,7 +43,7 @@ class Difference(NamedTuple):
 
 
 def gradients(step: Step, model: nn.Module, batch: Batch, coefficients: Tensor) -> tuple[Any, list[Tensor]]:
-    """A step's result and the gradients it deposits (zeros where it deposits none); ``.grad`` is left as it was."""
+    """Return a step's result and gradients (zeros where there are none), leaving ``.grad`` unchanged."""
     parameters = list(trained_parameters(model).values())
     result = step(batch, coefficients)
     found = torch.autograd.grad(result.loss, parameters, allow_unused=True)
@@ -67,7 +67,7 @@ def compare(step: Step, reference: Step, model: nn.Module, batch: Batch, coeffic
 
 
 def with_isolated_atom(batch: Batch) -> Batch:
-    """The batch with one more frame: a single atom without neighbors, its energy label of weight zero."""
+    """Append a frame of one isolated atom whose energy label has weight zero."""
     one = batch.atoms.new_ones(1)
     return batch._replace(
         types=torch.cat([batch.types, batch.types.new_zeros(1)]),
@@ -86,7 +86,7 @@ def with_isolated_atom(batch: Batch) -> Batch:
 
 
 def batch_kinds(loader: BatchLoader) -> dict[str, Batch]:
-    """What a compiled step must serve: a whole batch, a single frame, and a batch with an isolated atom."""
+    """Build the batches that a compiled step is verified on: full, one frame, with an isolated atom."""
     batch = next(BatchLoader(loader.table, loader.rows, loader.config, loader.seed, prefetch=0).__iter__())
     one = collate(loader.table, loader.rows[:1])
     return {"batch": batch, "one frame": one, "with an isolated atom": with_isolated_atom(one)}
@@ -112,7 +112,7 @@ def verify(
         found[kind] = d = compare(step, reference, model, batch, coefficients)
         if not max(d.loss, d.gradient) <= tolerance:
             raise CompileError(
-                f"compiled step: required agreement with eager to {tolerance:g} on every batch, got on a batch of kind "
+                f"compiled step must agree with eager to {tolerance:g} on every batch, got on a batch of kind "
                 f"{kind!r}: loss {d.loss:.2e} (relative), gradient {d.gradient:.2e} (relative), energy {d.energy:.2e} "
                 f"eV/atom, forces {d.forces:.2e} eV/Å"
             )
@@ -120,7 +120,7 @@ def verify(
 
 
 def tolerance_for(model: nn.Module, config: CompileConfig) -> float:
-    """The tolerance configured, or 1e-9 for models with float64 weights alone and 2e-3 for others."""
+    """Return the configured tolerance, or by default 1e-9 for float64 models and 2e-3 for others."""
     if config.tolerance:
         return config.tolerance
     double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
@@ -135,7 +135,7 @@ def verified_step(
     coefficients: Tensor,
     with_stress: bool = False,
 ) -> tuple[EagerStep | ForcesStep | CompiledStep, dict[str, Difference]]:
-    """The step that ``config`` names, compared with eager on every kind of batch.
+    """Build the configured step and compare it with eager on every kind of batch.
 
     Returns
     -------

@@ -29,7 +29,7 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"ema: required a decay in [0, 1), got {decay}")
+            raise ValueError(f"ema must be in [0, 1), got {decay}")
         self.decay, self.steps = decay, 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
@@ -53,7 +53,7 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model holds the average inside this context."""
+        """Replace the model's weights by the average inside this context."""
         self.swap()
         try:
             yield
@@ -61,7 +61,7 @@ class MovingAverage:
             self.swap()
 
     def state(self) -> dict[str, int | dict[str, Tensor]]:
-        """What :meth:`load` needs to continue."""
+        """Return the state that :meth:`load` restores."""
         return {"steps": self.steps, "average": dict(self.average)}
 
     def load(self, state: dict[str, int | dict[str, Tensor]]) -> None:
@@ -74,6 +74,6 @@ class MovingAverage:
         """
         steps, average = state["steps"], state["average"]
         if not isinstance(steps, int) or not isinstance(average, dict) or set(average) != set(self.average):
-            raise ValueError(f"ema: required the averages of {sorted(self.average)}, got {state.keys()}")
+            raise ValueError(f"ema must hold the averages of {sorted(self.average)}, got {state.keys()}")
         self.steps = steps
         self.average = {n: average[n].to(self.average[n].device).clone() for n in self.average}

@@ -26,14 +26,14 @@ class RunFiles(pl.Callback):
         self._written = 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The checkpoint every so many steps; the last step of an epoch is left to the end of the epoch."""
+        """Write a checkpoint every ``steps`` steps, except at the last step of an epoch."""
         loader = module.train_loader
         between = loader.consumed % module.config.batch.accumulate == 0 and loader.consumed < loader.total
         if self.steps and between and module.steps > self._written and module.steps % self.steps == 0:
             self._save(trainer, module)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """A row of metrics, the model if it is the best so far, and the checkpoint."""
+        """Write metrics, the model if it is the best so far, and a checkpoint."""
         row = module.finish_epoch()
         for logger in trainer.loggers:
             logger.log_metrics(row, step=module.steps)

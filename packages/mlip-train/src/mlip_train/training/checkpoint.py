@@ -56,7 +56,7 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [_encode(v, tensors) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"checkpoint: required plain data and tensors, got {type(value).__name__}")
+    raise TypeError(f"checkpoint must hold plain data and tensors, got {type(value).__name__}")
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -96,7 +96,7 @@ class SyncAfterBackward(DDPStrategy):
 
     def __init__(self, op: str = "sum", bucket_mib: float = 0.0, **options: Any):
         if op not in ("sum", "mean"):
-            raise ValueError(f"op: required 'sum' or 'mean', got {op!r}")
+            raise ValueError(f"op must be 'sum' or 'mean', got {op!r}")
         super().__init__(**options)
         self.op, self.bucket_mib = op, bucket_mib
         self.reductions = 0
@@ -117,7 +117,7 @@ class SyncAfterBackward(DDPStrategy):
             self._accumulating = False
 
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The complete backward, then the reduction, then every hook that looks at gradients.
+        """Run the complete backward, reduce gradients, then call gradient hooks.
 
         Raises
         ------

@@ -13,7 +13,7 @@ PER_TYPE = ("avg_num_neighbors", "energy_shifts", "energy_scales")
 
 
 def with_elements(model: Any, added: Sequence[str], seed: int = 0) -> Any:
-    """The model with further elements behind its own; energies of structures without them are unchanged.
+    """Add elements to a model; energies of structures without them are unchanged.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def with_elements(model: Any, added: Sequence[str], seed: int = 0) -> Any:
     old = tuple(model.type_names)
     if repeated := [name for name in added if name in old or list(added).count(name) > 1]:
         raise ValueError(
-            f"model.add_elements: required elements other than {list(old)}, each once, got {repeated}"
+            f"model.add_elements must be elements other than {list(old)}, each once, got {repeated}"
         )
     plain = dict(model.to_config()) | {"type_names": [*old, *added]}
     plain |= {key: _longer(plain[key], added) for key in PER_TYPE if key in plain}
@@ -56,7 +56,7 @@ def _longer(value: Any, added: Sequence[str]) -> Any:
 
 
 def _placed(name: str, old: Tensor, new: Tensor, types: int) -> Tensor:
-    """``new`` with ``old`` in the place of the old types."""
+    """Copy ``old`` into the rows of ``new`` that belong to the old types."""
     grown = [a != b for a, b in zip(old.shape, new.shape, strict=False)]
     if old.ndim != new.ndim or any(g and n != types for g, n in zip(grown, old.shape, strict=True)):
         raise ValueError(

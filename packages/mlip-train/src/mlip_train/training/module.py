@@ -23,7 +23,7 @@ from mlip_train.training.schedule import Schedule
 
 
 def _place() -> tuple[int, int]:
-    """Number of processes, and this one's rank."""
+    """Return the number of processes and the rank."""
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
 
 
@@ -95,7 +95,7 @@ class TrainingModule(pl.LightningModule):
         return optimizer
 
     def train_dataloader(self) -> BatchLoader:
-        """The current epoch's micro-batches of this process."""
+        """Return the current epoch's micro-batches of this process."""
         old = self.train_loader
         world, rank = _place()
         epoch, consumed = self._resumed
@@ -116,7 +116,7 @@ class TrainingModule(pl.LightningModule):
         return self.train_loader
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
-        """This process's share of the validation frames."""
+        """Return this process's share of the validation frames."""
         old = self.validation_loader
         if old is None:
             return []
@@ -198,7 +198,7 @@ class TrainingModule(pl.LightningModule):
         names = [self.train_loader.table.where(row) for row in rows if row >= 0]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         raise FloatingPointError(
-            f"epoch {self.epoch}, step {self.steps}: required a finite loss, got {terms.tolist()} (energy, forces, "
+            f"epoch {self.epoch}, step {self.steps}: loss must be finite, got {terms.tolist()} (energy, forces, "
             f"stress) in a batch with {'; '.join(names[:4])}{more} (atoms too close, or lower optimizer.lr?)"
         )
 
@@ -223,13 +223,13 @@ class TrainingModule(pl.LightningModule):
             self._stop("steps")
 
     def on_validation_start(self) -> None:
-        """The average takes the place of the weights."""
+        """Replace the weights by the average."""
         self.average.swap()
         self.metrics["validation"].reset()
         self.terms["validation"].zero_()
 
     def on_validation_end(self) -> None:
-        """The weights come back."""
+        """Restore the weights."""
         self.average.swap()
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -281,7 +281,7 @@ class TrainingModule(pl.LightningModule):
             row |= {f"{part}/{k}": v for k, v in metrics.summary().items()}
         if not math.isfinite(score):
             raise FloatingPointError(
-                f"epoch {self.epoch}: required a finite loss, got {score} (lower optimizer.lr?)"
+                f"epoch {self.epoch}: loss must be finite, got {score} (lower optimizer.lr?)"
             )
         self.improved = self.schedule.end_epoch(score)
         self.history.append(row)
@@ -292,7 +292,7 @@ class TrainingModule(pl.LightningModule):
         return row
 
     def stopped(self) -> str | None:
-        """The criterion of ``stop`` that is met; inside an epoch only the number of epochs is looked at."""
+        """Return the ``stop`` criterion that is met; within an epoch only the number of epochs counts."""
         stop, schedule = self.config.stop, self.schedule
         if self.epoch >= stop.epochs:
             return "epochs"
@@ -308,7 +308,7 @@ class TrainingModule(pl.LightningModule):
         return next((reason for reason, is_met in met.items() if is_met), None)
 
     def _summed(self, sums: Tensor) -> Tensor:
-        """Sums over processes, on the CPU."""
+        """Sum over processes; the result is on the CPU."""
         total = sums.clone().to(self.device)
         if dist.is_initialized():
             dist.all_reduce(total)
@@ -338,7 +338,7 @@ class TrainingModule(pl.LightningModule):
         for name, value in self.model.named_parameters():
             if not bool(torch.isfinite(value).all()):
                 raise FloatingPointError(
-                    f"step {self.steps}: required finite weights, got others in {name!r} (lower optimizer.lr?)"
+                    f"step {self.steps}: weights must be finite, got others in {name!r} (lower optimizer.lr?)"
                 )
         metrics, terms = self.metrics["train"].state(), self.terms["train"]
         if self.train_loader.consumed:

@@ -58,7 +58,7 @@ def prepare(config: TrainConfig) -> Prepared:
     """
     check_values(config)
     if not config.data.train:
-        raise ValueError("data.train: required at least one source, got none")
+        raise ValueError("data.train must contain at least one source, got none")
     reader = Reader()
     probe, start = _probe(config, reader)
     tables = {
@@ -101,7 +101,7 @@ def split(
         For a fraction outside [0, 1).
     """
     if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"data.validation_fraction: required a number in [0, 1), got {fraction}")
+        raise ValueError(f"data.validation_fraction must be in [0, 1), got {fraction}")
     order = np.random.default_rng([seed, 1]).permutation(count)
     free = order if keep is None else order[~keep[order]]
     held = free[: round(count * fraction) if count > 1 else 0]
@@ -124,7 +124,7 @@ def check_labels(table: FrameTable, config: TrainConfig) -> None:
         missing = np.flatnonzero(weighted & (table.atom_counts > 0) & (present == 0))
         if needed and len(missing):
             raise DataError(
-                f"{table.where(int(missing[0]))}, key {name!r}: required where loss.{name} is not zero, got no label "
+                f"{table.where(int(missing[0]))}, key {name!r} must be present where loss.{name} is not zero, got none "
                 f"({len(missing)} of {len(table)} frames; data.partial_labels: true admits them)"
             )
 
@@ -142,14 +142,14 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
         if not matching:
             names = sorted({n.split(".")[0] for n, _ in model.named_parameters()})
             raise ValueError(
-                f"model.freeze: required the beginning of a parameter's name ({names} ...), got {prefix!r}"
+                f"model.freeze must be a prefix of a parameter name ({names} ...), got {prefix!r}"
             )
         for p in matching:
             p.requires_grad_(False)
 
 
 def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
-    """A model that knows types and cutoffs, and the model to start from if there is one."""
+    """Build a model that defines types and cutoffs, and the start model if there is one."""
     if config.model.start_from is not None:
         start, _ = localgraph.load_model(config.model.start_from)
         if config.model.add_elements:
@@ -161,7 +161,7 @@ def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
     if "type_names" not in plain:
         plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
     if "cutoff" not in plain:
-        raise ValueError("model.config.cutoff: required, a length in Å, got none")
+        raise ValueError("model.config.cutoff must be a length in Å, got none")
     with torch.random.fork_rng(devices=[]):
         return localgraph.model_class(config.model.name).from_config(plain), None
 
@@ -191,7 +191,7 @@ def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
 
 
 def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray[np.int64]) -> Any:
-    """The start model, with atomic energies moved by a fit to what it gets wrong on the training frames.
+    """Refit the start model's atomic energies to its errors on the training frames.
 
     New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
     """
@@ -226,7 +226,7 @@ def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray
 def _energies(
     model: Any, table: FrameTable, rows: NDArray[np.int64], budget: BatchConfig
 ) -> NDArray[np.float64]:
-    """What a model predicts for frames, (F,) eV."""
+    """Predict energies of frames, (F,) eV."""
     parts = [
         segment_sum(model(b.edge_vectors, b.edge_index, b.types), b.frame, len(b.atoms)).numpy()
         for b in BatchLoader(table, rows, budget, shuffle=False, prefetch=0)

@@ -18,7 +18,7 @@ WAYS_OUT = "choose another output, or take the checkpoint away to begin anew"
 
 
 def identity(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
-    """What a checkpoint keeps to know its run by: values of keys, and hashes of frames."""
+    """Return what identifies a run: values of keys and hashes of frames."""
     return {
         "config": _fixed(config),
         "data": {
@@ -52,7 +52,7 @@ def check_resumable(config: TrainConfig, state: Mapping[str, Any]) -> None:
     world = config.hardware.devices * config.hardware.nodes
     if state["consumed"] and state["world"] != world:
         raise ValueError(
-            f"hardware.devices: required {state['world']} processes to resume in the middle of an epoch, got {world}"
+            f"hardware.devices must give {state['world']} processes to resume in the middle of an epoch, got {world}"
         )
 
 
@@ -67,7 +67,7 @@ def check_frames(run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     for part, digest in run["data"].items():
         if state["run"]["data"][part] != digest:
             raise ValueError(
-                f"data.{part}: required the frames, labels and weights of the checkpoint, got others; {WAYS_OUT}"
+                f"data.{part} must be the frames, labels and weights of the checkpoint, got others; {WAYS_OUT}"
             )
 
 

@@ -65,7 +65,7 @@ class Schedule:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` needs to continue."""
+        """Return the state that :meth:`load` restores."""
         return {"lr": self.lr, "best": self.best, "bad_epochs": self.bad_epochs}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from mlip_train.training.ddp import SyncAfterBackward
 
 
 def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning Trainer for :class:`~mlip_train.training.module.TrainingModule` with the settings of a run.
+    """Build a Lightning Trainer for :class:`~mlip_train.training.module.TrainingModule` with the settings of a run.
 
     Raises
     ------
@@ -59,7 +59,8 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
             )
         except MisconfigurationException as e:
             raise ValueError(
-                f"hardware: required what this machine has, got accelerator {h.accelerator!r}, devices {h.devices}: {e}"
+                f"hardware must be available on this machine, got accelerator {h.accelerator!r}, "
+                f"devices {h.devices}: {e}"
             ) from None
 
 
