@@ -26,7 +26,7 @@ PairAllegroKokkos<DeviceType>::PairAllegroKokkos(LAMMPS *lmp) : PairAllegro(lmp)
   comm_reverse = 0;    // no committee
   atomKK = (AtomKokkos *) atom;
   execution_space = ExecutionSpaceFromDevice<DeviceType>::space;
-  datamask_read = X_MASK | F_MASK | TYPE_MASK | ENERGY_MASK | VIRIAL_MASK;
+  datamask_read = X_MASK | F_MASK | TYPE_MASK | MASK_MASK | ENERGY_MASK | VIRIAL_MASK;
   datamask_modify = F_MASK | ENERGY_MASK | VIRIAL_MASK;
 }
 
@@ -65,6 +65,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
 {
   ev_init(eflag_in, vflag_in);
   atomKK->sync(execution_space, datamask_read);
+  prepare_trial();
   clear_peratom();
   const int64_t edges = count();
   const int inum = list->inum;
@@ -84,6 +85,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
       first = last;
     }
   }
+  if (overlaps > 0 && eflag_global) eng_vdwl += energy_scale * REJECTED * overlaps;
   collect_peratom();
   atomKK->modified(execution_space, datamask_modify);
 }
@@ -100,7 +102,10 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   const int inum = list->inum, ntypes = atom->ntypes;
   auto types_of = d_type_of;
   auto cuts = d_cutoffs_sq;
+  auto mask = atomKK->k_mask.template view<DeviceType>();
+  const int hidden = hidden_groups;
   const double shortest = shortest_allowed_sq;
+  const bool skips = rejects;
 
   if (static_cast<int>(d_offsets.extent(0)) < inum + 1) d_offsets = Integers("allegro:offsets", inum + 1);
   auto offsets = d_offsets;
@@ -112,14 +117,14 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
         for (int d = 0; d < 3; d++)
           if (!Kokkos::isfinite(x(i, d)) && ii < first_wild) first_wild = ii;
         int64_t count = 0;
-        if (types_of(type(i)) >= 0)
+        if (types_of(type(i)) >= 0 && !(mask(i) & hidden))
           for (int jj = 0; jj < d_numneigh(i); jj++) {
             const int j = d_neighbors(i, jj) & NEIGHMASK;
             const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
             const double rsq = dx * dx + dy * dy + dz * dz;
             if (rsq < cuts(type(i) * (ntypes + 1) + type(j))) {
-              count++;
               if (rsq < shortest && ii < first_near) first_near = ii;
+              if (!(rsq < shortest && skips)) count++;
             }
           }
         offsets(ii + 1) = count;
@@ -128,7 +133,8 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   if (wild < inum)
     error->one(FLERR, "pair_style allegro/kk, step {}: required finite positions, got NaN or infinity for atom {}",
                update->ntimestep, tag_of(wild));
-  if (near < inum)
+  if (near < inum && rejects) overlaps = 1;
+  if (near < inum && !rejects)
     error->one(FLERR,
                "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: required a distance of at least 0.1 Angstrom",
                update->ntimestep, tag_of(near));
@@ -152,6 +158,9 @@ void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int
   auto d_ilist = k_list->d_ilist;
   auto d_numneigh = k_list->d_numneigh;
   auto d_neighbors = k_list->d_neighbors;
+  auto mask = atomKK->k_mask.template view<DeviceType>();
+  const int hidden = hidden_groups;
+  const double skipped = rejects ? shortest_allowed_sq : 0.0;
   const int rows = last - first, ntypes = atom->ntypes;
   const int kinds = static_cast<int>(members[0]->info().type_names.size());
 
@@ -181,12 +190,13 @@ void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int
     const int i = d_ilist(first + row);
     const int itype = types_of(type(i));
     types(row) = itype < 0 ? 0 : itype;
-    if (itype < 0) return;
+    if (itype < 0 || (mask(i) & hidden)) return;
     int64_t e = offsets(first + row) - start;
     for (int jj = 0; jj < d_numneigh(i); jj++) {
       const int j = d_neighbors(i, jj) & NEIGHMASK;
       const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
-      if (!(dx * dx + dy * dy + dz * dz < cuts(type(i) * (ntypes + 1) + type(j)))) continue;
+      const double rsq = dx * dx + dy * dy + dz * dz;
+      if (!(rsq < cuts(type(i) * (ntypes + 1) + type(j))) || rsq < skipped) continue;
       vectors(3 * e) = dx;
       vectors(3 * e + 1) = dy;
       vectors(3 * e + 2) = dz;
@@ -222,6 +232,8 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
   typedef Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>> EdgeRange;
   auto f = atomKK->k_f.template view<DeviceType>();
   auto type = atomKK->k_type.template view<DeviceType>();
+  auto mask = atomKK->k_mask.template view<DeviceType>();
+  const int hidden = hidden_groups;
   auto d_ilist = static_cast<NeighListKokkos<DeviceType> *>(list)->d_ilist;
   const int rows = last - first;
   auto types_of = d_type_of;
@@ -242,7 +254,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
       "allegro:energy", Range(0, rows),
       KOKKOS_LAMBDA(const int row, double &sum, int &first_wild) {
         const int i = d_ilist(first + row);
-        if (types_of(type(i)) < 0) return;
+        if (types_of(type(i)) < 0 || (mask(i) & hidden)) return;
         sum += energies(row);
         if (!Kokkos::isfinite(energies(row)) && row < first_wild) first_wild = row;
         if (per_atom) eatoms(i) = scale * energies(row);

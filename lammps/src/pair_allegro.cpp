@@ -8,7 +8,9 @@
 #include "comm.h"
 #include "error.h"
 #include "force.h"
+#include "group.h"
 #include "memory.h"
+#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "universe.h"
@@ -38,7 +40,7 @@ bool is_package(const char *name)
 /* ---------------------------------------------------------------------- */
 
 PairAllegro::PairAllegro(LAMMPS *lmp) :
-    Pair(lmp), asked_edges(0), max_edges(0), largest_cutoff(0.0), energy_scale(1.0),
+    Pair(lmp), asked_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0), largest_cutoff(0.0), energy_scale(1.0),
     shortest_allowed_sq(SHORTEST * SHORTEST), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
     largest_force_spread(0.0), reversed(0)
 {
@@ -78,18 +80,31 @@ void PairAllegro::allocate()
   allocated = 1;
 }
 
-/* pair_style allegro [edges N]   N = edges evaluated per call, which bounds memory */
+/* pair_style allegro [edges N] [overlap auto|error|reject]
+   N = edges evaluated per call, which bounds memory
+   overlap = what atoms nearer than 0.1 Angstrom do: stop the run, or give the configuration a very large energy, as
+             trial insertions need it; auto rejects where fix gcmc or fix widom make trials, and stops elsewhere */
 
 void PairAllegro::settings(int narg, char **arg)
 {
   bigint asked = 0;
+  Overlap how = Overlap::AUTO;
   for (int iarg = 0; iarg < narg; iarg += 2) {
-    if (std::strcmp(arg[iarg], "edges") != 0)
-      error->all(FLERR, "pair_style allegro: required keyword 'edges', got '{}'", arg[iarg]);
-    if (iarg + 1 >= narg) error->all(FLERR, "pair_style allegro: keyword 'edges' needs a number");
-    asked = utils::bnumeric(FLERR, arg[iarg + 1], false, lmp);
-    if (asked < 1) error->all(FLERR, "pair_style allegro: required edges of at least 1, got {}", asked);
+    const std::string key = arg[iarg];
+    if (key != "edges" && key != "overlap")
+      error->all(FLERR, "pair_style allegro: keyword must be edges or overlap, got '{}'", key);
+    if (iarg + 1 >= narg) error->all(FLERR, "pair_style allegro: keyword '{}' must be followed by a value, got none", key);
+    const std::string value = arg[iarg + 1];
+    if (key == "edges") {
+      asked = utils::bnumeric(FLERR, value, false, lmp);
+      if (asked < 1) error->all(FLERR, "pair_style allegro: edges must be at least 1, got {}", asked);
+    } else if (value == "auto" || value == "error" || value == "reject") {
+      how = value == "auto" ? Overlap::AUTO : (value == "error" ? Overlap::ERROR : Overlap::REJECT);
+    } else {
+      error->all(FLERR, "pair_style allegro: overlap must be auto, error or reject, got '{}'", value);
+    }
   }
+  overlap = how;
   asked_edges = asked;
 }
 
@@ -217,6 +232,7 @@ double PairAllegro::init_one(int i, int j)
 void PairAllegro::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
+  prepare_trial();
   const int nall = atom->nlocal + atom->nghost;
   if (members.size() > 1) {
     grow_spread();
@@ -241,10 +257,24 @@ void PairAllegro::compute(int eflag, int vflag)
     problem = e.what();
   }
   if (!problem.empty()) error->one(FLERR, "pair_style allegro, step {}: {}", update->ntimestep, problem);
+  if (overlaps > 0 && eflag_global) eng_vdwl += energy_scale * REJECTED * overlaps;
   if (members.size() > 1) {
     for (reversed = 0; reversed < members.size(); reversed++) comm->reverse_comm(this);
     finish_spread();
   }
+}
+
+// What fixes that insert and delete atoms on trial ask for: which atoms are absent, and what an overlap does.
+void PairAllegro::prepare_trial()
+{
+  hidden_groups = 0;    // fix gcmc deletes on trial by neigh_modify exclude group G all
+  for (int k = 0; k < neighbor->nex_group; k++)
+    if (neighbor->ex1_group[k] == 0 || neighbor->ex2_group[k] == 0)
+      hidden_groups |= group->bitmask[neighbor->ex1_group[k] == 0 ? neighbor->ex2_group[k] : neighbor->ex1_group[k]];
+  rejects = overlap == Overlap::REJECT;
+  if (overlap == Overlap::AUTO)
+    rejects = !modify->get_fix_by_style("^gcmc").empty() || !modify->get_fix_by_style("^widom").empty();
+  overlaps = 0;
 }
 
 void PairAllegro::grow_spread()
@@ -285,7 +315,7 @@ void PairAllegro::gather(int i)
   double **x = atom->x;
   const int *type = atom->type;
   const int itype = type[i];
-  if (type_of[itype] < 0) return;
+  if (type_of[itype] < 0 || (atom->mask[i] & hidden_groups)) return;
   const int64_t row = static_cast<int64_t>(chunk.centers.size());
   chunk.centers.push_back(i);
   chunk.types.push_back(type_of[itype]);
@@ -299,6 +329,10 @@ void PairAllegro::gather(int i)
     const double rsq = dx * dx + dy * dy + dz * dz;
     const int jtype = type[j];
     if (!(rsq < cut[jtype])) continue;
+    if (rsq < shortest_allowed_sq && rejects) {
+      overlaps++;
+      continue;
+    }
     if (rsq < shortest_allowed_sq)
       throw std::runtime_error("atoms " + std::to_string(atom->tag[i]) + " and " + std::to_string(atom->tag[j]) +
                                " overlap: required a distance of at least 0.1 Angstrom, got " +

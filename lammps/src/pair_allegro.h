@@ -40,6 +40,9 @@ class PairAllegro : public Pair {
   void *extract_peratom(const char *, int &) override;
 
  protected:
+  static constexpr double REJECTED = 1e8;    // eV per overlapping pair of a trial configuration: exp(-E/kT) is 0
+  enum class Overlap { AUTO, ERROR, REJECT };
+
   // one call's worth of edges, by whole centers
   struct Chunk {
     std::vector<double> vectors;         // (E, 3)
@@ -59,6 +62,10 @@ class PairAllegro : public Pair {
   std::vector<int> type_of;              // model's type of each LAMMPS type, -1 for NULL
   std::vector<double> cutoffs_sq;        // [center][neighbor] by LAMMPS type
   bigint asked_edges, max_edges;         // edges per call: of the pair_style command (0: none), and in use
+  Overlap overlap;                       // what atoms nearer than shortest_allowed do
+  int hidden_groups;                     // bits of groups that neigh_modify excludes from all: their atoms are absent
+  bool rejects;                          // overlaps give a very large energy in this call
+  bigint overlaps;                       // pairs that overlapped in this call
   double largest_cutoff;
   double energy_scale;                   // LAMMPS energy unit per eV
   double shortest_allowed_sq;
@@ -73,6 +80,7 @@ class PairAllegro : public Pair {
   virtual int local_rank();
   void check_positions();
   std::string what_is_not_finite();
+  void prepare_trial();
   void grow_spread();
   void gather(int);
   void evaluate();

@@ -268,7 +268,7 @@ def test_a_failed_command_changes_nothing(plugin, water_package, make_water, tmp
     done = subprocess.run(start, cwd=tmp_path, env=os.environ | libraries, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
-    for message in ("got no such file", "H O; got Xe", "required edges of at least 1"):
+    for message in ("got no such file", "H O; got Xe", "edges must be at least 1"):
         assert message in "".join(said)
     atoms.calc = Calculator(water_package)
     assert last.split()[0] == "1" and float(last.split()[1]) == pytest.approx(
@@ -285,11 +285,40 @@ def test_excluded_neighbors(lammps, water_package, make_water):
             RuntimeError, match="required every neighbor within the cutoff, got neigh_modify exclude"
         ):
             lammps(text.format(pairs), atoms)
-    hidden = lammps(text.format("group some all"), atoms)
-    rest, alone = atoms[6:], Atoms("OHH", np.eye(3) * 50)
-    rest.calc = alone.calc = Calculator(water_package)
-    expected = rest.get_potential_energy() + 2 * alone.get_potential_energy()
-    assert hidden.thermo["PotEng"][0] == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
+def test_excluded_atoms_are_absent(lammps, water_package, second_package, make_water, ranks, count):
+    """What fix gcmc does for a trial deletion: no energy, force, virial or spread of the hidden atoms (F1)."""
+    atoms, packages = make_water(2), [water_package, second_package][:count]
+    text = (
+        head(packages)
+        + "group some id 1:6\nneigh_modify exclude group some all\n"
+        + PRINTS
+        + "run 0\n"
+        + DUMP
+    )
+    hidden = lammps(text, atoms, ranks)
+    rest = atoms[6:]
+    rest.calc = Calculator(packages)
+    assert hidden.thermo["PotEng"][0] == pytest.approx(rest.get_potential_energy(), abs=1e-8)
+    forces = np.stack([hidden.dump[k] for k in ("fx", "fy", "fz")], 1)
+    np.testing.assert_allclose(stress_of(hidden.thermo), rest.get_stress(), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(forces[6:], rest.get_forces(), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(forces[:6], 0.0, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("setting", ["", "overlap reject"])
+def test_overlapping_trial_insertions_are_rejected(lammps, water_package, make_water, setting):
+    """fix widom inserts anywhere; an insertion nearer than 0.1 Å has no weight and does not end the run (F2)."""
+    atoms = make_water(2)
+    widom = "fix w all widom 1 2000 1 29494 1000\nrun 2\n"
+    result = lammps(head(water_package, settings=setting) + PRINTS + widom, atoms)
+    atoms.calc = Calculator(water_package)
+    assert result.thermo["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    with pytest.raises(RuntimeError, match="overlap"):
+        lammps(head(water_package, settings="overlap error") + widom, atoms)
 
 
 def test_an_error_leaves_no_unpacked_package(lammps, water_package, tmp_path, monkeypatch):
@@ -316,8 +345,8 @@ def test_an_error_leaves_no_unpacked_package(lammps, water_package, tmp_path, mo
         ({"elements": "H"}, "[Nn]umber of element|one element per atom type"),
         ({"units": "lj"}, "required units metal or real, got lj"),
         ({"newton": "newton off"}, "required newton pair on"),
-        ({"settings": "chunk 5"}, "required keyword 'edges', got 'chunk'"),
-        ({"settings": "edges 0"}, "required edges of at least 1, got 0"),
+        ({"settings": "chunk 5"}, "keyword must be edges or overlap, got 'chunk'"),
+        ({"settings": "edges 0"}, "edges must be at least 1, got 0"),
     ],
 )
 def test_bad_input(lammps, water_package, make_water, tmp_path, change, message):
