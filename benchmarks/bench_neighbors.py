@@ -90,7 +90,7 @@ def milliseconds(best: dict[str, Least], share: int = 1) -> dict[str, dict[str, 
 def bench_search(seconds: float) -> list[dict[str, object]]:
     """Search times at about 10³, 10⁴ and 10⁵ atoms; at 10⁴ also as a slab, as a wire and as a droplet."""
     from ase.neighborlist import primitive_neighbor_list
-    from matscipy.neighbors import neighbor_list
+    from matscipy.neighbours import neighbour_list
     from vesin import NeighborList
 
     rows: list[dict[str, object]] = []
@@ -109,7 +109,7 @@ def bench_search(seconds: float) -> list[dict[str, object]]:
             "localgraph": lambda p=positions, b=box, pbc=pbc: neighbors(p, CUTOFF, b, pbc),
             "vesin, unsorted": lambda: vesin(False),
             "vesin, sorted": lambda: vesin(True),
-            "matscipy": lambda x=x, c=cell, p=pbc: neighbor_list(
+            "matscipy": lambda x=x, c=cell, p=pbc: neighbour_list(
                 "ijS", positions=x, cell=c, pbc=p, cutoff=CUTOFF
             ),
         }

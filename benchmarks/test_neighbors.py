@@ -17,8 +17,8 @@ def _vesin(x, cell):
 
 
 def _matscipy(x, cell):
-    module = pytest.importorskip("matscipy.neighbors")
-    return lambda: module.neighbor_list("ijS", positions=x, cell=cell, pbc=[True] * 3, cutoff=CUTOFF)
+    module = pytest.importorskip("matscipy.neighbours")
+    return lambda: module.neighbour_list("ijS", positions=x, cell=cell, pbc=[True] * 3, cutoff=CUTOFF)
 
 
 def _ase(x, cell):

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from matscipy.neighbors import neighbor_list as matscipy_list
+from matscipy.neighbours import neighbour_list as matscipy_list
 
 from localgraph import cell_list, neighbors, vesin_search
 from localgraph.arguments import measure

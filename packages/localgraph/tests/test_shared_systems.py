@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from matscipy.neighbors import neighbor_list as matscipy_list
+from matscipy.neighbours import neighbour_list as matscipy_list
 
 from localgraph import neighbors
 from localgraph.ase import from_atoms
