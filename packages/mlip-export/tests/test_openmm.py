@@ -1,5 +1,8 @@
 """The OpenMM force against the ASE calculator: values, particles, boxes, contexts, serialization, dynamics."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -218,3 +221,10 @@ def test_threads_are_left_alone(water_package):
     before = torch.get_num_threads()
     force(water_package, ["O"])
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("first", ["openmmml", "mlip_export.openmmml", "mlip_export._openmmml"])
+def test_the_order_of_imports_does_not_matter(first):
+    pytest.importorskip("openmmml")
+    code = f"import {first}, openmmml; openmmml.MLPotential('allegro', model_path='none.pt2')"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

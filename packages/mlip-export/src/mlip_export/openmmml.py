@@ -1,74 +1,21 @@
-"""The potential ``allegro`` of OpenMM-ML: exported models in MLPotential, whole systems or mixed ones."""
+"""The potential ``allegro`` of OpenMM-ML: exported models in MLPotential, whole systems or mixed ones.
+
+OpenMM-ML loads the entry points of all potentials when it is imported, so this module must not import it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openmm
-from openmm import app
-from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
-
-from mlip_export.openmm import force
+if TYPE_CHECKING:
+    from mlip_export._openmmml import ExportedModel
 
 
-class ExportedModelFactory(MLPotentialImplFactory):
+class ExportedModelFactory:
     """Create the implementation for ``MLPotential("allegro", model_path="model.pt2")``."""
 
-    def createImpl(self, name: str, **args: Any) -> MLPotentialImpl:
+    def createImpl(self, name: str, **args: Any) -> ExportedModel:
         """Return the implementation; ``ValueError`` where ``model_path`` is missing."""
+        from mlip_export._openmmml import ExportedModel
+
         return ExportedModel(name, **args)
-
-
-class ExportedModel(MLPotentialImpl):
-    """Add the force of an exported model to a System.
-
-    The model sees elements and positions alone: charges, bonds and residues of the topology do not enter it. It has
-    no long-range part, so mixed systems embed it mechanically. Constraints of the System are left as they are.
-
-    Parameters
-    ----------
-    name : str
-        Name under which the potential was asked for.
-    model_path : path or sequence of paths
-        An exported model, or the members of a committee.
-    """
-
-    def __init__(self, name: str, model_path: Any = None, **other: Any):
-        if model_path is None:
-            raise ValueError(
-                f'model_path must be the path of an exported model, as in MLPotential("{name}", '
-                f'model_path="model.pt2"), got {sorted(other) or "nothing"}'
-            )
-        if other:
-            raise ValueError(f"arguments of MLPotential must be model_path alone, got also {sorted(other)}")
-        self.name, self.model_path = name, model_path
-
-    def getMLLongRange(self) -> bool:
-        """Return False: the potential is strictly local."""
-        return False
-
-    def addForces(
-        self,
-        topology: app.Topology,
-        system: openmm.System,
-        atoms: Iterable[int] | None,
-        forceGroup: int,
-        **args: Any,
-    ) -> None:
-        """Add the force for ``atoms``, or all of them, in a force group.
-
-        Periodic where the topology or the System is. ``skin``, ``max_edges`` and ``device`` are options of
-        :func:`mlip_export.openmm.force`.
-        """
-        options = {key: args.pop(key) for key in ("skin", "max_edges", "device") if key in args}
-        periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
-        added = force(
-            self.model_path,
-            topology,
-            particles=None if atoms is None else [int(i) for i in atoms],
-            periodic=periodic,
-            **options,
-        )
-        added.setForceGroup(forceGroup)
-        system.addForce(added)
