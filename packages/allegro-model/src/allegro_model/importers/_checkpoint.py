@@ -9,21 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from allegro_model.importers._view import ModuleView
+from allegro_model.importers._view import CONSTANTS, ModuleView
 from allegro_model.track import tensor_track
 from equitensor.paths import spherical_irreps
 
 _MODULES = {"silu": "SiLU", "gelu": "GELU", "mish": "Mish", "tanh": "Tanh", "ssp": "ShiftedSoftplus"}
-_BUFFERS = (
-    "_rmax_recip",
-    "w3j",
-    "_empty",
-    "atomic_numbers",
-    "_qqr2exesquare",
-    "alpha",
-    "_rtoi",
-    "norm_const",
-)
 _UNSUPPORTED = "a model of allegro.model.AllegroModel (allegro ≥ 0.5)"
 
 
@@ -77,7 +67,7 @@ def _weights(
         return model
     embed = config.get("radial_chemical_embed", {})
     constant = {
-        *_BUFFERS,
+        *CONSTANTS,
         *(() if embed.get("bessel_trainable", False) else ("bessel_weights",)),
         *(n for n in ("scales", "shifts") if not _trainable(config, n)),
     }

@@ -10,23 +10,13 @@ from torch import Tensor
 
 from allegro_model.config import AllegroConfig
 from allegro_model.elements import ATOMIC_NUMBERS
-from allegro_model.importers._view import irreps_of, kind_of
+from allegro_model.importers._view import CONSTANTS, irreps_of, kind_of
 from allegro_model.mlp import MLP
 from allegro_model.model import Allegro
 from allegro_model.track import tensor_track
 from equitensor.paths import irreps_string, spherical_irreps
 
 _ACTIVATIONS = {"SiLU": "silu", "GELU": "gelu", "Mish": "mish", "Tanh": "tanh"}
-_CONSTANTS = (
-    "_empty",
-    "w3j",
-    "alpha",
-    "_rmax_recip",
-    "norm_const",
-    "atomic_numbers",
-    "_qqr2exesquare",
-    "_rtoi",
-)
 
 
 def allegro_of(source: Any) -> Allegro:
@@ -123,7 +113,7 @@ class _Reader:
         model = Allegro(config)
         with torch.no_grad():
             self.fill(model, matrices)
-        left = [k for k in self.state if k not in self.read and k.rsplit(".", 1)[-1] not in _CONSTANTS]
+        left = [k for k in self.state if k not in self.read and k.rsplit(".", 1)[-1] not in CONSTANTS]
         self.problems += [
             f"{key}: a tensor of shape {tuple(self.state[key].shape)} was not mapped" for key in left
         ]

@@ -155,10 +155,6 @@ class TorchArchive:
             f"path must be a complete checkpoint or packaged model of nequip, got {self.path!r} ({reason})"
         )
 
-    def text(self, name: str) -> str:
-        """Read a text of the archive."""
-        return self._files[name].decode()
-
     def load(self, name: str) -> Any:
         """Unpickle a file of the archive into plain data, tensors and records."""
         if name not in self._files:
@@ -187,4 +183,4 @@ class TorchArchive:
 
 
 def _is_data(name: str) -> bool:
-    return name.endswith((".storage", ".pkl", ".txt", "/byteorder")) or "/data/" in name
+    return name.endswith((".storage", ".pkl")) or "/data/" in name

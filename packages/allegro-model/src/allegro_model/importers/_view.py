@@ -9,6 +9,18 @@ from torch import Tensor
 
 from allegro_model.importers._pickle import Record
 
+CONSTANTS = (
+    "_empty",
+    "w3j",
+    "alpha",
+    "_rmax_recip",
+    "norm_const",
+    "atomic_numbers",
+    "_qqr2exesquare",
+    "_rtoi",
+)
+"""Last names of tensors that follow from the settings; no moving average holds them and nothing maps them."""
+
 
 class ModuleView:
     """A module of a file: its kind (class name), plain attributes, tensors and children; nothing to call."""
