@@ -133,8 +133,9 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   if (wild < inum)
     error->one(FLERR, "pair_style allegro/kk, step {}: required finite positions, got NaN or infinity for atom {}",
                update->ntimestep, tag_of(wild));
-  if (near < inum && rejects) overlaps = 1;
-  if (near < inum && !rejects)
+  if (near < inum && rejects)
+    overlaps = 1;
+  else if (near < inum)
     error->one(FLERR,
                "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: required a distance of at least 0.1 Angstrom",
                update->ntimestep, tag_of(near));

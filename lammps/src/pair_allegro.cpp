@@ -40,7 +40,8 @@ bool is_package(const char *name)
 /* ---------------------------------------------------------------------- */
 
 PairAllegro::PairAllegro(LAMMPS *lmp) :
-    Pair(lmp), asked_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0), largest_cutoff(0.0), energy_scale(1.0),
+    Pair(lmp), asked_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0),
+    largest_cutoff(0.0), energy_scale(1.0),
     shortest_allowed_sq(SHORTEST * SHORTEST), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
     largest_force_spread(0.0), reversed(0)
 {
@@ -210,6 +211,9 @@ void PairAllegro::init_style()
   if (partial)
     error->all(FLERR, "pair_style allegro: required every neighbor within the cutoff, got neigh_modify exclude (an atom's energy "
                "is no sum over pairs, so forces would be wrong)");
+  rejects = overlap == Overlap::REJECT;
+  if (overlap == Overlap::AUTO)
+    rejects = !modify->get_fix_by_style("^gcmc").empty() || !modify->get_fix_by_style("^widom").empty();
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
@@ -264,16 +268,13 @@ void PairAllegro::compute(int eflag, int vflag)
   }
 }
 
-// What fixes that insert and delete atoms on trial ask for: which atoms are absent, and what an overlap does.
+// Which atoms are absent now, for fixes that delete atoms on trial; no overlaps seen yet.
 void PairAllegro::prepare_trial()
 {
   hidden_groups = 0;    // fix gcmc deletes on trial by neigh_modify exclude group G all
   for (int k = 0; k < neighbor->nex_group; k++)
     if (neighbor->ex1_group[k] == 0 || neighbor->ex2_group[k] == 0)
       hidden_groups |= group->bitmask[neighbor->ex1_group[k] == 0 ? neighbor->ex2_group[k] : neighbor->ex1_group[k]];
-  rejects = overlap == Overlap::REJECT;
-  if (overlap == Overlap::AUTO)
-    rejects = !modify->get_fix_by_style("^gcmc").empty() || !modify->get_fix_by_style("^widom").empty();
   overlaps = 0;
 }
 

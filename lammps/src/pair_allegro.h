@@ -40,7 +40,7 @@ class PairAllegro : public Pair {
   void *extract_peratom(const char *, int &) override;
 
  protected:
-  static constexpr double REJECTED = 1e8;    // eV per overlapping pair of a trial configuration: exp(-E/kT) is 0
+  static constexpr double REJECTED = 1e8;    // eV per overlap of a trial configuration: exp(-E/kT) is 0
   enum class Overlap { AUTO, ERROR, REJECT };
 
   // one call's worth of edges, by whole centers
@@ -64,8 +64,8 @@ class PairAllegro : public Pair {
   bigint asked_edges, max_edges;         // edges per call: of the pair_style command (0: none), and in use
   Overlap overlap;                       // what atoms nearer than shortest_allowed do
   int hidden_groups;                     // bits of groups that neigh_modify excludes from all: their atoms are absent
-  bool rejects;                          // overlaps give a very large energy in this call
-  bigint overlaps;                       // pairs that overlapped in this call
+  bool rejects;                          // overlaps give a very large energy
+  bigint overlaps;                       // neighbors that overlapped their center in this call
   double largest_cutoff;
   double energy_scale;                   // LAMMPS energy unit per eV
   double shortest_allowed_sq;
