@@ -58,7 +58,7 @@ class ExportedModel(MLPotentialImpl):
         added = force(
             self.model_path,
             topology,
-            particles=None if atoms is None else [int(i) for i in atoms],
+            particles=None if atoms is None else list(atoms),
             periodic=periodic,
             **options,
         )

@@ -14,10 +14,8 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor
 
-from localgraph import Graph, forces
-from localgraph.graph import row_offsets
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.edges import MovingEdges
+from mlip_export.edges import MovingEdges, atom_forces
 from mlip_export.settings import edges_per_call
 
 BLOCK = 2**20
@@ -160,21 +158,20 @@ class Calculator(ASECalculator):
         self, r: Tensor, index: Tensor, energies: Tensor, edge_forces: Tensor, volume: float | None
     ) -> None:
         atoms = energies.shape[1]
-        graph = Graph(index, index.new_zeros(0, 3, dtype=torch.int32), row_offsets(index[0], atoms))
         mean_energies, mean_edge_forces = energies.mean(0), edge_forces.mean(0)
         energy = float(mean_energies.sum())
         self.results = {
             "energy": energy,
             "free_energy": energy,
             "energies": mean_energies.numpy(),
-            "forces": forces(mean_edge_forces, graph).numpy(),
+            "forces": atom_forces(mean_edge_forces, index, atoms).numpy(),
         }
         if volume is not None:
             atomic = _shared_virials(r, mean_edge_forces, index, atoms) / volume
             self.results["stresses"] = atomic.numpy()
             self.results["stress"] = atomic.sum(0).numpy()
         if len(self.members) > 1:
-            per_member = torch.stack([forces(g, graph) for g in edge_forces])
+            per_member = torch.stack([atom_forces(g, index, atoms) for g in edge_forces])
             deviation = per_member - per_member.mean(0)
             self.spread = Spread(
                 float(energies.sum(1).std(correction=0)),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from localgraph import SkinList, allocate, edge_vectors, update
+from localgraph import Graph, SkinList, allocate, edge_vectors, forces, update
 from mlip_export.settings import checked_skin
 
 
@@ -16,6 +16,12 @@ class Edges(NamedTuple):
 
     vectors: Tensor
     edge_index: Tensor
+
+
+def atom_forces(edge_forces: Tensor, edge_index: Tensor, num_atoms: int) -> Tensor:
+    """Forces (N, 3), eV/Å, of edge forces (E, 3): :func:`localgraph.forces`, which reads the edge index alone."""
+    unread = edge_index.new_zeros(0)
+    return forces(edge_forces, Graph(edge_index, unread, unread), num_atoms)
 
 
 class MovingEdges:

@@ -12,11 +12,9 @@ import openmm
 import torch
 from openmm import app, unit
 
-from localgraph import Graph, forces
-from localgraph.graph import row_offsets
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.edges import MovingEdges
-from mlip_export.settings import checked_skin, edges_per_call
+from mlip_export.edges import MovingEdges, atom_forces
+from mlip_export.settings import edges_per_call
 
 EV = 96.48533212331002
 """One eV in kJ/mol: the elementary charge times Avogadro's number, both exact in the SI."""
@@ -58,7 +56,7 @@ class Potential:
             tuple(os.path.abspath(p) for p in paths),
             tuple(symbols),
             periodic,
-            checked_skin(skin),
+            skin,
             max_edges,
             device,
         )
@@ -69,11 +67,6 @@ class Potential:
         self._periodic = periodic
         self._moving = MovingEdges(first.cutoffs, skin)
         self._lock = threading.Lock()
-
-    @property
-    def searches(self) -> int:
-        """Number of neighbor searches so far."""
-        return self._moving.searches
 
     def __reduce__(self) -> tuple[type[Potential], tuple[Any, ...]]:
         return type(self), self._arguments
@@ -105,9 +98,7 @@ class Potential:
             energies, g = evaluate_members(
                 self._members, r.to(place), index.to(place), self._types.to(place), self._max_edges
             )
-        atoms = positions.shape[0]
-        graph = Graph(index, index.new_zeros(0, 3, dtype=torch.int32), row_offsets(index[0], atoms))
-        f = forces(g.mean(0).cpu().double(), graph)
+        f = atom_forces(g.mean(0).cpu().double(), index, positions.shape[0])
         return float(energies.double().mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
 
 
