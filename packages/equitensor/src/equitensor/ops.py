@@ -110,16 +110,9 @@ def _register(name: str, entry: EdgeSum) -> CustomOpDef:
             out: Tensor = getattr(implementation(first), name)(first, second, centers, offsets, dims)
             return out
 
-    def checked(
-        first: Tensor,
-        second: Tensor,
-        centers: Tensor,
-        offsets: Tensor,
-        dims: Sequence[int],
-        sources: str = "",
-    ) -> Tensor:
+    def checked(first: Tensor, second: Tensor, centers: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
         _check_offsets(centers, offsets)
-        return compute(first, second, centers, offsets, dims)
+        return compute(first, second, centers, offsets, *rest)
 
     def fake(
         first: Tensor,
