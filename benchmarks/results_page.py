@@ -1,0 +1,471 @@
+"""Tables of RESULTS.md and of READMEs, generated from the records in ``benchmarks/results``.
+
+    python -m benchmarks.results_page            # fill the tables
+    python -m benchmarks.results_page --check    # exit status 1 and a list where a file differs from its records
+
+A page asks for a table by the comments ``<!-- results: NAME -->`` and ``<!-- end -->``, between which it stands. Every
+number in it comes from a record that a command of ``tables.py`` wrote; RESULTS.md also lists these commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.common import RESULTS, ROOT, write_text
+
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
+ASKED = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+NAMES = {
+    "trp-gly-tyr-lys-pro": "pentapeptide",
+    "dhfr_23558": "DHFR in water",
+    "cellulose_408609": "cellulose in water",
+    "3bpa": "3BPA, 450 frames at 300 K",
+    "acac": "AcAc, 450 frames at 300 K",
+    "aspirin": "rMD17 aspirin 01, 950 frames",
+    "dipeptides": "SPICE dipeptides, 600 conformations",
+    "water": "water, SCAN, with virial",
+    "hdf5": "SPICE HDF5, h5py",
+    "store": "**store**",
+    "lmdb": "LMDB of pickles",
+    "extxyz": "extxyz, ASE",
+    "whole": "**full**",
+    "full": "**full**",
+    "paper": "forces",
+}
+"""Names in records and what the page calls them."""
+PLACES = {"python": "python", "nequip": "PYTHON", "work": "tables-out"}
+PLACES |= {"results": "benchmarks/results", "data": "../shared/data"}
+"""What stands for this machine's paths in recorded commands."""
+NEQUIP = "nequip 0.19.1 and nequip-allegro 0.8.3, noted at the time and not in the record"
+
+
+def record(name: str) -> Any:
+    """Return a record by the name of its file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table; ``head`` names the columns, separated by bars."""
+    columns = [column.strip() for column in head.split("|")]
+    lines = [columns, ["---"] * len(columns), *map(list, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def structure(name: str) -> str:
+    """Return a structure's name in words."""
+    stem = name.removesuffix(".gz").removesuffix(".xyz")
+    return "water" if re.fullmatch(r"water_\d+", stem) else NAMES.get(stem, name)
+
+
+def digits(x: float) -> str:
+    """Return three significant digits without an exponent, thousands with commas."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
+def kernels() -> str:
+    """Return times of the operators with one and two threads, over the floor and over the plain formulation."""
+    one, two = (record(f"kernels_{n}")["times_ms"] for n in (1, 2))
+
+    def cells(times: dict[str, float]) -> list[str]:
+        ours, (plain,) = times["ours"], [v for k, v in times.items() if k.startswith("einsum")]
+        return [f"{ours:.2f}", f"{ours / times['floor']:.2f}", f"{ours / plain:.2f}"]
+
+    head = "operator | ms (1) | / floor | / plain | ms (2) | / floor | / plain"
+    return table(head, ([name, *cells(one[name]), *cells(two[name])] for name in one))
+
+
+def lmax() -> str:
+    """Return the cost of energy and forces against l_max."""
+    rows = record("lmax_1")["rows"]
+    degrees = sorted({row["l_max"] for row in rows})
+    ways = {"compiled": "exported model, ms", "eager": "eager PyTorch, ms"}
+    found = {(row["way"], row["l_max"]): row for row in rows}
+    body = (
+        [label, *(f"{found[way, d]['ms']:.0f} (×{found[way, d]['over_first']:.2f})" for d in degrees)]
+        for way, label in ways.items()
+        if (way, degrees[0]) in found
+    )
+    return table("|".join(["", f"l_max {degrees[0]}", *map(str, degrees[1:])]), body)
+
+
+def neighbors_search() -> str:
+    """Return searches beside other libraries."""
+    providers = ("localgraph", "vesin, unsorted", "vesin, sorted", "matscipy", "ASE")
+    rows = []
+    for threads in (1, 2):
+        for row in record(f"neighbors_search_{threads}")["rows"]:
+            wall = row["milliseconds"]["wall"]
+            times = (digits(wall[p]) if p in wall else "–" for p in providers)
+            ratio = f"{row['localgraph_over_fastest_other']['wall']:.2f}"
+            counts = f"{row['atoms']:,}", row["periodic"] or "none", f"{row['edges']:,}"
+            rows.append([str(threads), *counts, *times, ratio])
+    head = ["threads", "atoms", "periodic", "edges", *providers, "localgraph / fastest other"]
+    return table("|".join(head), rows)
+
+
+def neighbors_skin() -> str:
+    """Return a search at each step against a Verlet list."""
+    rows = []
+    for row in record("neighbors_skin_1")["rows"]:
+        wall, ratio = row["milliseconds_per_step"]["wall"], row["search_each_step_over_kept"]["wall"]
+        cells = f"{row['skin']}", str(row["rebuilds"] + 1), f"{wall['each']:.2f}", f"{wall['kept']:.2f}"
+        rows.append([*cells, f"{ratio:.1f}"])
+    return table("skin / Å | searches | search each step / ms | Verlet list / ms | ratio", rows)
+
+
+def neighbors_systems() -> str:
+    """Return searches of large systems."""
+    rows = (
+        [
+            structure(row["system"]),
+            f"{row['atoms']:,}",
+            f"{row['edges']:,}",
+            f"{row['milliseconds']['wall']['localgraph'] / 1e3:.2f}",
+            f"{row['graph_megabytes']:,.0f}",
+            f"{row['peak_megabytes_over_start']:,.0f}",
+        ]
+        for row in record("neighbors_systems_1")["rows"]
+    )
+    return table("system | atoms | edges | search / s | graph / MB | peak / MB", rows)
+
+
+def eager(system: str) -> str:
+    """Return time and peak memory of eager energy and forces of a box of water."""
+    providers = ("nequip-allegro", "direct", "allegro-model")
+    found = {(row["preset"], row["provider"]): row for row in record(f"model_{system}")["rows"]}
+    rows = []
+    for preset in dict.fromkeys(preset for preset, _ in found):
+        cells = []
+        for row in (found[preset, provider] for provider in providers):
+            done = row.get("seconds") is not None
+            cells.append(
+                f"{1e3 * row['seconds']:,.0f} ms, {row['peak_mib']:,.0f} MiB" if done else row["failed"]
+            )
+        rows.append([preset.removeprefix("spice_"), *cells])
+    return table("|".join(["preset", *providers]), rows)
+
+
+def model_water_192() -> str:
+    """Return eager energy and forces of 192 atoms."""
+    return eager("water_192")
+
+
+def model_water_81() -> str:
+    """Return eager energy and forces of 81 atoms."""
+    return eager("water_81")
+
+
+def train() -> str:
+    """Return training steps of the three presets."""
+    rows = []
+    for preset in ("small", "medium", "large"):
+        (result,) = record(f"train_{preset}")["results"]
+        full = next(rate for name, rate in result["steps_per_s"].items() if name in ("whole", "full"))
+        for provider in dict.fromkeys(row["provider"] for row in result["rows"]):
+            ran = [r for r in result["rows"] if r["provider"] == provider and "steps_per_s" in r]
+            name = NAMES.get(provider, provider)
+            if not ran:
+                rows.append([preset, name, "–", "–", "–", "killed", "–"])
+                continue
+            best = max(ran, key=lambda r: r["steps_per_s"])
+            rate, peak = best["steps_per_s"], best["peak_mib"] / 1024
+            cells = [str(best["threads"]), digits(rate), f"{full / rate:.1f}", f"{peak:.1f} GiB"]
+            rows.append([preset, name, *cells, f"{best['compile_s']:.0f} s"])
+    return table("preset | step | threads | steps/s | full is faster by | peak memory | first steps", rows)
+
+
+def ddp() -> str:
+    """Return SI Tables 3 and 4."""
+    rows = (
+        [
+            row["run"],
+            f"{row['energy_rmse_meV_per_atom']:.6f}",
+            f"{row['force_rmse_meV_per_A']:.6f}",
+            f"{row['least_s_per_epoch']:.1f}",
+        ]
+        for row in record("ddp")["rows"]
+    )
+    return table("run | energy RMSE, meV/atom | forces RMSE, meV/Å | least s per epoch", rows)
+
+
+def accuracy() -> str:
+    """Return errors after the same seconds of training."""
+    runs = record("accuracy")
+    rows = []
+    for name in (n for n in NAMES if n in runs):
+        cells = []
+        for run in (runs[name], runs[f"{name}_nequip"]):
+            seconds, energy, forces = run["seconds"][-1], run["energy"][-1], run["forces"][-1]
+            cells += [f"{run['epochs']} in {seconds:.0f} s", f"{energy:.1f}, {forces:.0f}"]
+        rows.append([NAMES[name], *cells])
+    return table("data | epochs | errors | nequip-allegro: epochs | errors", rows)
+
+
+def demo() -> str:
+    """Return errors and energy conservation of the demo."""
+    found = record("demo")
+    keys = ("frames held out", "molecules held out", "energy MAE, meV/atom", "forces MAE, meV/Å")
+    keys += ("forces RMSE, meV/Å", "forces RMS of the data, meV/Å", "LAMMPS − ASE at step 0, eV")
+    rows = [[key, f"{found[key]:.1e}" if "LAMMPS" in key else f"{found[key]:g}"] for key in keys]
+    for name, spread in found["std of total energy, meV/atom"].items():
+        rows.append([f"standard deviation of the total energy, {name}, meV/atom", f"{spread:g}"])
+    return table("quantity | value", rows)
+
+
+def inference() -> str:
+    """Return steps in ASE beside nequip-compile."""
+    rows: dict[str, list[str]] = {}
+    for row in record("inference")["rows"]:
+        if row["kind"] != "ase":
+            continue
+        ours, theirs = row["mlip-export"], row.get("nequip-compile")
+        beside = f" against {theirs['us_per_atom']:,.0f}: **{row['ratio']:.1f}**" if theirs else ""
+        threads = f" ({ours['threads']}" + (f", {theirs['threads']})" if theirs else ")")
+        first = f"{structure(row['system'])}, {row['atoms']:,} atoms"
+        rows.setdefault(first, []).append(f"{ours['us_per_atom']:,.0f}{beside}{threads}")
+    return table("system | small | medium | large", ([k, *v] for k, v in rows.items()))
+
+
+def floor() -> str:
+    """Return the model alone on one thread: over the bare products, and beside nequip-compile."""
+    rows = (
+        [
+            row["preset"],
+            f"{row['atoms']} ({row['edges']:,})",
+            f"{row['mlip-export']['us_per_atom'] * row['atoms'] / row['edges']:.1f}",
+            f"{row['floor_us_per_edge']:.1f}",
+            f"{row['over_floor']:.2f}",
+            f"{row['ratio']:.1f}" if "ratio" in row else "not run",
+        ]
+        for row in record("inference_1")["rows"]
+        if row["kind"] == "model"
+    )
+    head = (
+        "preset | atoms (edges) of water | µs per edge | bare products | over them | nequip-compile over ours"
+    )
+    return table(head, rows)
+
+
+def inference_memory() -> str:
+    """Return peak resident memory of a process that evaluates, beside nequip-compile."""
+    rows = []
+    for row in record("inference")["rows"]:
+        ours, theirs = row["mlip-export"], row.get("nequip-compile")
+        if row["kind"] == "ase" and theirs:
+            sizes = [f"{side['peak_MiB']:,.0f}" for side in (ours, theirs)]
+            name = f"{structure(row['system'])}, {row['atoms']:,} atoms"
+            rows.append([row["preset"], name, *sizes, f"{theirs['peak_MiB'] / ours['peak_MiB']:.1f}"])
+    return table("preset | system | mlip-export, MiB | nequip-compile, MiB | ratio", rows)
+
+
+def lammps() -> str:
+    """Return steps of LAMMPS beside nequip's ML-IAP interface."""
+    rows = (
+        [
+            row["preset"],
+            f"{row['atoms']}",
+            f"{row['mlip-export']['us_per_atom_step']:,.0f}",
+            f"{row['nequip']['us_per_atom_step']:,.0f}",
+            f"{row['ratio']:.1f}",
+            f"{row['energy_difference_eV_per_atom']:.0e}",
+            f"{row['force_difference_eV_per_A']:.0e}",
+        ]
+        for row in record("lammps")["rows"]
+    )
+    head = (
+        "preset | atoms | pair_style allegro, µs per atom and step | mliap with nequip | ratio | ΔE, eV/atom"
+    )
+    return table(head + " | ΔF, eV/Å", rows)
+
+
+def protocols() -> str:
+    """Return LAMMPS on one and more ranks."""
+    rows = record("protocols")["rows"]
+    alone = {row["structure"]: row["ms_per_step"] for row in rows if row["ranks"] == 1}
+    body = (
+        [
+            structure(row["structure"]),
+            f"{row['atoms']:,}",
+            str(row["ranks"]),
+            digits(row["ms_per_step"]),
+            f"{row['us_per_atom_step']:,.0f}",
+            f"{alone[row['structure']] / row['ms_per_step']:.2f}",
+        ]
+        for row in rows
+    )
+    return table("system | atoms | ranks | ms per step | µs per atom and step | speed-up", body)
+
+
+def systems() -> str:
+    """Return exported models against eager on every structure."""
+    rows = (
+        [
+            structure(row["structure"]),
+            f"{row['atoms']:,}",
+            f"{row['edges']:,}",
+            digits(row["seconds"]),
+            f"{row['us_per_edge']:.1f}",
+            f"{row['peak_MiB'] / 1024:.1f}",
+            f"{row['energy_difference_in_whole']:.0e}",
+            f"{row['edge_force_difference']:.0e} of {row['largest_edge_force']:.0e}",
+        ]
+        for row in record("systems_small")["rows"]
+    )
+    head = "system | atoms | edges | s | µs per edge | peak so far, GiB | energy, eV/atom | edge forces, eV/Å"
+    return table(head, rows)
+
+
+def data_reading() -> str:
+    """Return readers of frames."""
+    power = {10_000: "10⁴", 1_000_000: "10⁶"}
+    rows = []
+    for row in record("data_reading")["rows"]:
+        times = [f"{row['random']:,.0f}", f"{row['ratio']:.1f}"]
+        order = " (in order)" if row["reader"] == "extxyz" else ""
+        rest = [f"{row['epoch']:,.0f}{order}", f"{row['rss']:,.0f}"]
+        rows.append([NAMES[row["reader"]], power[row["frames"]], *times, *rest])
+    return table("reader | frames | random frames/s | × HDF5 | shuffled epoch frames/s | resident MB", rows)
+
+
+def data_converting() -> str:
+    """Return conversion of files."""
+
+    def both(row: dict[str, Any], kind: str) -> str:
+        speed = row["megabytes_per_second"]
+        return f"{speed[kind]:,.0f} ({speed[f'{kind}, cold']:,.0f})"
+
+    rows = (
+        [
+            row["file"],
+            f"{row['groups']:,}",
+            f"{row['megabytes']:.1f}",
+            *(both(row, kind) for kind in ("convert", "h5py", "whole file")),
+            f"{row['convert_microseconds_per_group'] / 1e3:.2f}",
+        ]
+        for row in record("data_converting")["rows"]
+    )
+    return table("file | groups | MB | convert | h5py | whole file | ms a group", rows)
+
+
+class Table(NamedTuple):
+    """How a table is made, of which records, and the other side's versions where the records lack them."""
+
+    make: Callable[[], str]
+    records: tuple[str, ...]
+    other: str = ""
+
+
+TABLES = {
+    "accuracy": Table(accuracy, ("accuracy",), NEQUIP),
+    "demo": Table(demo, ("demo",)),
+    "systems": Table(systems, ("systems_small",)),
+    "inference": Table(inference, ("inference",), NEQUIP),
+    "floor": Table(floor, ("inference_1",), NEQUIP),
+    "model_water_192": Table(model_water_192, ("model_water_192",), NEQUIP),
+    "model_water_81": Table(model_water_81, ("model_water_81",), NEQUIP),
+    "lmax": Table(lmax, ("lmax_1",)),
+    "protocols": Table(protocols, ("protocols",)),
+    "lammps": Table(lammps, ("lammps",), NEQUIP),
+    "train": Table(
+        train,
+        (
+            "train_small",
+            "train_medium",
+            "train_large",
+        ),
+        NEQUIP,
+    ),
+    "ddp": Table(ddp, ("ddp",)),
+    "neighbors_search": Table(
+        neighbors_search,
+        (
+            "neighbors_search_1",
+            "neighbors_search_2",
+        ),
+        "versions of vesin, matscipy and ASE not in the record",
+    ),
+    "neighbors_skin": Table(neighbors_skin, ("neighbors_skin_1",)),
+    "neighbors_systems": Table(neighbors_systems, ("neighbors_systems_1",)),
+    "kernels": Table(
+        kernels,
+        (
+            "kernels_1",
+            "kernels_2",
+        ),
+    ),
+    "inference_memory": Table(inference_memory, ("inference",), NEQUIP),
+    "data_reading": Table(data_reading, ("data_reading",), "versions of lmdb and ASE not in the record"),
+    "data_converting": Table(data_converting, ("data_converting",)),
+}
+
+
+def command_of(name: str, run: dict[str, Any]) -> str:
+    """Return the command that a record, or else its entry in tables.json, holds, in the form that runs today."""
+    data = record(name)
+    if "argv" in data:
+        command = " ".join(["python benchmarks/lammps_beside_nequip.py", *data["argv"]])
+    else:
+        command = str(data.get("command") or run["commands"][-1].format(**PLACES))
+    return re.sub(
+        r"python benchmarks/(\S+)\.py", lambda m: f"python -m benchmarks.{m[1].replace('/', '.')}", command
+    )
+
+
+def provenance(name: str, other: str, run: dict[str, Any]) -> str:
+    """Return a record's command, machine, threads, versions and date, as far as they are recorded."""
+    data, machine = record(name), run.get("machine", {})
+    facts = [machine.get("processor", ""), *map(str.upper, machine.get("vector instructions", []))]
+    threads = data.get("threads", data.get("options", {}).get("threads"))
+    threads = threads or data.get("environment", {}).get("OMP_NUM_THREADS")
+    facts += [f"{machine['cores']} cores"] if machine else []
+    facts += [f"threads {threads}"] if threads else []
+    facts += [f"{k} {v}" for k, v in data.get("versions", {}).items()]
+    if "versions" not in data:
+        facts += [f"torch {machine['torch']}" if machine else "", other]
+    listed = ", ".join(filter(None, [*facts, run.get("started", "")[:10]]))
+    return f"- `results/{name}.json`: `{command_of(name, run)}`" + (f" ({listed})" if listed else "") + "\n"
+
+
+def filled(text: str, sources: bool = False) -> str:
+    """Return a text with the tables that it asks for, and where they come from; KeyError names an unknown one."""
+    runs = record("tables")
+
+    def block(found: re.Match[str]) -> str:
+        make, records, other = TABLES[found[2]]
+        lines = [provenance(name, other, runs.get(name, {})) for name in records] if sources else []
+        return "".join([found[1], make(), "\n" * bool(lines), *lines, found[4]])
+
+    return ASKED.sub(block, text)
+
+
+def pages() -> dict[Path, str]:
+    """Return every file that asks for tables, as it should be."""
+    found = [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("packages/*/README.md"), PAGE]
+    texts = {path: path.read_text() for path in sorted(found)}
+    return {path: filled(text, path == PAGE) for path, text in texts.items() if ASKED.search(text)}
+
+
+def main() -> int:
+    """Write the page and the tables, or compare them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; name the files that would change"
+    )
+    check = parser.parse_args().check
+    wanted = pages()
+    stale = [path for path, text in wanted.items() if path.read_text() != text]
+    for path in stale if not check else ():
+        write_text(path, wanted[path])
+    print("\n".join(str(path.relative_to(ROOT)) for path in stale) or "every table equals its record")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
