@@ -169,3 +169,18 @@ def test_autocast_changes_nothing(coupled):
     assert cast.dtype == torch.float32 and torch.equal(cast, plain)
     for a, b in zip(gradients, torch.autograd.grad(plain.sum(), (x, y, w)), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "irreps", ["0e + 1o", ((0, 1), (1, -1)), [(0, 1), (1, -1)], o3.Irreps("0e + 1o")], ids=repr
+)
+def test_irreps_of_every_kind_are_read_while_compiling(irreps):
+    torch.compiler.reset()
+
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def function(x, y, weights):
+        return tensor_product(x, y, weights, irreps, irreps, irreps)
+
+    tp = TensorProduct(irreps, irreps, irreps)
+    x, y, weights = torch.rand(3, 4, 2), torch.rand(3, 4, 2), torch.rand(tp.num_paths, 2)
+    torch.testing.assert_close(function(x, y, weights), tp(x, y, weights), atol=0, rtol=0)

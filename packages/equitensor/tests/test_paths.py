@@ -10,7 +10,6 @@ import torch
 from e3nn import o3
 
 from equitensor import paths
-from equitensor.wigner import wigner_3j
 
 
 def test_order_is_out_then_in1_then_in2():
@@ -52,27 +51,37 @@ def test_three_products_keep_both_parities_and_drop_dead_ends():
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 3), (3, 3, 4), (6, 5, 4)])
-def test_coupling_is_the_component_normalised_3j(degrees):
+def test_coupling_has_component_normalization(degrees):
     c = paths.coupling(*degrees)
-    expected = o3.wigner_3j(*degrees, dtype=torch.float64) * (2 * degrees[2] + 1) ** 0.5
-    np.testing.assert_allclose(c, expected.numpy(), atol=1e-12)
-    np.testing.assert_allclose(np.einsum("abo,abO->oO", c, c), np.eye(2 * degrees[2] + 1), atol=1e-12)
+    np.testing.assert_allclose(np.einsum("abo,abO->oO", c, c), np.eye(2 * degrees[2] + 1), atol=1e-14)
     assert not c.flags.writeable
 
 
 @pytest.mark.parametrize("l_max", [4, pytest.param(8, marks=pytest.mark.slow)])
-def test_wigner_3j_is_e3nn_s(l_max):
+def test_coupling_is_e3nn_s(l_max):
     """Every symbol up to l_max: order, signs, normalization and exact zeros."""
     for l1, l2 in itertools.product(range(l_max + 1), repeat=2):
         for l3 in range(abs(l1 - l2), min(l_max, l1 + l2) + 1):
-            ours, theirs = wigner_3j(l1, l2, l3), o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy()
+            ours = paths.coupling(l1, l2, l3)
+            theirs = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy() * (2 * l3 + 1) ** 0.5
             np.testing.assert_allclose(ours, theirs, atol=1e-14, rtol=0)
             np.testing.assert_array_equal(ours == 0, np.abs(theirs) < 1e-12)
 
 
-def test_wigner_3j_refuses_degrees_that_do_not_couple():
+@pytest.mark.parametrize(
+    "l1, l2, l3", [t for t in itertools.combinations_with_replacement(range(5), 3) if t[2] <= t[0] + t[1]]
+)
+def test_coefficients_of_equal_magnitude_are_equal(l1, l2, l3):
+    """Kernels hold each constant once: no two differ by rounding alone, also with the two inputs exchanged."""
+    c = paths.coupling(l1, l2, l3)
+    magnitudes = np.unique(np.abs(c))
+    assert np.diff(magnitudes, prepend=-1).min() > 1e-9
+    np.testing.assert_array_equal(np.abs(c), np.abs(paths.coupling(l2, l1, l3).transpose(1, 0, 2)))
+
+
+def test_coupling_refuses_degrees_that_do_not_couple():
     with pytest.raises(ValueError, match="l3 must be in 1 … 3"):
-        wigner_3j(1, 2, 4)
+        paths.coupling(1, 2, 4)
 
 
 @pytest.mark.parametrize("text", ["0e + 1o", "1x0e+1x1o", "0e+1e+2o", "0y+1y+2y", "", "10e"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equitensor.wigner import wigner_3j
+from equitensor.wigner import coupling
 
 Irrep = tuple[int, int]
 """Degree l ≥ 0 and parity p = ±1."""
@@ -61,7 +61,7 @@ def as_irreps(irreps: Any, name: str = "irreps") -> tuple[Irrep, ...]:
     >>> as_irreps("0e + 1o")
     ((0, 1), (1, -1))
     """
-    if isinstance(irreps, str) or any(kind.__name__ == "Irreps" for kind in type(irreps).__mro__):
+    if isinstance(irreps, str) or hasattr(irreps, "num_irreps"):  # e3nn is not imported to ask for its type
         return _parse(str(irreps), name)
     result = tuple((int(ell), int(p)) for ell, p in irreps)
     for ell, p in result:
@@ -185,18 +185,6 @@ def chain_irreps(
     for k in range(num_products - 1, -1, -1):
         chain[k] = tuple(a for a in chain[k] if any(couples(a, b, o) for b in second for o in chain[k + 1]))
     return tuple(chain)
-
-
-@cache
-def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
-    """Return √(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
-
-    Component normalization: inputs with components of unit variance give such an output. Basis order and
-    signs are e3nn's. Entries that are zero up to rounding are exactly zero.
-    """
-    c: np.ndarray = wigner_3j(l1, l2, l3) * (2 * l3 + 1) ** 0.5
-    c.setflags(write=False)
-    return c
 
 
 @cache

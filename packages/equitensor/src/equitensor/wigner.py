@@ -1,21 +1,21 @@
-"""Wigner 3j symbols of the real spherical harmonics, from the Racah formula in exact arithmetic."""
+"""Coupling coefficients of the real spherical harmonics, from Racah's formula in exact arithmetic."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
-from math import factorial, sqrt
+from math import copysign, factorial, sqrt
 
 import numpy as np
 
 
 @cache
-def wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
-    """Return the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
+def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
+    """Return √(2 l3 + 1) times the real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, read-only.
 
-    The basis is that of :func:`equitensor.spherical_harmonics`, order and signs as in e3nn; the squares sum to 1.
-    Complex Clebsch-Gordan coefficients are changed to the real basis of each of the three representations.
-    Entries that vanish are exactly zero.
+    Component normalization: inputs with components of unit variance give such an output. The basis is that of
+    :func:`equitensor.spherical_harmonics`, order and signs as in e3nn. Every entry is the root of an exact rational
+    number, so that entries of equal magnitude are exactly equal (kernels share them) and zeros are exact.
 
     Raises
     ------
@@ -24,21 +24,29 @@ def wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
     """
     if not abs(l1 - l2) <= l3 <= l1 + l2:
         raise ValueError(f"l3 must be in {abs(l1 - l2)} … {l1 + l2} (|l1 - l2| … l1 + l2), got {l3!r}")
-    c = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
+    squares, c = {}, np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
     for m1 in range(-l1, l1 + 1):
         for m2 in range(max(-l2, -l3 - m1), min(l2, l3 - m1) + 1):
-            c[l1 + m1, l2 + m2, l3 + m1 + m2] = clebsch_gordan(l1, m1, l2, m2, l3, m1 + m2)
-    real: np.ndarray = np.einsum("ia,jb,kc,ijk->abc", _basis(l1), _basis(l2), _basis(l3).conj(), c).real
-    real[np.abs(real) < 1e-12] = 0.0
-    real /= np.linalg.norm(real)
-    real.setflags(write=False)
-    return real
+            sign, square = clebsch_gordan(l1, m1, l2, m2, l3, m1 + m2)
+            squares[m1, m2] = square
+            c[l1 + m1, l2 + m2, l3 + m1 + m2] = sign * sqrt(square)
+    real = np.einsum("ia,jb,kc,ijk->abc", _basis(l1), _basis(l2), _basis(l3).conj(), c).real
+    # An entry of the real basis joins the coefficients of (m1, m2, m3) and (−m1, −m2, −m3), equal but for a sign, with
+    # a factor 1/√2 for each m ≠ 0: its square is theirs, or half of it if no m is 0. Its sign and zeros are as summed.
+    found = np.zeros(real.shape)
+    for a, b, o in np.argwhere(np.abs(real) > 1e-12).tolist():
+        m1, m2, m3 = abs(a - l1), abs(b - l2), abs(o - l3)
+        square = squares[m1, m2 if m1 + m2 == m3 else -m2]
+        found[a, b, o] = copysign(sqrt(square / 2 if m1 and m2 and m3 else square), real[a, b, o])
+    found.setflags(write=False)
+    return found
 
 
-def clebsch_gordan(j1: int, m1: int, j2: int, m2: int, j3: int, m3: int) -> float:
-    """Return ⟨j1 m1 j2 m2 | j3 m3⟩ in the Condon-Shortley phase (Racah's formula, Abramowitz & Stegun 27.9.1)."""
-    if m1 + m2 != m3:
-        return 0.0
+def clebsch_gordan(j1: int, m1: int, j2: int, m2: int, j3: int, m3: int) -> tuple[int, Fraction]:
+    """Return sign and square of ⟨j1 m1 j2 m2 | j3 m3⟩, m3 = m1 + m2, in the Condon-Shortley phase.
+
+    Racah's formula, Abramowitz & Stegun 27.9.1.
+    """
     f = factorial
     square = Fraction(
         (2 * j3 + 1) * f(j1 + j2 - j3) * f(j1 - j2 + j3) * f(-j1 + j2 + j3), f(j1 + j2 + j3 + 1)
@@ -47,7 +55,7 @@ def clebsch_gordan(j1: int, m1: int, j2: int, m2: int, j3: int, m3: int) -> floa
     for k in range(max(0, j2 - j3 - m1, j1 - j3 + m2), min(j1 + j2 - j3, j1 - m1, j2 + m2) + 1):
         terms = f(k) * f(j1 + j2 - j3 - k) * f(j1 - m1 - k) * f(j2 + m2 - k)
         total += Fraction((-1) ** k, terms * f(j3 - j2 + m1 + k) * f(j3 - j1 - m2 + k))
-    return (1 if total >= 0 else -1) * sqrt(square * total**2)
+    return (1 if total >= 0 else -1), square * total**2
 
 
 def _basis(ell: int) -> np.ndarray:
