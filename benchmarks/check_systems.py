@@ -1,8 +1,8 @@
-"""A package of the full-size model against the eager model on every structure of a folder, with time and memory.
+"""An exported full-size model against the eager model on every structure of a folder, with time and memory.
 
-    python benchmarks/check_systems.py MODEL PACKAGE structures/*.xyz --output results/systems_small.json
+    python -m benchmarks.check_systems MODEL EXPORTED structures/*.xyz --output results/systems_small.json
 
-MODEL is a file of ``localgraph.save_model``, PACKAGE what ``mlip-export compile`` made of it; elements that the model
+MODEL is a file of ``localgraph.save_model``, EXPORTED what ``mlip-export compile`` made of it; elements that the model
 does not know are skipped by name. Each structure (a ``.gz`` is read as well) is evaluated by the ASE calculator. The
 eager model is evaluated on ``--centers`` atoms drawn at random, all where there are fewer: it is strictly local, so
 the energies of these atoms and the forces along their edges are complete. Energies are compared in eV per atom, edge
@@ -13,28 +13,24 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
-import resource
-import shlex
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import torch
 from ase import Atoms
+from benchmarks.common import peak_mib, write_record
 
-from localgraph import load_model, neighbors
-from localgraph.files import replacing
+from localgraph import edge_vectors, energies_and_edge_forces, load_model, neighbors
 from mlip_export import keep_freed_memory
 from mlip_export.ase import Calculator
 from mlip_export.chunks import evaluate
-from mlip_export.trace import energies_and_forces
 
 
 def read(path: Path) -> Atoms:
-    """The last structure of a file, compressed or not."""
+    """Return the last structure of a file, compressed or not."""
     if path.suffix == ".gz":
         with gzip.open(path, "rt") as lines:
             return ase.io.read(lines, index=-1, format="extxyz")
@@ -42,40 +38,32 @@ def read(path: Path) -> Atoms:
 
 
 def check(path: Path, calculator: Calculator, model: Any, centers: int) -> dict[str, Any]:
-    """Time and memory of the calculator on one structure, and its largest differences from eager."""
+    """Return time and memory of the calculator on one structure, and its largest differences from eager."""
     atoms = read(path)
     begin = time.perf_counter()
     calculator.calculate(atoms)
     seconds = time.perf_counter() - begin
     potential = calculator.potential
     types = potential.types_of(atoms.get_chemical_symbols())
-    positions = torch.from_numpy(atoms.positions.copy())
-    graph = neighbors(
-        positions, potential.cutoff, torch.from_numpy(atoms.cell.array.copy()), tuple(atoms.pbc)
-    )
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(atoms), generator=generator)[:centers].sort().values
+    positions, cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
+    graph = neighbors(positions, potential.cutoff, cell, tuple(map(bool, atoms.pbc)))
+    chosen = torch.randperm(len(atoms), generator=torch.Generator().manual_seed(0))[:centers].sort().values
     mask = torch.isin(graph.edge_index[0], chosen)
-    index = graph.edge_index[:, mask]
-    shifts = graph.shifts[mask].double() @ torch.from_numpy(atoms.cell.array.copy())
-    r = (positions[index[1]] + shifts - positions[index[0]]).contiguous()
-    local = torch.searchsorted(chosen, index[0])
-    count = len(potential.type_names)
-    stand_ins = torch.stack([local, types[index[1]] + len(chosen)])
-    local_types = torch.cat([types[chosen], torch.arange(count)])
-    eager, eager_forces = evaluate(
-        lambda *edges: energies_and_forces(model, *edges), r, stand_ins, local_types, count, 4096
-    )
-    compiled, compiled_forces = evaluate(potential, r, stand_ins, local_types, count, calculator.max_edges)
+    index, r = graph.edge_index[:, mask], edge_vectors(positions, graph, cell)[mask].contiguous()
+    count, n = len(potential.type_names), len(chosen)
+    # the chosen centers, and one stand-in neighbor of each type
+    local = torch.stack([torch.searchsorted(chosen, index[0]), types[index[1]] + n])
+    given = r, local, torch.cat([types[chosen], torch.arange(count)]), count
+    eager, eager_forces = evaluate(partial(energies_and_edge_forces, model), *given, 4096)
+    compiled, compiled_forces = evaluate(potential, *given, calculator.max_edges)
     whole = torch.from_numpy(calculator.results["energies"])[chosen]
-    n = len(chosen)
     return {
         "structure": path.name,
         "atoms": len(atoms),
         "edges": calculator.edge_count,
         "seconds": seconds,
         "us_per_edge": seconds / max(1, calculator.edge_count) * 1e6,
-        "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_MiB": peak_mib(),
         "compared_atoms": n,
         "energy_difference": float((compiled[:n] - eager[:n]).abs().max()),
         "energy_difference_in_whole": float((whole - eager[:n]).abs().max()),
@@ -90,14 +78,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
-    parser.add_argument("package", type=Path)
+    parser.add_argument("exported", type=Path)
     parser.add_argument("structures", type=Path, nargs="+")
     parser.add_argument("--centers", type=int, default=500)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     keep_freed_memory()
     model = load_model(options.model)[0].for_inference()
-    calculator = Calculator(options.package)
+    calculator = Calculator(options.exported)
     rows = []
     for path in options.structures:
         unknown = set(read(path).get_chemical_symbols()) - set(calculator.potential.type_names)
@@ -111,14 +99,7 @@ def main() -> None:
             "{edge_force_difference:.1e} eV/Å of {largest_edge_force:.1e}".format(**rows[-1]),
             flush=True,
         )
-        if options.output:  # after every structure: the last ones take minutes
-            record = {
-                "command": shlex.join(["python", *sys.argv]),
-                "threads": torch.get_num_threads(),
-                "rows": rows,
-            }
-            with replacing(options.output) as file:
-                file.write((json.dumps(record, indent=1) + "\n").encode())
+        write_record(options.output, threads=torch.get_num_threads(), rows=rows)  # the last ones take minutes
 
 
 if __name__ == "__main__":

@@ -70,10 +70,14 @@ def write_record(path: Path | None, **content: Any) -> None:
     if path is None:
         return
     script = Path(sys.argv[0]).resolve()
-    name = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
+    name = (
+        ".".join(script.relative_to(ROOT).with_suffix("").parts)
+        if script.is_relative_to(ROOT)
+        else script.stem
+    )
     kept = ("OMP_NUM_THREADS", "GLIBC_TUNABLES")
     head = {
-        "command": shlex.join(["python", name, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", name, *sys.argv[1:]]),
         "versions": versions(),
         "environment": {key: os.environ[key] for key in kept if key in os.environ},
         "machine": machine(),

@@ -1,6 +1,6 @@
 """Do strategy and compilation change what is learned, and what do they cost? The SI's Tables 3 and 4 at small scale.
 
-    python benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 4 --output ddp --json ddp.json
+    python -m benchmarks.ddp_protocol --run benchmarks/accuracy/acac.yaml --epochs 4 --output ddp --json ddp.json
 
 Trains the same run as: one process, eager and with the whole step compiled; standard DDP, eager and compiled;
 reduction after the backward, eager and compiled; the same again; and with another seed. Prints final validation
@@ -15,28 +15,26 @@ import csv
 import itertools
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.common import write_record
+
+ONE, TWO, FULL = (
+    ["hardware.devices=1", "batch.accumulate={devices}"],
+    ["hardware.devices={devices}"],
+    ["compile.mode=full"],
+)
 VARIANTS = {
-    "one process": ["hardware.devices=1", "batch.accumulate={devices}"],
-    "one process, whole step compiled": [
-        "hardware.devices=1",
-        "batch.accumulate={devices}",
-        "compile.mode=full",
-    ],
-    "standard DDP": ["hardware.devices={devices}", "hardware.strategy=ddp"],
-    "standard DDP, whole step compiled": [
-        "hardware.devices={devices}",
-        "hardware.strategy=ddp",
-        "compile.mode=full",
-    ],
-    "sync after backward": ["hardware.devices={devices}"],
-    "sync, whole step compiled": ["hardware.devices={devices}", "compile.mode=full"],
-    "sync, again": ["hardware.devices={devices}"],
-    "sync, new seed": ["hardware.devices={devices}", "seed=1"],
+    "one process": ONE,
+    "one process, whole step compiled": ONE + FULL,
+    "standard DDP": [*TWO, "hardware.strategy=ddp"],
+    "standard DDP, whole step compiled": [*TWO, "hardware.strategy=ddp", *FULL],
+    "sync after backward": TWO,
+    "sync, whole step compiled": TWO + FULL,
+    "sync, again": TWO,
+    "sync, new seed": [*TWO, "seed=1"],
 }
 
 
@@ -74,9 +72,7 @@ def main() -> None:
     for row in rows:
         name, energy, force, seconds = row.values()
         print(f"| {name} | {energy:.6f} | {force:.6f} | {seconds:.2f} |")
-    if arguments.json:
-        command = shlex.join(["python", *sys.argv])
-        arguments.json.write_text(json.dumps({"command": command, "rows": rows}, indent=2) + "\n")
+    write_record(arguments.json, threads=arguments.threads, rows=rows)
 
 
 if __name__ == "__main__":

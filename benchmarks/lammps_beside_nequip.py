@@ -1,7 +1,7 @@
 """Steps of LAMMPS beside nequip's own LAMMPS interface: the same weights, box and lmp, one thread each.
 
-    python benchmarks/bench_inference.py prepare --work out --presets small --nequip-python PYTHON
-    python benchmarks/lammps_beside_nequip.py --work out --presets small --lmp LMP --nequip-python PYTHON \
+    python -m benchmarks.bench_inference prepare --work out --presets small --nequip-python PYTHON
+    python -m benchmarks.lammps_beside_nequip --work out --presets small --lmp LMP --nequip-python PYTHON \
         --pythonpath LAMMPS/python --systems water_192 --output lammps.json
 
 LMP has ``pair_style allegro`` (lammps/README.md) and ML-IAP with Python; PYTHON, of the same version, has nequip and
@@ -17,18 +17,15 @@ loop time of all repeats is kept. Energy and forces of the start must agree, or 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from bench_inference import MALLOC
+from benchmarks.common import DATA, MALLOC, write_record
 
-HOST = '''"""nequip's wrapper, served from host memory."""
+HOST = '''"""nequip's wrapper, answered from host memory."""
 
 import numpy as np
 from nequip.integrations.lammps_mliap.lmp_mliap_wrapper import NequIPLAMMPSMLIAPWrapper
@@ -130,7 +127,7 @@ def simulate(folder: Path, style: str, coefficients: str, options: argparse.Name
     energy = re.search(r"^\s*0\s+(-?\d\S*)\s*$", done.stdout, re.MULTILINE)
     if energy is None or len(loops) != options.repeats + 2:
         raise SystemExit(
-            f"{style}: required an energy and {options.repeats + 2} runs, got\n{done.stdout[-3000:]}"
+            f"{style}: output must hold an energy and {options.repeats + 2} runs, got\n{done.stdout[-3000:]}"
         )
     return {
         "energy": float(energy[1]),
@@ -145,7 +142,7 @@ def compare(preset: str, system: str, options: argparse.Namespace) -> dict[str, 
     import numpy as np
     from ase.io.lammpsdata import write_lammps_data
 
-    atoms = ase.io.read(Path(options.data) / "systems" / f"{system}.xyz")
+    atoms = ase.io.read(options.data / "systems" / f"{system}.xyz")
     kinds = sorted(set(atoms.get_chemical_symbols()))
     work = Path(options.work).resolve() / preset
     providers = {
@@ -166,7 +163,7 @@ def compare(preset: str, system: str, options: argparse.Namespace) -> dict[str, 
     force = float(np.abs(np.array(ours["forces"]) - np.array(theirs["forces"])).max())
     if not (energy < ENERGY_BOUND and force < FORCE_BOUND):
         raise SystemExit(
-            f"{preset}, {system}: required differences below {ENERGY_BOUND} eV/atom and {FORCE_BOUND} eV/Å, "
+            f"{preset}, {system}: differences must be below {ENERGY_BOUND} eV/atom and {FORCE_BOUND} eV/Å, "
             f"got {energy:.2e} and {force:.2e}"
         )
     row: dict[str, Any] = {"preset": preset, "system": system, "atoms": len(atoms)}
@@ -178,8 +175,6 @@ def compare(preset: str, system: str, options: argparse.Namespace) -> dict[str, 
 
 def main() -> None:
     """Run every preset on every system; print a table and write JSON."""
-    here = Path(__file__).resolve().parents[1]
-    data = os.environ.get("MLIP_SHARED_DATA", str(here.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -194,8 +189,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of a process")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each provider")
     parser.add_argument("--no-compile", action="store_true", help="nequip without torch.compile")
-    parser.add_argument("--data", default=data)
-    parser.add_argument("--output", help="write the rows as JSON")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--output", type=Path, help="write the rows as JSON")
     options = parser.parse_args()
     rows = []
     for preset in options.presets:
@@ -209,14 +204,7 @@ def main() -> None:
                 f"{row['energy_difference_eV_per_atom']:.1e} eV/atom, {row['force_difference_eV_per_A']:.1e} eV/Å",
                 flush=True,
             )
-    if options.output:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "argv": sys.argv[1:],
-            "threads": 1,
-            "rows": rows,
-        }
-        Path(options.output).write_text(json.dumps(record, indent=1))
+    write_record(options.output, threads=1, rows=rows)
 
 
 if __name__ == "__main__":

@@ -424,7 +424,8 @@ def provenance(name: str, other: str, run: dict[str, Any]) -> str:
     threads = threads or data.get("environment", {}).get("OMP_NUM_THREADS")
     facts += [f"{machine['cores']} cores"] if machine else []
     facts += [f"threads {threads}"] if threads else []
-    facts += [f"{k} {v}" for k, v in data.get("versions", {}).items()]
+    others = {name: v for side in data.get("provider_versions", {}).values() for name, v in side.items()}
+    facts += [f"{k} {v}" for k, v in {**others, **data.get("versions", {})}.items()]
     if "versions" not in data:
         facts += [f"torch {machine['torch']}" if machine else "", other]
     listed = ", ".join(filter(None, [*facts, run.get("started", "")[:10]]))

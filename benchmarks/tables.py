@@ -1,25 +1,23 @@
 """Every table and figure of the repository's results, re-run one after another on one machine.
 
-    python benchmarks/tables.py --list
-    python benchmarks/tables.py --work tables-out --data ../shared/data --nequip-python PYTHON
-    python benchmarks/tables.py --only kernels_1 inference
+    python -m benchmarks.tables --list
+    python -m benchmarks.tables --work tables-out --data ../shared/data --nequip-python PYTHON
+    python -m benchmarks.tables --only kernels_1 inference
 
 Runs the commands below in order and alone (they time things: leave the machine to them), with one thread unless a
 command sets its own, and shows which is running and for how long it ran before. The records go to
 ``benchmarks/results``; ``tables.json`` there holds for each table its commands, when it ran, its minutes and the load
 before it, and what machine and versions it ran on. A table whose command fails keeps its former record, and the exit
 status is 1. PYTHON has nequip, nequip-allegro and our packages; by default this interpreter. Not among them:
-``lammps.json``, which needs a LAMMPS built with Kokkos and ML-IAP (``benchmarks/lammps_beside_nequip.py``).
+``lammps.json``, which needs a LAMMPS built with Kokkos and ML-IAP (``benchmarks.lammps_beside_nequip``).
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -27,13 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from localgraph.files import replacing
+from benchmarks.common import DATA, MALLOC, RESULTS, ROOT, machine, write_json, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-MALLOC = (
-    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=10000000000"
-)
+KEPT = f"GLIBC_TUNABLES={MALLOC}"
 REDUCED = (
     "schedule.name=constant optimizer.lr=0.003 hardware.threads=1 hardware.accelerator=cpu logging.progress=false "
     "compile.evaluate=true ema=0.995 stop.seconds=100 model.config.l_max=2 model.config.num_scalar_features=32 "
@@ -46,114 +40,96 @@ ACCURACY["water"] = REDUCED + " model.config.cutoff=4.5"
 TABLES: dict[str, list[str]] = {
     **{
         f"kernels_{n}": [
-            f"OMP_NUM_THREADS={n} {MALLOC} {{python}} benchmarks/bench_kernels.py --threads {n} --seconds 3 "
+            f"OMP_NUM_THREADS={n} {KEPT} {{python}} -m benchmarks.bench_kernels --threads {n} --seconds 3 "
             f"--json {{results}}/kernels_{n}.json"
         ]
         for n in (1, 2)
     },
     "lmax_1": [
-        "{python} benchmarks/bench_lmax.py prepare --work {work}/lmax --data {data}",
-        f"{MALLOC} {{python}} benchmarks/bench_lmax.py time --work {{work}}/lmax --data {{data}} --rounds 8 "
+        f"{KEPT} {{python}} -m benchmarks.bench_lmax --work {{work}}/lmax --data {{data}} --rounds 8 "
         "--output {results}/lmax_1.json",
-        "{python} benchmarks/bench_lmax.py plot {results}/lmax_1.json",
     ],
     **{
         f"neighbors_search_{n}": [
-            f"OMP_NUM_THREADS={n} {MALLOC} {{python}} benchmarks/bench_neighbors.py search --seconds 6 "
+            f"OMP_NUM_THREADS={n} {KEPT} {{python}} -m benchmarks.bench_neighbors search --seconds 6 "
             f"--out {{results}}/neighbors_search_{n}.json"
         ]
         for n in (1, 2)
     },
     "neighbors_skin_1": [
-        "{python} benchmarks/bench_neighbors.py skin --edge 5 --out {results}/neighbors_skin_1.json"
+        "{python} -m benchmarks.bench_neighbors skin --edge 5 --out {results}/neighbors_skin_1.json"
     ],
     "neighbors_systems_1": [
-        "{python} benchmarks/bench_neighbors.py systems --data {data}/systems --out {results}/neighbors_systems_1.json"
+        "{python} -m benchmarks.bench_neighbors systems --data {data}/systems --out {results}/neighbors_systems_1.json"
     ],
     **{
         f"model_{system}": [
-            f"{{python}} benchmarks/bench_model.py {{data}}/systems/{system}.xyz --repeats 3 --memory-limit 18 "
+            f"{{python}} -m benchmarks.bench_model {{data}}/systems/{system}.xyz --repeats 3 --memory-limit 18 "
             f"--output {{results}}/model_{system}.json"
         ]
         for system in ("water_81", "water_192")
     },
     "train_small": [
-        "{python} benchmarks/bench_train.py --presets spice_small --threads 1 2 --seconds 25 "
-        "--providers whole paper eager 'nequip-allegro compiled' --reference-python {nequip} "
+        "{python} -m benchmarks.bench_train --presets small --threads 1 2 --seconds 25 "
+        "--providers full forces eager 'nequip-allegro compiled' --reference-python {nequip} "
         "--json {results}/train_small.json"
     ],
     **{
         f"train_{preset}": [
-            f"{{python}} benchmarks/bench_train.py --presets spice_{preset} --threads 1 2 --seconds 25 --frames 1 "
-            "--max-edges 2000 --providers whole eager 'nequip-allegro compiled' --reference-python {nequip} "
+            f"{{python}} -m benchmarks.bench_train --presets {preset} --threads 1 2 --seconds 25 --frames 1 "
+            "--max-edges 2000 --providers full eager 'nequip-allegro compiled' --reference-python {nequip} "
             f"--json {{results}}/train_{preset}.json"
         ]
         for preset in ("medium", "large")
     },
     "inference": [
-        "{python} benchmarks/bench_inference.py prepare --work {work}/inference --data {data} --nequip-python {nequip}",
-        "{python} benchmarks/bench_inference.py time --work {work}/inference --data {data} --nequip-python {nequip} "
+        "{python} -m benchmarks.bench_inference prepare --work {work}/inference --data {data} --nequip-python {nequip}",
+        "{python} -m benchmarks.bench_inference time --work {work}/inference --data {data} --nequip-python {nequip} "
         "--systems water_24 trp-gly-tyr-lys-pro water_192 water_648 water_1536 --rounds 2 --repeats 1 --longest 30 "
         "--output {results}/inference.json",
-        "{python} benchmarks/bench_inference.py time --work {work}/inference --data {data} --nequip-python {nequip} "
+        "{python} -m benchmarks.bench_inference time --work {work}/inference --data {data} --nequip-python {nequip} "
         "--systems water_24 water_192 --kinds model --threads 1 --rounds 3 --repeats 2 "
         "--output {results}/inference_1.json",
     ],
     "protocols": [  # untrained weights: steps that move next to nothing take as long
         "{python} -m mlip_export.cli lammps build",
-        "{python} benchmarks/protocols/run.py {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
+        "{python} -m benchmarks.protocols.run {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
         "{data}/systems/water_24.xyz {data}/systems/water_192.xyz {data}/systems/water_648.xyz --ranks 1 2 "
         "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json",
     ],
     "ddp": [
-        "{python} benchmarks/ddp_protocol.py --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
+        "{python} -m benchmarks.ddp_protocol --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
         "--json {results}/ddp.json schedule.name=constant hardware.accelerator=cpu model.config.l_max=2 "
         "model.config.num_scalar_features=32 model.config.num_tensor_features=16 model.config.latent_width=128"
     ],
     "systems_small": [
-        "OMP_NUM_THREADS=2 {python} benchmarks/check_systems.py {work}/inference/small/model.safetensors "
+        "OMP_NUM_THREADS=2 {python} -m benchmarks.check_systems {work}/inference/small/model.safetensors "
         "{work}/inference/small/model.pt2 {data}/systems/water_24.xyz {data}/systems/water_192.xyz "
         "{data}/systems/trp-gly-tyr-lys-pro.xyz {data}/systems/dhfr_23558.xyz {data}/systems/cellulose_408609.xyz.gz "
         "--output {results}/systems_small.json"
     ],
     "data_reading": [
-        "{python} benchmarks/bench_data.py --folder {work}/data --json {results}/data_reading.json"
+        "{python} -m benchmarks.bench_data --folder {work}/data --json {results}/data_reading.json"
     ],
     "data_converting": [
-        "{python} benchmarks/bench_data.py --folder {work}/data --convert {data}/spice/real_spice.hdf5 "
+        "{python} -m benchmarks.bench_data --folder {work}/data --convert {data}/spice/real_spice.hdf5 "
         "{data}/spice/spice_like_10k.hdf5 --json {results}/data_converting.json"
     ],
     "accuracy": [
         *(
-            f"{{nequip}} benchmarks/accuracy/nequip_allegro.py benchmarks/accuracy/{name}.yaml "
+            f"{{nequip}} -m benchmarks.accuracy.nequip_allegro benchmarks/accuracy/{name}.yaml "
             f"output={{work}}/accuracy/{name}_nequip {changes}"
             for name, changes in ACCURACY.items()
         ),
-        "{python} benchmarks/accuracy/collect.py "
+        "{python} -m benchmarks.accuracy.collect "
         + " ".join(f"{{work}}/accuracy/{name}_nequip" for name in ACCURACY)
         + " --json {results}/accuracy.json --figure {results}/accuracy.png",
     ],
     "demo": [
-        "{python} benchmarks/demo/run.py --output {work}/demo",
+        "{python} -m benchmarks.demo.run --output {work}/demo",
         "cp {work}/demo/demo.json {work}/demo/demo.png {results}",
     ],
 }
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory, Python and versions."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = set(named.get("flags", "").split())
-    return {
-        "processor": named.get("model name", platform.processor() or platform.machine()),
-        "vector instructions": [name for name in ("avx2", "avx512f", "amx_tile") if name in flags],
-        "cores": os.cpu_count(),
-        "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
-    }
 
 
 def run(name: str, places: dict[str, str]) -> dict[str, Any]:
@@ -187,8 +163,7 @@ def clean(before: float, places: dict[str, str]) -> None:
             text = path.read_text()
             for old in sorted(names, key=len, reverse=True):
                 text = text.replace(old, names[old])
-            with replacing(path) as file:
-                file.write(text.encode())
+            write_text(path, text)
 
 
 def main() -> int:
@@ -202,7 +177,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), metavar="TABLE")
     parser.add_argument("--skip", nargs="+", choices=TABLES, default=[], metavar="TABLE")
     parser.add_argument("--work", type=Path, default=ROOT / "tables-out", help="packages, runs and datasets")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--nequip-python", default=sys.executable)
     options = parser.parse_args()
     record = RESULTS / "tables.json"
@@ -226,8 +201,7 @@ def main() -> int:
             print(f"{name}: status {entry['status']} of {entry['failed']}", flush=True)
         else:
             done[name] = entry
-            with replacing(record) as file:
-                file.write((json.dumps(done, indent=1) + "\n").encode())
+            write_json(record, done)
         clean(begin, places)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} tables" + (f"; failed: {failed}" if failed else ""))
     return 1 if failed else 0

@@ -3,42 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import bench_model
-from benchmarks.systems import PRESETS, box, model, nequip_data
+from benchmarks.providers import INFERENCE, Case
+from benchmarks.systems import PRESETS, box
 from ci.regressions.counting import peak_bytes
 
-import localgraph
-
-
-def _ours(preset, system):
-    potential = model(preset).for_inference()
-    return lambda: localgraph.energies_and_edge_forces(
-        potential, system.vectors, system.graph.edge_index, system.types
-    )
-
-
-def _direct(preset, system):
-    from allegro_model import direct
-
-    potential = model(preset)
-
-    def energies(r, index, types):
-        return direct.atom_energies(potential, r, index, types)
-
-    return lambda: localgraph.energies_and_edge_forces(
-        energies, system.vectors, system.graph.edge_index, system.types
-    )
-
-
-def _nequip(preset, system):
-    pytest.importorskip("allegro", reason="nequip-allegro is not installed")
-    theirs, data = bench_model.reference_model(f"spice_{preset}").eval(), nequip_data(system)
-    return lambda: theirs(dict(data))
-
-
-PROVIDERS = {"allegro-model": _ours, "direct": _direct, "nequip-allegro": _nequip}
-
-
+PROVIDERS = {"allegro-model": "eager", "direct": "direct", "nequip-allegro": "nequip-allegro"}
 CASES = [
     pytest.param(provider, preset, marks=[pytest.mark.slow] if slow else [])
     for provider in PROVIDERS
@@ -50,14 +19,16 @@ CASES = [
 @pytest.mark.parametrize("provider, preset", CASES)
 def test_peak(timed, provider, preset):
     """The time is kept too; what is asked is ``peak_bytes``, which does not scatter."""
-    system = box(2)
-    call = PROVIDERS[provider](preset, system)
+    if provider == "nequip-allegro":
+        pytest.importorskip("allegro", reason="nequip-allegro is not installed")
+    case = Case(preset, box(2))
+    call = INFERENCE[PROVIDERS[provider]](case)
     call()
     timed(
         call,
-        atoms=system.atoms,
-        edges=system.edges,
+        atoms=case.system.atoms,
+        edges=case.system.edges,
         dtype="float32",
-        parameters=sum(p.numel() for p in model(preset).parameters()),
+        parameters=sum(p.numel() for p in case.model.parameters()),
         peak_bytes=peak_bytes(call),
     )

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from benchmarks.bench_neighbors import SEARCHES
 from benchmarks.systems import CUTOFF, box
 
-from localgraph import neighbors
-
-
-def _vesin(x, cell):
-    vesin = pytest.importorskip("vesin")
-    threads = torch.get_num_threads()
-    search = vesin.NeighborList(cutoff=CUTOFF, full_list=True, sorted=True, n_threads=threads)
-    return lambda: search.compute(x, cell, True, "ijS")
-
-
-def _matscipy(x, cell):
-    module = pytest.importorskip("matscipy.neighbours")
-    return lambda: module.neighbour_list("ijS", positions=x, cell=cell, pbc=[True] * 3, cutoff=CUTOFF)
-
-
-def _ase(x, cell):
-    module = pytest.importorskip("ase.neighborlist")
-    return lambda: module.primitive_neighbor_list("ijS", [True] * 3, cell, x, CUTOFF)
-
-
-OTHERS = {"vesin": _vesin, "matscipy": _matscipy, "ase": _ase}
+PROVIDERS = {"localgraph": "localgraph", "vesin": "vesin, sorted", "matscipy": "matscipy", "ase": "ASE"}
 
 
 @pytest.mark.parametrize("molecules_per_edge", [2, 4, 7], ids=["24", "192", "1029"])
-@pytest.mark.parametrize("provider", ["localgraph", *OTHERS])
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_search(timed, provider, molecules_per_edge):
+    pytest.importorskip(provider, reason=f"{provider} is not installed")
     system = box(molecules_per_edge)
-    if provider == "localgraph":
-        call = lambda: neighbors(system.positions, CUTOFF, system.cell, True)  # noqa: E731
-    else:
-        call = OTHERS[provider](system.positions.numpy(), system.cell.numpy())
+    call = SEARCHES[PROVIDERS[provider]](system.positions.numpy(), system.cell.numpy(), [True] * 3)
+    if provider != "localgraph":
         assert len(call()[0]) == system.edges
     timed(
         call,

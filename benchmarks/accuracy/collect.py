@@ -1,6 +1,6 @@
 """One record and one figure of several runs: learning curves, final errors, time, and what was trained.
 
-    python benchmarks/accuracy/collect.py runs/* --json accuracy.json --figure accuracy.png
+    python -m benchmarks.accuracy.collect runs/* --json accuracy.json --figure accuracy.png
 
 Every folder is the output of ``mlip-train fit``, or of ``nequip_allegro.py`` (which has curves only, and our run of
 the same start in ``ours``). Folders whose names differ by an ending ``_nequip`` share a panel; ``X_nequip/ours`` counts

@@ -1,6 +1,6 @@
 """The run of a configuration with nequip-allegro's model and its train-time compile, then ours from the same weights.
 
-    python benchmarks/accuracy/nequip_allegro.py benchmarks/accuracy/acac.yaml output=reference stop.seconds=300
+    python -m benchmarks.accuracy.nequip_allegro benchmarks/accuracy/acac.yaml output=reference stop.seconds=300
 
 Data, batches, loss, optimizer, moving average, validation and trainer are the same on both sides; only the step
 differs. The initial weights are written to ``reference/start.safetensors``, from which our run starts, in
@@ -22,10 +22,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from allegro.model import AllegroModel
+from benchmarks.systems import reference_model
 from nequip.data import AtomicDataDict as Keys
-from nequip.model.utils import override_model_compile_mode
-from nequip.utils.global_state import set_global_state
 
 import localgraph
 from allegro_model.nequip import from_nequip
@@ -38,40 +36,6 @@ from mlip_train.training.callbacks import write_csv
 from mlip_train.training.module import TrainingModule
 from mlip_train.training.prepare import prepare
 from mlip_train.training.trainer import make_trainer
-
-
-def reference_model(config: Any, seed: int) -> Any:
-    """nequip-allegro's model of one of our configurations."""
-    names = list(config.type_names)
-    per_type = {k: config.per_type(k) for k in ("energy_scales", "energy_shifts")}
-    per_type = {k: v * len(names) if len(v) == 1 else v for k, v in per_type.items()}
-    return AllegroModel(
-        seed=seed,
-        model_dtype=config.dtype,
-        r_max=config.cutoff,
-        type_names=names,
-        l_max=config.l_max,
-        parity=config.parity,
-        radial_chemical_embed={
-            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
-            "num_bessels": config.num_bessels,
-            "polynomial_cutoff_p": config.polynomial_cutoff_p,
-        },
-        radial_chemical_embed_dim=config.embed_dim,
-        scalar_embed_mlp_hidden_layers_depth=config.scalar_embed_depth,
-        scalar_embed_mlp_hidden_layers_width=config.scalar_embed_width,
-        num_layers=config.num_layers,
-        num_scalar_features=config.num_scalar_features,
-        num_tensor_features=config.num_tensor_features,
-        allegro_mlp_hidden_layers_depth=config.latent_depth,
-        allegro_mlp_hidden_layers_width=config.latent_width,
-        readout_mlp_hidden_layers_depth=config.readout_depth,
-        readout_mlp_hidden_layers_width=config.readout_width,
-        readout_mlp_nonlinearity=config.readout_nonlinearity,
-        avg_num_neighbors=config.per_type("avg_num_neighbors")[0],
-        per_type_energy_scales=dict(zip(names, per_type["energy_scales"], strict=True)),
-        per_type_energy_shifts=dict(zip(names, per_type["energy_shifts"], strict=True)),
-    )
 
 
 class ReferenceStep:
@@ -135,7 +99,6 @@ class Curve(pl.Callback):
 
 def train_reference(config: TrainConfig) -> None:
     """Train nequip-allegro's model as configured."""
-    set_global_state()
     torch.set_num_threads(config.hardware.threads or 1)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,9 +106,7 @@ def train_reference(config: TrainConfig) -> None:
     assert prepared.validation is not None
     ours = prepared.model.config
     localgraph.save_model(folder / "start.safetensors", from_nequip(reference_model(ours, config.seed)))
-    with override_model_compile_mode("compile"):
-        model = reference_model(ours, config.seed)
-    model.train()
+    model = reference_model(ours, config.seed, "compile").train()
     step = ReferenceStep(
         model, config.loss, {"train": prepared.train.table, "validation": prepared.validation.table}
     )
@@ -170,7 +131,8 @@ def main() -> None:
     train_reference(config)
     folder = Path(config.output)
     changes = [f"output={folder / 'ours'}", f"model.start_from={folder / 'start.safetensors'}"]
-    subprocess.run([sys.executable, __file__, "--ours", *sys.argv[1:], *changes], check=True)
+    command = [sys.executable, "-m", "benchmarks.accuracy.nequip_allegro", "--ours", *sys.argv[1:], *changes]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

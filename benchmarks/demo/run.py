@@ -1,7 +1,7 @@
 """The main job end to end on shipped data, as the commands a user would type, and one picture of what came out.
 
     nox -f nox.py -s demo                  # or, where the six packages are installed:
-    python benchmarks/demo/run.py [--output demo-out] [--epochs 50]
+    python -m benchmarks.demo.run [--output demo-out] [--epochs 50]
 
 select → convert → split → train → evaluate → compile → MD in ASE and in LAMMPS → demo.png and demo.json.
 """
@@ -72,7 +72,7 @@ def main() -> None:
     subprocess.run(
         [sys.executable, str(HERE / "dynamics.py"), str(NVE)], cwd=out, env=environment(), check=True
     )
-    command = shlex.join(["python", "benchmarks/demo/run.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.demo.run", *sys.argv[1:]])
     summary = {"command": command} | json.loads((out / "demo.json").read_text())
     wandering = max(summary["std of total energy, meV/atom"].values())
     if wandering > CONSERVED and not arguments.epochs:

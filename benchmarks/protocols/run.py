@@ -6,15 +6,14 @@ import argparse
 import json
 import os
 import re
-import shlex
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from pathlib import Path
 
 import ase.io
 from ase.io.lammpsdata import write_lammps_data
+from benchmarks.common import write_record
 
 INPUT = """
 units metal
@@ -99,9 +98,7 @@ def main() -> None:
         for ranks in options.ranks:
             rows.append(run(options.model, structure, ranks, options))
             print(json.dumps(rows[-1]), flush=True)
-    if options.json:
-        command = shlex.join(["python", *sys.argv])
-        options.json.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    write_record(options.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from benchmarks.systems import PRESETS, Box, box, model
+from benchmarks.systems import PRESETS, System, box, model
 from torch._dynamo.utils import counters as dynamo_counters
 
 import equitensor.triton.resources
@@ -27,7 +27,7 @@ KERNELS = ((2, 64), (3, 64), (3, 128))
 ARCHITECTURE = 90
 
 
-def batch(system: Box) -> Batch:
+def batch(system: System) -> Batch:
     """One frame of a box with labels of zero, as the training step takes it."""
     n, f64 = system.atoms, torch.float64
     zeros = torch.zeros(n, dtype=torch.int64)

@@ -8,12 +8,11 @@ registers and spills are recorded beside equitensor's tests, which hold more sha
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.common import ROOT, write_json
+
 RECORD = ROOT / "benchmarks" / "counters.json"
 REGISTERS = ROOT / "packages" / "equitensor" / "tests" / "triton_registers.json"
 UPDATE = "nox -f nox.py -s counters -- update"
@@ -21,13 +20,6 @@ UPDATE = "nox -f nox.py -s counters -- update"
 
 class OtherVersion(Exception):
     """The record was made with another release of torch or Triton: counters of the two cannot be compared."""
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON under a temporary name, then rename."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    os.replace(part, path)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:

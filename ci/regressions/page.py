@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ci.regressions.counters import ROOT
+from benchmarks.common import ROOT
+
 from ci.regressions.runs import FOLDER
 
 HIDDEN = ("operators", "options", "extra", "energy", "forces")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ci.regressions.counters import ROOT, write_json
+from benchmarks.common import ROOT, write_json
 
 RECORD = ROOT / "benchmarks" / "ratios.json"
 WARN, FAIL = 1.10, 1.25

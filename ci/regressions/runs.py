@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ci.regressions.counters import ROOT, write_json
+from benchmarks.common import ROOT, write_json
+
 from ci.regressions.ratios import machine_of, ratios
 
 FOLDER = ROOT / "benchmarks" / "results" / "runs"

@@ -10,15 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_demo(tmp_path):
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "demo" / "run.py"),
-        "--output",
-        str(out),
-        "--epochs",
-        "2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    command = [sys.executable, "-m", "benchmarks.demo.run", "--output", str(out), "--epochs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     summary = json.loads((out / "demo.json").read_text())
     assert summary["LAMMPS − ASE at step 0, eV"] < 1e-8
