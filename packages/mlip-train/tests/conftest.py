@@ -144,7 +144,7 @@ def plain_run(frames_file: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "output": str(tmp_path / "run"),
         "model": {"name": "toy", "config": {"cutoff": 4.0}},
-        "data": {"train": [{"path": str(frames_file)}], "validation_fraction": 0.25, "prefetch": 0},
+        "data": {"train": [{"path": str(frames_file)}], "validation_fraction": 0.25, "loaders": 0},
         "batch": {"frames": 4},
         "optimizer": {"lr": 0.01},
         "stop": {"epochs": 2},

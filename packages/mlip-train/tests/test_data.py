@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_train import TrainConfig, from_plain
 from mlip_train.config import BatchConfig, SourceConfig, StatisticsConfig
+from mlip_train.config.checks import check_values
 from mlip_train.data import sources as frames
 from mlip_train.data.batches import collate
 from mlip_train.data.build import build_table
@@ -120,7 +121,7 @@ def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -
         ),
         ("f.store", {"forces": "F"}, "source.forces must be used with a file that ASE reads, got 'F'"),
         ("f.store", {"part": "test"}, "source.split, source.part must be given together"),
-        ("f.xyz", {"weight": -1.0}, "source.weight must be a non-negative number, got -1.0"),
+        ("f.xyz", {"weight": -1.0}, "source.weight must be at least 0, got -1.0"),
     ],
 )
 def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: str) -> None:
@@ -144,7 +145,7 @@ def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: s
 )
 def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prepare(from_plain(TrainConfig, plain_run | changes))
+        check_values(from_plain(TrainConfig, plain_run | changes))
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_another_configuration_is_not_continued(
     toy: Any, plain_run: dict[str, Any], frames_file: Path, tmp_path: Path
 ) -> None:
     plain = plain_run | {"logging": {"progress": False, "report": False}}
+    plain["data"] = {"train": plain["data"]["train"], "loaders": 0}
     first = run(plain)
     moved = tmp_path / "moved.xyz"
     moved.write_bytes(frames_file.read_bytes())
@@ -194,12 +195,15 @@ def test_another_configuration_is_not_continued(
             r"values of loss.forces \(1.0 .* now 9.0\), seed \(0 .* now 5\)",
         ),
         ({"model": {"name": "toy", "config": {"cutoff": 4.0, "width": 6}}}, r"model.config.width \(None in"),
-        ({"stages": [{"epoch": 1}]}, r"stages\[0\].epoch \(None in the checkpoint, now 1\)"),
+        ({"stages": [{"epoch": 1, "lr": 0.01}]}, r"stages\[0\].epoch \(None in the checkpoint, now 1\)"),
         (
             {"data": data | {"train": [{"path": str(moved), "take": ":30"}]}},
             "data.train must be the frames",
         ),
-        ({"data": data | {"validation": data["train"]}}, "data.validation must be the frames"),
+        (
+            {"data": data | {"validation": data["train"]}},
+            "data.validation must be the frames",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             run(plain, **changes)
@@ -208,7 +212,7 @@ def test_another_configuration_is_not_continued(
 STOPS = [
     {"steps": 5},
     {"patience": 0, "epochs": 50},
-    {"seconds": 0.0, "epochs": 50},
+    {"seconds": 1e-3, "epochs": 50},
     {"lr": 1e-6, "epochs": 50},
 ]
 
@@ -373,7 +377,7 @@ def test_command_line(
     errors = json.loads((Path(plain_run["output"]) / "evaluation.json").read_text())
     assert errors["frames"] == 40 and "baseline" in errors
     for what in (path, Path(plain_run["output"]), Path(plain_run["output"]) / "checkpoint.safetensors"):
-        assert main(["inspect", str(what)]) == 0
+        assert main(["info", str(what)]) == 0
         assert json.loads(capsys.readouterr().out)
     assert main(["fit", str(path), "optimizer.speed=1"]) == 2
     assert "optimizer.speed must be one of the keys" in capsys.readouterr().err
@@ -406,7 +410,7 @@ def test_evaluate_reads_labels_as_the_run_did(
         atoms.calc = None
     ase.io.write(tmp_path / "ref.xyz", frames)
     keys = {"energy": "REF_energy", "forces": "REF_forces", "energy_scale": 0.5, "force_scale": 0.5}
-    data = {"train": [{"path": str(tmp_path / "ref.xyz"), **keys}], "prefetch": 0}
+    data = {"train": [{"path": str(tmp_path / "ref.xyz"), **keys}], "loaders": 0}
     run(plain_run, data=data, output=str(tmp_path / "ref"))
     evaluate = ["evaluate", str(tmp_path / "ref")]
     assert main([*evaluate, "--output", str(tmp_path / "e"), str(tmp_path / "ref.xyz")]) == 0
@@ -491,7 +495,14 @@ def test_cosine_ends_with_the_run(
 def test_scores_of_a_ramp_have_one_weight(toy: Any, plain_run: dict[str, Any]) -> None:
     stages = [{"epoch": 1, "energy": 40.0, "forces": 2.0, "ramp": 3}]
     stop, logging = {"epochs": 4, "patience": 0}, {"progress": False, "report": False}
-    result = run(plain_run, stages=stages, stop=stop, logging=logging, optimizer={"lr": 1e-12})
+    result = run(
+        plain_run,
+        stages=stages,
+        stop=stop,
+        logging=logging,
+        optimizer={"lr": 1e-12},
+        schedule={"minimum": 0.0},
+    )
     assert len(result.history) == 4  # patience waits for the end of the ramp
     for row, (e, f) in zip(result.history, [(1, 1), (14, 4 / 3), (27, 5 / 3), (40, 2)], strict=True):
         final = (1, 1) if row["epoch"] == 0 else (40, 2)

@@ -1,4 +1,4 @@
-"""The command line: mlip-train fit, evaluate, inspect."""
+"""The command line: mlip-train fit, check, evaluate and info."""
 
 from __future__ import annotations
 
@@ -14,85 +14,137 @@ from jsonargparse import ArgumentParser
 import localgraph
 from mlip_train import __version__
 from mlip_train.config.checks import LABELS, is_spice
+from mlip_train.config.data import BatchConfig, SourceConfig
+from mlip_train.config.help import Formatter, add_keys, overrides
 from mlip_train.config.load import from_plain, load_config, to_plain
-from mlip_train.config.schema import BatchConfig, SourceConfig
-from mlip_train.data.batches import label_weights
 from mlip_train.steps.verify import CompileError
 from mlip_train.training import checkpoint
 
+EXAMPLES = {
+    "fit": """\
+Examples:
+  mlip-train fit run.yaml
+  mlip-train fit run.yaml optimizer.lr=0.002 --stop.epochs 20 -o run2
+  mlip-train fit run.yaml data.train.0.path=other.xyz --dry-run""",
+    "check": """\
+Examples:
+  mlip-train check run.yaml
+  mlip-train check run.yaml batch.atoms=4000""",
+    "evaluate": """\
+Examples:
+  mlip-train evaluate run                    the test data of the run in folder run
+  mlip-train evaluate run test.xyz -o errors
+  mlip-train evaluate model.safetensors test.xyz""",
+    "info": """\
+Examples:
+  mlip-train info run.yaml
+  mlip-train info run/model.safetensors
+  mlip-train info run/checkpoint.safetensors""",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; user errors are one line on stderr with exit status 2."""
-    parser = _parser()
-    namespace = parser.parse_args(_ordered(sys.argv[1:] if arguments is None else arguments))
-    command = namespace.command
+    """Run a command; user errors are one line on stderr with exit status 2, an interrupted run gives 128 + signal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given: list[str] = []
+    command = next((a for a in arguments if a in EXAMPLES), "")
     try:
-        {"fit": _fit, "evaluate": _evaluate, "inspect": _inspect}[command](namespace[command])
-    except (ValueError, FileNotFoundError, ImportError, ArithmeticError, CompileError) as e:
+        if command in ("fit", "check"):
+            given, arguments = overrides(arguments)
+        namespace = _parser().parse_args(_options_last(arguments))
+        command = namespace.command
+        options = namespace[command]
+        {"fit": _fit, "check": _check, "evaluate": _evaluate, "info": _info}[command](options, given)
+    except (ValueError, OSError, ImportError, ArithmeticError, CompileError) as e:
         print(f"mlip-train {command}: {e}", file=sys.stderr)
         return 2
     return 0
 
 
-def _ordered(arguments: list[str]) -> list[str]:
-    """Options last, for argparse takes no list in two parts; of ``fit``, ``--optimizer.lr=1e-3`` as an override."""
+def _options_last(arguments: list[str]) -> list[str]:
+    """Move options behind the positional arguments, for argparse takes no list in two parts."""
     plain: list[str] = []
     options: list[str] = []
     rest = iter(arguments)
-    for a in rest:
-        if plain[:1] == ["fit"] and a.startswith("--") and "=" in a:
-            plain.append(a[2:])
-        elif a.startswith("-"):
-            options += [a, *itertools.islice(rest, int(a == "--output"))]
+    for item in rest:
+        if item.startswith("-"):
+            options += [item, *itertools.islice(rest, int(item in ("-o", "--output")))]
         else:
-            plain.append(a)
+            plain.append(item)
     return plain + options
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="mlip-train", description="Train interatomic potentials registered as mlip.models."
+        prog="mlip-train",
+        description="Train interatomic potentials registered as mlip.models.",
+        formatter_class=Formatter,
     )
-    parser.add_argument("--version", action="version", version=f"mlip-train {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"mlip-train {__version__}", help="show version"
+    )
     commands = parser.add_subcommands(dest="command")
-    fit = ArgumentParser(description="Train a model from a YAML configuration.")
-    fit.add_argument("run", type=str, help="the run's YAML file")
-    fit.add_argument(
-        "overrides", type=str, nargs="*", help="KEY=VALUE with a dotted key, e.g. optimizer.lr=1e-3"
+
+    def add(name: str, description: str, usage: str) -> ArgumentParser:
+        command = ArgumentParser(
+            description=description,
+            usage=f"mlip-train {name} {usage}",
+            epilog=EXAMPLES[name],
+        )
+        commands.add_subcommand(name, command, help=description)
+        return command
+
+    fit = add(
+        "fit", "Train a model from a YAML configuration.", "RUN.yaml [KEY=VALUE ...] [-o FOLDER] [--dry-run]"
     )
-    fit.add_argument("--dry-run", action="store_true", help="check data, elements and memory; train nothing")
-    commands.add_subcommand("fit", fit)
-    evaluate = ArgumentParser(description="Evaluate a trained model on labeled frames.")
-    evaluate.add_argument("run", type=str, help="the run's YAML file, its output directory, or a model file")
+    check = add(
+        "check",
+        "Check data, elements, labels and memory of a run; train nothing.",
+        "RUN.yaml [KEY=VALUE ...]",
+    )
+    for command in (fit, check):
+        command.add_argument("run", type=str, help="the run's YAML file")
+    fit.add_argument("-o", type=str, default=None, help="the same as --output", metavar="FOLDER")
+    fit.add_argument("--dry-run", action="store_true", help="the same as mlip-train check")
+    add_keys(fit)
+    evaluate = add("evaluate", "Evaluate a trained model on labeled frames.", "RUN [DATA ...] [-o FOLDER]")
+    evaluate.add_argument("run", type=str, help="the run's YAML file, its output folder, or a model file")
     evaluate.add_argument("data", type=str, nargs="*", help="files of frames; by default the run's test data")
     evaluate.add_argument(
-        "--output", type=str, default=None, help="where errors and figures go (default: beside the model)"
+        "-o",
+        "--output",
+        type=str,
+        default=None,
+        help="where errors and figures go (default: beside the model)",
     )
-    commands.add_subcommand("evaluate", evaluate)
-    inspect = ArgumentParser(description="Show a configuration, model file or checkpoint.")
-    inspect.add_argument(
-        "run", type=str, help="a YAML file, a model file, a checkpoint, or a run's directory"
-    )
-    commands.add_subcommand("inspect", inspect)
+    info = add("info", "Show a configuration, model file or checkpoint.", "FILE")
+    info.add_argument("run", type=str, help="a YAML file, a model file, a checkpoint, or a run's folder")
     return parser
 
 
-def _fit(arguments: Any) -> None:
-    from mlip_train.fit import dry_run, fit
+def _fit(arguments: Any, given: list[str]) -> None:
+    from mlip_train.fit import fit
     from mlip_train.report.html import error_rows, text_table
 
-    config = load_config(arguments.run, arguments.overrides)
+    given = [*given, *([] if arguments.o is None else [f"output={json.dumps(arguments.o)}"])]
     if arguments.dry_run:
-        print(json.dumps(dry_run(config), indent=2))
+        _check(arguments, given)
         return
-    result = fit(config)
+    result = fit(load_config(arguments.run, given))
     for name, evaluation in result.evaluations.items():
         print(f"\n{name}\n{text_table(error_rows(evaluation.tables))}")
     if result.evaluations:
         print(f"\nmodel: {result.model}\nreport: {result.model.parent / 'report.html'}")
 
 
-def _evaluate(arguments: Any) -> None:
+def _check(arguments: Any, given: list[str]) -> None:
+    from mlip_train.fit import dry_run
+
+    print(json.dumps(dry_run(load_config(arguments.run, given)), indent=2))
+
+
+def _evaluate(arguments: Any, _: list[str]) -> None:
+    from mlip_train.data.batches import label_weights
     from mlip_train.data.build import build_table
     from mlip_train.report.evaluate import evaluate
     from mlip_train.report.html import error_rows, errors_by_element, parity, text_table, write_report
@@ -154,7 +206,7 @@ def _model_and_sources(path: Path) -> tuple[Path, tuple[SourceConfig, ...]]:
     return path, ()
 
 
-def _inspect(arguments: Any) -> None:
+def _info(arguments: Any, _: list[str]) -> None:
     path = Path(arguments.run)
     if path.suffix in (".yaml", ".yml"):
         print(json.dumps(to_plain(load_config(path)), indent=2))

@@ -15,7 +15,8 @@ import torch
 
 import localgraph
 from mlip_train.config.load import to_plain
-from mlip_train.config.schema import CompileConfig, TrainConfig
+from mlip_train.config.machine import CompileConfig
+from mlip_train.config.schema import TrainConfig
 from mlip_train.data.loader import BatchLoader
 from mlip_train.report.evaluate import Evaluation, evaluate
 from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import re
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
-from mlip_train.config.schema import SourceConfig, TrainConfig
+from mlip_train.config.data import SourceConfig
+from mlip_train.config.ranges import check_ranges
+from mlip_train.config.schema import TrainConfig
 
 T = TypeVar("T")
 
@@ -24,21 +28,23 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
         line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ValueError(f"line {line}: key must be a word or a number, got a list or mapping")
+        key = loader.construct_object(key_node)
         if key in seen:
             raise ValueError(
                 f"line {line}: keys must be unique, got {key!r} again (first in line {seen[key]})"
             )
         seen[key] = line
+    loader.flatten_mapping(node)  # merge keys
     return {
         loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value
     }
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
+_Loader.add_constructor("tag:yaml.org,2002:merge", lambda loader, node: node.value)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -78,48 +84,86 @@ def from_plain(cls: type[T], data: Any, path: str = "") -> T:
     if not isinstance(data, Mapping):
         raise ValueError(f"{path or cls.__name__} must be a mapping, got {data!r}")
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    values = {}
+    values: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for key, value in data.items():
         where = f"{path}.{key}" if path else str(key)
-        if key not in names:
-            raise ValueError(f"{where} must be one of the keys {sorted(names)}, got the unknown key {key!r}")
-        values[key] = _value(hints[key], value, where)
-    return cls(**values)
+        if key not in hints:
+            raise ValueError(
+                f"{where} must be one of the keys {sorted(hints)}, got the unknown key {key!r}"
+                f"{nearest(str(key), hints)}"
+            )
+        kind, arguments = hints[key], typing.get_args(hints[key])
+        if dataclasses.is_dataclass(kind):
+            values[key] = from_plain(typing.cast(type, kind), value, where)
+        elif arguments and dataclasses.is_dataclass(arguments[0]):
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(f"{where} must be a list, got {value!r}")
+            items = enumerate(value)
+            values[key] = tuple(
+                from_plain(typing.cast(type, arguments[0]), v, f"{where}[{i}]") for i, v in items
+            )
+        else:
+            plain[key] = value
+    config = cls(**values, **_parsed(cls, plain, path))
+    check_ranges(config, path)
+    return config
 
 
-def _value(kind: Any, value: Any, path: str) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (kind,) = (a for a in arguments if a is not type(None))
-        return _value(kind, value, path)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{path} must be one of {list(arguments)}, got {value!r}")
-        return value
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Name the most similar of some words, as the end of an error; empty where none is similar."""
+    found = difflib.get_close_matches(word, list(words), 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+@functools.cache
+def _parser(cls: type) -> ArgumentParser:
+    """Return a parser of the fields of a dataclass that hold no dataclasses."""
+    parser = ArgumentParser(exit_on_error=False)
+    hints = typing.get_type_hints(cls)
+    nested = {
+        name
+        for name, kind in hints.items()
+        if any(dataclasses.is_dataclass(k) for k in (kind, *typing.get_args(kind)))
+    }
+    parser.add_class_arguments(cls, None, skip=nested)
+    return parser
+
+
+def _parsed(cls: type, plain: dict[str, Any], path: str) -> dict[str, Any]:
+    """Values checked and converted by jsonargparse; its errors name neither items of lists nor keys that exist."""
+    hints = typing.get_type_hints(cls)
+    parsed: dict[str, Any] = {}
+    for key, value in plain.items():
+        if typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
+            parsed[key] = dict(value)  # jsonargparse would parse the strings inside again
+            continue
+        try:
+            found = _parser(cls).parse_object({key: value}, defaults=False)[key]
+        except (ArgumentError, TypeError):
+            found = None
+        null = value is None and type(None) in typing.get_args(hints[key])
+        if isinstance(value, str) != isinstance(found, str) or (found is None and not null):
+            where = f"{path}.{key}" if path else key
+            raise ValueError(f"{where} must be {_described(hints[key])}, got {value!r}")
+        parsed[key] = found
+    return parsed
+
+
+def _described(kind: Any) -> str:
+    """Return an annotation in words."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return f"one of {list(arguments)}"
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{path} must be a list, got {value!r}")
         if arguments[-1] is Ellipsis:
-            return tuple(_value(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
-        if len(value) != len(arguments):
-            raise ValueError(f"{path} must be a list of {len(arguments)}, got {value!r}")
-        return tuple(
-            _value(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True))
-        )
-    if dataclasses.is_dataclass(kind):
-        return from_plain(typing.cast(type, kind), value, path)
+            return f"a list of items that are {_described(arguments[0])}"
+        return f"a list of {len(arguments)} items that are {_described(arguments[0])}"
     if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{path} must be a mapping, got {value!r}")
-        return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
-    return value
+        return "a mapping"
+    if arguments:
+        return " or ".join("null" if a is type(None) else _described(a) for a in arguments)
+    return str(kind.__name__)
 
 
 def to_plain(config: Any) -> Any:

@@ -20,7 +20,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 import localgraph
 from localgraph.files import replacing
-from mlip_train.config.schema import SourceConfig
+from mlip_train.config.data import SourceConfig
 from mlip_train.data.frames import LAYOUT, Array, FrameTable, open_table
 from mlip_train.data.sources import DataError, Frame, Reader
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlip_train.config.schema import BatchConfig
+from mlip_train.config.data import BatchConfig
 from mlip_train.data.batches import Batch, Indices, collate, label_weights
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.plan import plan

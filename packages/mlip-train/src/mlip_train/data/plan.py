@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlip_train.config.schema import BatchConfig
+from mlip_train.config.data import BatchConfig
 from mlip_train.data.batches import Indices
 
 

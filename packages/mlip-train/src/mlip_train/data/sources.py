@@ -14,7 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from mlip_train.config.checks import check_source, is_spice
-from mlip_train.config.schema import SourceConfig
+from mlip_train.config.data import SourceConfig
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +131,9 @@ def _chosen(count: int, source: SourceConfig) -> list[int]:
     return [int(i) for i in order]
 
 
-def _find(atoms: Atoms, key: str, where: str) -> Any:
+def _find(atoms: Atoms, key: str | None, where: str) -> Any:
+    if key is None:
+        return None
     results = atoms.calc.results if atoms.calc is not None else {}
     for place in (atoms.info, atoms.arrays, results):
         if key in place:
@@ -152,7 +154,7 @@ def _find(atoms: Atoms, key: str, where: str) -> Any:
     return None
 
 
-def _one(atoms: Atoms, key: str, where: str) -> float | None:
+def _one(atoms: Atoms, key: str | None, where: str) -> float | None:
     value = _find(atoms, key, where)
     if value is not None and value.size != 1:
         raise DataError(f"{where}, key {key!r} must be one number, got {value.size}")
@@ -197,7 +199,7 @@ def _stress(atoms: Atoms, source: SourceConfig, where: str) -> Floats:
         value = voigt_6_to_full_3x3_stress(value.reshape(6))
     if value.size != 9:
         raise DataError(f"{where}, key {key!r} must have 6 or 9 numbers, got {value.size}")
-    value = value.reshape(3, 3) * (source.energy_scale if key == source.virial else 1.0)
+    value = value.reshape(3, 3) * (source.energy_scale if key == source.virial else source.stress_scale)
     value = 0.5 * (value + value.T)
     return value if key == source.stress else -value / atoms.get_volume()
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_train.config.schema import StatisticsConfig
+from mlip_train.config.data import StatisticsConfig
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.sources import DataError
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlip_train.config.schema import BatchConfig
+from mlip_train.config.data import BatchConfig
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.loader import BatchLoader
 from mlip_train.data.statistics import compositions

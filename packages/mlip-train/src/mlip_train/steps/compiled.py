@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mlip_train.config.schema import LossConfig
+from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.eager import EagerStep, StepResult, trained_parameters, with_gradients
 from mlip_train.steps.forces import ForcesStep

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mlip_train.config.schema import LossConfig
+from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.loss import Prediction, loss_terms, predict
 

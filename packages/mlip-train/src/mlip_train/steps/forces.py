@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from localgraph.inductor import mended_scheduler
-from mlip_train.config.schema import LossConfig
+from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.eager import StepResult
 from mlip_train.steps.loss import Prediction, loss_terms, predict

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from localgraph import gather, segment_sum
-from mlip_train.config.schema import LossConfig, StageConfig
+from mlip_train.config.training import LossConfig, StageConfig
 from mlip_train.data.batches import Batch
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mlip_train.config.schema import CompileConfig, LossConfig
+from mlip_train.config.machine import CompileConfig
+from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.loader import BatchLoader
 from mlip_train.steps.compiled import CompiledStep, compile_step

@@ -14,7 +14,8 @@ from torch import nn
 import localgraph
 from localgraph import segment_sum
 from mlip_train.config.checks import check_values
-from mlip_train.config.schema import BatchConfig, SourceConfig, TrainConfig
+from mlip_train.config.data import BatchConfig, SourceConfig
+from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import label_weights
 from mlip_train.data.build import build_table, elements_in
 from mlip_train.data.frames import FrameTable
@@ -76,7 +77,7 @@ def prepare(config: TrainConfig) -> Prepared:
     statistics = gather_statistics(table, config.statistics, rows)
     model = _finetuned(config, start, table, rows) if start is not None else _built(config, probe, statistics)
     freeze(model, config.model.freeze)
-    prefetch = config.data.prefetch
+    prefetch = 2 * config.data.loaders
     train = BatchLoader(table, rows, config.batch, config.seed, prefetch=prefetch)
     validation = None
     if "validation" in tables:

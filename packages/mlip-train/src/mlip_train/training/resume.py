@@ -12,9 +12,9 @@ from mlip_train.training.prepare import Prepared
 
 FREE = ("output", "resume", "stop", "logging", "hardware", "compile", "batch.evaluate")
 """Keys that may change."""
-FREE_DATA = ("train", "validation", "test", "cache", "workers", "prefetch", "isolated", "partial_labels")
+FREE_DATA = ("train", "validation", "test", "cache", "workers", "loaders", "isolated", "partial_labels")
 """Keys of ``data`` that may; frames are compared themselves, so that files may be moved."""
-WAYS_OUT = "choose another output, or take the checkpoint away to begin anew"
+WAYS_OUT = "choose another output, or remove the checkpoint to start again"
 
 
 def identity(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:

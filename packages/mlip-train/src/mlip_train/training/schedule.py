@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlip_train.config.schema import ScheduleConfig, StageConfig
+from mlip_train.config.training import ScheduleConfig, StageConfig
 
 
 class Schedule:
