@@ -315,6 +315,12 @@ def page(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "ci.regressions", "page", *session.posargs, external=True)
 
 
+def clone(session: nox.Session, target: Path, revision: str = "HEAD") -> None:
+    """Clone a commit; uncommitted work stays out of a release."""
+    session.run("git", "clone", "-q", "--no-hardlinks", str(ROOT), str(target), external=True)
+    session.run("git", "-C", str(target), "checkout", "-q", revision, external=True)
+
+
 @nox.session
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def release(session: nox.Session, package: str) -> None:
@@ -329,11 +335,13 @@ def release(session: nox.Session, package: str) -> None:
     folder = Path(session.create_tmp()).resolve() / "release"
     shutil.rmtree(folder, ignore_errors=True)
     tree, dist = folder / "tree", folder / "dist"
-    session.install("-q", "build", "twine", "packaging")
-    ours = ("python", "ci/release.py")
-    session.run(*ours, "copy", str(tree))
+    session.install("-q", "build", "twine", "packaging", *BUILD_REQUIRES)
+    ours, hatchling = ("python", "ci/release.py"), ("python", "-m", "hatchling", "version")
+    clone(session, tree)
     if tag is None:
-        session.run(*ours, "prepare", package, str(tree), *wanted)
+        with session.chdir(tree / "packages" / package):
+            session.run(*hatchling, *wanted)
+        session.run(*ours, "prepare", package, str(tree))
     session.run("python", "-m", "build", "--outdir", str(dist), str(tree / "packages" / package), silent=True)
     session.run("twine", "check", "--strict", *(str(path) for path in dist.iterdir()))
     session.run(*ours, "check", package, str(tree), str(dist), *(["--tag", tag] if tag else []))
@@ -343,10 +351,12 @@ def release(session: nox.Session, package: str) -> None:
         origin = "its tag" if revision != "HEAD" else "THIS COMMIT, for it was never released"
         session.log(f"sibling {sibling} {floor}: built from {origin}")
         at, out = folder / sibling, folder / "siblings" / sibling
-        session.run(*ours, "copy", str(at), "--revision", revision, "--set", sibling, floor)
-        session.run(
-            *("python", "-m", "build", "--outdir", str(out), str(at / "packages" / sibling)), silent=True
-        )
+        clone(session, at, revision)
+        with session.chdir(at / "packages" / sibling):
+            if str(session.run(*hatchling, silent=True)).strip() != floor:
+                session.run(*hatchling, floor, "--force")
+        build = ("python", "-m", "build", "--outdir", str(out))
+        session.run(*build, str(at / "packages" / sibling), silent=True)
         wheels += map(str, out.glob("*.whl"))
     (own,) = dist.glob("*.whl")
     torch = [] if package in TORCHLESS else ["torch"]
@@ -355,8 +365,10 @@ def release(session: nox.Session, package: str) -> None:
     session.install("-q", "-c", str(CONSTRAINTS), *torch, *wheels, f"{own}[test]")
     with session.chdir(tree):
         run_tests(session, f"packages/{package}/tests")
-    if "--apply" in session.posargs:
-        session.run(*ours, "apply", package, str(tree))
+    if "--apply" in session.posargs:  # all or nothing, and not over local changes
+        changes = str(session.run("git", "-C", str(tree), "diff", external=True, silent=True))
+        (folder / "changes").write_text(changes)
+        session.run("git", "apply", "--index", str(folder / "changes"), external=True)
     name, version = f"packages/{package}", own.name.split("-")[1]
     session.log(
         f"{own.name} is ready and nothing was uploaded. By hand: commit {name}, "

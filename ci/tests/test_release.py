@@ -1,4 +1,4 @@
-"""Releases: what is checked before a tag, and that nothing here is ever half bumped."""
+"""Release checks: changelog, tags, sibling floors, contents."""
 
 import json
 import re
@@ -15,46 +15,31 @@ from ci import release  # noqa: E402
 from ci.release import ReleaseError  # noqa: E402
 
 CHANGELOG = "# Changelog\n\n## 0.2.0 (unreleased)\n\n- New.\n\n## 0.1.0 (2026-01-31)\n\n- First.\n"
-INIT = '"""A package."""\n\n__version__ = "0.2.0"\n'
-PROJECT = '[project]\nname = "mlip-thing"\ndependencies = ["base-thing>=0.1,<0.2", "torch>=2.8"]\n'
+PROJECT = '[project]\nname = "{}"\ndependencies = {}\n'
+FILES = {
+    "thing/src/thing/__init__.py": '"""A package."""\n\n__version__ = "0.2.0"\n',
+    "thing/CHANGELOG.md": CHANGELOG,
+    "thing/pyproject.toml": PROJECT.format("mlip-thing", '["base-thing>=0.1,<0.2", "torch>=2.8"]'),
+    "base/pyproject.toml": PROJECT.format("base-thing", "[]"),
+}
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository of two packages, the second without sources."""
-    root = tmp_path / "repository"
-    source = root / "packages" / "thing" / "src" / "thing"
-    source.mkdir(parents=True)
-    (source / "__init__.py").write_text(INIT)
-    (root / "packages" / "thing" / "CHANGELOG.md").write_text(CHANGELOG)
-    (root / "packages" / "thing" / "pyproject.toml").write_text(PROJECT)
-    (root / "packages" / "base").mkdir()
-    (root / "packages" / "base" / "pyproject.toml").write_text(
-        '[project]\nname = "base-thing"\ndependencies = []\n'
-    )
-    for command in (
-        ("init", "-q"),
-        ("add", "."),
-        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "All"),
-    ):
-        subprocess.run(["git", "-C", str(root), *command], check=True)
-    monkeypatch.setattr(release, "ROOT", root)
-    return root
+    for name, text in FILES.items():
+        path = tmp_path / "packages" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    user = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init", "-q"), ("add", "."), (*user, "commit", "-qm", "All")):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    return tmp_path
 
 
-@pytest.mark.parametrize(
-    "wanted, released, message",
-    [
-        ("1.0", [], "X.Y.Z"),
-        ("soon", [], "X.Y.Z"),
-        ("0.1.0", ["0.1.0"], "above 0.1.0, which is released"),
-        (None, ["0.2.0"], "above 0.2.0"),
-        ("0.3.0", ["0.2.0", "0.10.0"], "above 0.10.0"),
-    ],
-)
-def test_versions_that_cannot_be_released(wanted, released, message):
-    with pytest.raises(ReleaseError, match=message):
-        release.bumped("0.2.0", wanted, released)
+def tag(repository, name):
+    subprocess.run(["git", "-C", str(repository), "tag", name], check=True)
 
 
 def test_changelog_is_rolled_and_checked():
@@ -63,92 +48,80 @@ def test_changelog_is_rolled_and_checked():
     release.check_changelog(rolled, "0.2.0")
     with pytest.raises(ReleaseError, match=r"'## X.Y.Z \(unreleased\)' on top, got 0.2.0 \(2026-11-21\)"):
         release.rolled(rolled, "0.3.0", "2026-11-22")
-    with pytest.raises(ReleaseError, match=r"a date at 0.2.0, got \(unreleased\)"):
+    with pytest.raises(ReleaseError, match=r"under '## 0.2.0 \(YYYY-MM-DD\)', got 'unreleased'"):
         release.check_changelog(CHANGELOG, "0.2.0")
     with pytest.raises(ReleaseError, match=r"0\.3\.0"):
         release.check_changelog(rolled, "0.3.0")
-    with pytest.raises(ReleaseError, match=r"lines under 0\.2\.0"):
+    with pytest.raises(ReleaseError, match=r"lines under '## 0\.2\.0"):
         release.rolled(CHANGELOG.replace("- New.\n", ""), "0.2.0", "2026-11-21")
 
 
-def test_tag_is_the_built_version():
-    release.check_tag("mlip-export-v0.1.0", "mlip-export", "0.1.0")
-    for tag in ("mlip-export-v0.1.1", "mlip-train-v0.1.0", "v0.1.0"):
-        with pytest.raises(ReleaseError, match=r"required mlip-export-v0\.1\.0"):
-            release.check_tag(tag, "mlip-export", "0.1.0")
+def test_a_released_version_is_refused(repository):
+    release.check_unreleased("thing", "0.2.0")
+    for name in ("thing-v0.2.0", "thing-v0.10.0", "thing-vnext", "other-v9.0.0"):
+        tag(repository, name)
+    with pytest.raises(ReleaseError, match=r"above 0\.10\.0, which is released, got 0\.3\.0"):
+        release.check_unreleased("thing", "0.3.0")
+    release.check_unreleased("thing", "0.11.0")
+    with pytest.raises(ReleaseError, match="above"):
+        release.prepare("thing", repository)
+    assert (repository / "packages/thing/CHANGELOG.md").read_text() == CHANGELOG
 
 
-def test_sibling_floors_are_released(repository):
+def test_sibling_floors(repository):
     siblings = release.distributions(repository)
     assert siblings == {"base-thing": "base", "mlip-thing": "thing"}
-    floors = release.sibling_floors(
-        ["base-thing<0.2,>=0.1", "numpy>=1", "base-thing>=0.1; extra == 'x'"], siblings
-    )
-    assert floors == {"base": "0.1.0"}
+    requirements = ["base-thing<0.2,>=0.1", "numpy>=1", "base-thing>=0.1; extra == 'x'"]
+    assert release.sibling_floors(requirements, siblings) == {"base": "0.1.0"}
     assert release.floors("thing", repository) == ["base 0.1.0 HEAD"]
-    with pytest.raises(ReleaseError, match=r"no tag base-v0\.1\.0"):
-        release.check_floors(floors, release.tags())
-    subprocess.run(["git", "-C", str(repository), "tag", "base-v0.1.0"], check=True)
-    release.check_floors(floors, release.tags())
-    assert release.released("base") == ["0.1.0"] and release.released("thing") == []
+    tag(repository, "base-v0.1.0")
     assert release.floors("thing", repository) == ["base 0.1.0 base-v0.1.0"]
 
 
 def test_wheels_and_sdists_hold_only_what_they_should():
-    good = ["thing/__init__.py", "thing/py.typed", "thing/a/b.py", "thing-0.1.0.dist-info/METADATA"]
-    release.check_wheel(good, "thing")
+    wheel = ["thing/__init__.py", "thing/py.typed", "thing/a/b.py", "thing-0.1.0.dist-info/METADATA"]
+    names = ("", "src/thing/__init__.py", "tests/test_a.py", "PKG-INFO", "LICENSE")
+    sdist = [f"thing-0.1.0/{name}" for name in names]
+    release.check_contents("thing", wheel, sdist)
     for stray in (
         "tests/test_a.py",
-        "thing/tests/test_a.py",
+        "thing/tests/a.py",
         "other/a.py",
         "thing/a.pyc",
         "thing/k.so",
         "README.md",
     ):
         with pytest.raises(ReleaseError, match=re.escape(stray)):
-            release.check_wheel([*good, stray], "thing")
-    with pytest.raises(ReleaseError, match=r"py\.typed"):
-        release.check_wheel([good[0]], "thing")
-    top = [
-        "thing-0.1.0/" + name for name in ("src/thing/__init__.py", "tests/test_a.py", "PKG-INFO", "LICENSE")
-    ]
-    release.check_sdist(top)
+            release.check_contents("thing", [*wheel, stray], sdist)
     for stray in ("benchmarks/a.py", "src/thing/__pycache__/a.pyc", ".github/x.yml"):
-        with pytest.raises(ReleaseError, match="sdist"):
-            release.check_sdist([*top, "thing-0.1.0/" + stray])
+        with pytest.raises(ReleaseError, match=re.escape(stray)):
+            release.check_contents("thing", wheel, [*sdist, f"thing-0.1.0/{stray}"])
+    with pytest.raises(ReleaseError, match=r"py\.typed"):
+        release.check_contents("thing", wheel[:1], sdist)
 
 
-def test_the_tree_is_bumped_whole_or_not_at_all(repository, tmp_path, monkeypatch):
-    init, log = release.version_file(repository, "thing"), repository / "packages" / "thing" / "CHANGELOG.md"
-    tree = tmp_path / "tree"
-    release.copy(tree)
-    assert release.prepare("thing", tree, "0.3.0") == "0.3.0"
-    assert (init.read_text(), log.read_text()) == (INIT, CHANGELOG)  # only the copy changed
-
-    renamed = []
-
-    def second_fails(source, target):
-        renamed.append(target)
-        if len(renamed) == 2:
-            raise OSError("disk full")
-        Path(source).rename(target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(release.os, "replace", second_fails)
-        with pytest.raises(OSError, match="disk full"):
-            release.apply("thing", tree)
-    assert (init.read_text(), log.read_text()) == (INIT, CHANGELOG)
-    assert (
-        subprocess.run(
-            ["git", "-C", str(repository), "status", "--short"], capture_output=True, text=True
-        ).stdout
-        == ""
-    )
-
-    release.apply("thing", tree)
-    assert release.version(repository, "thing") == "0.3.0" and "## 0.3.0 (20" in log.read_text()
-    with pytest.raises(ReleaseError, match="required as committed, got local changes"):
-        release.apply("thing", tree)
+@pytest.mark.slow
+def test_a_built_package_and_its_tag(tmp_path, monkeypatch):
+    """One real package, built by hatchling: bumped, dated, checked; a wrong tag is refused."""
+    tree, package = tmp_path / "tree", "localgraph"
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(tree)], check=True)
+    folder, hatchling = tree / "packages" / package, [sys.executable, "-m", "hatchling"]
+    subprocess.run([*hatchling, "version", "minor"], cwd=folder, check=True)
+    assert release.version(tree, package) == "0.2.0"
+    monkeypatch.setattr(release, "ROOT", tree)
+    release.prepare(package, tree)
+    subprocess.run([*hatchling, "build", "-d", str(tmp_path / "dist")], cwd=folder, check=True)
+    for name, accepted in (
+        (None, True),
+        ("localgraph-v0.2.0", True),
+        ("localgraph-v0.1.0", False),
+        ("v0.2.0", False),
+    ):
+        if accepted:
+            assert release.check(package, tree, tmp_path / "dist", name) == []
+        else:
+            with pytest.raises(ReleaseError, match=r"tag must be localgraph-v0\.2\.0"):
+                release.check(package, tree, tmp_path / "dist", name)
 
 
 def test_workflows_call_nothing_but_nox():
