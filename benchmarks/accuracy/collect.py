@@ -1,9 +1,9 @@
-"""One record and one figure of several runs: learning curves, final errors, time, and what was trained.
+"""One record of several runs: learning curves, final errors, time, and what was trained.
 
-    python -m benchmarks.accuracy.collect runs/* --json accuracy.json --figure accuracy.png
+    python -m benchmarks.accuracy.collect runs/* --json accuracy.json
 
 Every folder is the output of ``mlip-train fit``, or of ``nequip_allegro.py`` (which has curves only, and our run of
-the same start in ``ours``). Folders whose names differ by an ending ``_nequip`` share a panel; ``X_nequip/ours`` counts
+the same start in ``ours``). Folders whose names differ by an ending ``_nequip`` are compared; ``X_nequip/ours`` counts
 as ``X``.
 """
 
@@ -14,12 +14,6 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.ticker import NullFormatter
 
 CURVES = {"energy": "validation/energy_per_atom_rmse", "forces": "validation/forces_rmse"}
 
@@ -45,22 +39,6 @@ def read(folder: Path) -> dict[str, Any]:
     return record
 
 
-def draw(records: dict[str, Any], path: Path) -> None:
-    """Force errors over seconds of training, one panel for each data set."""
-    panels = sorted({name.removesuffix("_nequip") for name in records})
-    size = (3.0 * len(panels), 3.0)
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        for name, label in ((panel, "allegro-model"), (panel + "_nequip", "nequip-allegro")):
-            if name in records:
-                axis.loglog(records[name]["seconds"], records[name]["forces"], marker=".", label=label)
-        axis.set(title=panel, xlabel="seconds of training")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.legend(fontsize=7)
-    axes[0, 0].set_ylabel("validation force RMSE, meV/Å")
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     """Read, print, write."""
     parser = argparse.ArgumentParser(
@@ -68,7 +46,6 @@ def main() -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     records = {}
     for folder in arguments.folders:
@@ -86,8 +63,6 @@ def main() -> None:
         print(f"| {name} | {r['epochs']} | {r['seconds'][-1]:.0f} | {parts[0]} | {parts[1]} |")
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1) + "\n")
-    if arguments.figure:
-        draw(records, arguments.figure)
 
 
 if __name__ == "__main__":

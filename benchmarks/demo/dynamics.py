@@ -1,14 +1,12 @@
-"""Second half of the demo, run in its folder: the package in ASE and LAMMPS, checked against each other and drawn."""
+"""Second half of the demo, run in its folder: the exported model in ASE and LAMMPS, compared and recorded."""
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from ase import Atoms, units
 from ase.io.lammpsdata import write_lammps_data
@@ -17,9 +15,6 @@ from ase.optimize import BFGS
 
 import spice_data
 from mlip_export.ase import Calculator
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 
 PICOSECONDS = 0.5
 
@@ -94,7 +89,7 @@ def lammps_energies(
 
 
 def main() -> None:
-    """Predict, run, compare, draw; write demo.json."""
+    """Predict, run, compare; write demo.json, dynamics.json and forces.npz."""
     package = "model.pt2"
     frames, forces, energies = held_out()
     calculator = Calculator(package)
@@ -110,23 +105,29 @@ def main() -> None:
     start = start_of_dynamics(frames, package)
     types = sorted(set(start.get_chemical_symbols()))
     write_lammps_data("start.data", start, specorder=types, masses=True, velocities=True, units="metal")
-    runs = {}
-    for dt in (0.5, 0.25):
-        runs[f"ASE, {dt} fs"] = ase_energies(start, package, dt, round(5 / dt))
+    runs = []
+    for dt in (1.0, 0.5, 0.25):
+        times, totals = ase_energies(start, package, dt, round(5 / dt))
+        runs.append({"host": "ASE", "dt_fs": dt, "time_ps": times.tolist(), "energy_eV": totals.tolist()})
         print(f"ASE, {dt} fs: {len(start)} atoms, {PICOSECONDS} ps", flush=True)
     first = None
     for ranks in (1, 2):
         rows = lammps_energies(sys.argv[1], types, package, 0.5, 10, ranks)
         first = rows if first is None else first
-        runs[f"LAMMPS, 0.5 fs, {ranks} rank{'s' if ranks > 1 else ''}"] = rows[:, 0], rows[:, 2]
+        series = {"time_ps": rows[:, 0].tolist(), "energy_eV": rows[:, 2].tolist()}
+        runs.append({"host": "LAMMPS", "dt_fs": 0.5, "ranks": f"{ranks} rank" + "s" * (ranks > 1), **series})
         print(f"LAMMPS on {ranks} rank(s): {PICOSECONDS} ps", flush=True)
+    spread = {}
+    for run in runs:
+        name = ", ".join(filter(None, (run["host"], f"{run['dt_fs']} fs", run.get("ranks"))))
+        spread[name] = float(np.std(run["energy_eV"])) / len(start) * 1000
     difference = abs(first[0, 1] - start.get_potential_energy())
-    spread = {name: float(np.std(e)) / len(start) * 1000 for name, (_, e) in runs.items()}
     if difference > 1e-8:
         sys.exit(f"LAMMPS differs from ASE by {difference} eV at step 0")
 
     evaluation = json.loads(Path("evaluation/evaluation.json").read_text())
-    draw(reference, ours, runs, len(start))
+    np.savez("forces.npz", reference=reference, predicted=ours)
+    Path("dynamics.json").write_text(json.dumps({"atoms": len(start), "runs": runs}))
     summary = {
         "frames held out": len(frames),
         "molecules held out": len({atoms.info["name"] for atoms in frames}),
@@ -139,39 +140,6 @@ def main() -> None:
         "evaluation": evaluation,
     }
     Path("demo.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-
-
-def draw(
-    reference: np.ndarray, ours: np.ndarray, runs: dict[str, tuple[np.ndarray, np.ndarray]], atoms: int
-) -> None:
-    """Learning curve, parity of held-out forces, conservation of energy: demo.png."""
-    rows = list(csv.DictReader(Path("run/metrics.csv").open()))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.9), layout="constrained")
-    epochs = [int(row["epoch"]) + 1 for row in rows]
-    for part, style in (("train", ":"), ("validation", "-")):
-        for quantity, color in (("energy_per_atom", "tab:blue"), ("forces", "tab:orange")):
-            values = [1000 * float(row[f"{part}/{quantity}_mae"]) for row in rows]
-            unit = "meV/atom" if quantity != "forces" else "meV/Å"
-            left.plot(epochs, values, style, color=color, label=f"{part} {quantity.split('_')[0]}, {unit}")
-    left.set(xlabel="epoch", ylabel="mean absolute error", yscale="log", title="training")
-    left.legend(fontsize=8)
-    edge = 1.05 * np.abs(reference).max()
-    middle.plot([-edge, edge], [-edge, edge], color="0.7", lw=1)
-    middle.plot(reference, ours, ".", ms=2, alpha=0.5)
-    middle.set(
-        xlabel="reference force, eV/Å",
-        ylabel="model force, eV/Å",
-        title="molecules never seen, from the .pt2",
-    )
-    for name, (t, e) in runs.items():
-        right.plot(t, 1000 * (e - e[0]) / atoms, label=name, lw=1.2, ls="--" if "2 ranks" in name else "-")
-    right.set(
-        xlabel="time, ps",
-        ylabel="total energy − start, meV/atom",
-        title="constant-energy dynamics, one package",
-    )
-    right.legend(fontsize=8)
-    figure.savefig("demo.png", dpi=130)
 
 
 if __name__ == "__main__":

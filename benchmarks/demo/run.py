@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import pictures
+
 HERE = Path(__file__).resolve().parent
 NVE = HERE.parent.parent / "lammps" / "examples" / "nve.in"
 CONSERVED = 1.0  # meV/atom, standard deviation of the total energy
@@ -57,7 +59,7 @@ def main() -> None:
     start = time.perf_counter()
     if out.exists():
         if not (out / "train.yaml").exists():
-            sys.exit(f"--output: required a new folder or one that this demo made, got {out}")
+            sys.exit(f"--output must be a new folder or one that this demo made, got {out}")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     shutil.copy(HERE / "train.yaml", out)
@@ -72,6 +74,7 @@ def main() -> None:
     subprocess.run(
         [sys.executable, str(HERE / "dynamics.py"), str(NVE)], cwd=out, env=environment(), check=True
     )
+    pictures.demo(out)
     command = shlex.join(["python", "-m", "benchmarks.demo.run", *sys.argv[1:]])
     summary = {"command": command} | json.loads((out / "demo.json").read_text())
     wandering = max(summary["std of total energy, meV/atom"].values())
