@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import pytest
+import yaml
 
+from mlip_train import __version__, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import SourceConfig, StageConfig, TrainConfig
 from mlip_train.config.help import overrides
@@ -71,3 +75,74 @@ def test_errors_are_one_line(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
+
+
+def run(plain: dict[str, Any], **changes: Any) -> Any:
+    return fit(from_plain(TrainConfig, {**plain, **changes}))
+
+
+def test_command_line(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(plain_run))
+    assert main(["fit", str(path), "--dry-run"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["elements"] == ["H", "O"]
+    assert facts["training frames"] == 30 and facts["validation frames"] == 10
+    assert not (Path(plain_run["output"]) / "metrics.csv").exists()
+    assert main(["fit", str(path), "--optimizer.lr=0.02", "stop.epochs=1"]) == 0
+    assert "baseline: element means" in capsys.readouterr().out
+    assert main(["evaluate", plain_run["output"], plain_run["data"]["train"][0]["path"]]) == 0
+    assert "forces RMSE, meV/Å" in capsys.readouterr().out
+    errors = json.loads((Path(plain_run["output"]) / "evaluation.json").read_text())
+    assert errors["frames"] == 40 and "baseline" in errors
+    for what in (path, Path(plain_run["output"]), Path(plain_run["output"]) / "checkpoint.safetensors"):
+        assert main(["info", str(what)]) == 0
+        assert json.loads(capsys.readouterr().out)
+    assert main(["fit", str(path), "optimizer.speed=1"]) == 2
+    assert "optimizer.speed must be one of the keys" in capsys.readouterr().err
+    assert main(["evaluate", plain_run["output"]]) == 2
+    assert main(["fit", str(tmp_path)]) == 2
+    assert "run must be an existing YAML file" in capsys.readouterr().err
+
+
+def test_options_between_overrides(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = tmp_path / "run.yaml", tmp_path / "other"
+    path.write_text(yaml.safe_dump(plain_run))
+    for line in (["--dry-run", f"--output={other}", "seed=3"], [f"output={other}", "--dry-run", "--seed=3"]):
+        assert main(["fit", str(path), *line]) == 0
+        assert json.loads(capsys.readouterr().out)["parameters"] == 36
+    assert (other / "cache").exists() and not Path(plain_run["output"]).exists()
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"mlip-train {__version__}\n"
+
+
+def test_evaluate_reads_labels_as_the_run_did(
+    toy: Any, plain_run: dict[str, Any], make_frames: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = make_frames(10)
+    for atoms in frames:
+        atoms.info["REF_energy"] = 2.0 * atoms.calc.results["energy"]
+        atoms.arrays["REF_forces"] = 2.0 * atoms.calc.results["forces"]
+        atoms.calc = None
+    ase.io.write(tmp_path / "ref.xyz", frames)
+    keys = {"energy": "REF_energy", "forces": "REF_forces", "energy_scale": 0.5, "force_scale": 0.5}
+    data = {"train": [{"path": str(tmp_path / "ref.xyz"), **keys}], "loaders": 0}
+    run(plain_run, data=data, output=str(tmp_path / "ref"))
+    evaluate = ["evaluate", str(tmp_path / "ref")]
+    assert main([*evaluate, "--output", str(tmp_path / "e"), str(tmp_path / "ref.xyz")]) == 0
+    capsys.readouterr()
+    errors = json.loads((tmp_path / "e" / "evaluation.json").read_text())["overall"]
+    assert errors["energy_per_atom_rmse"] < 3.0
+    assert main([*evaluate, plain_run["data"]["train"][0]["path"]]) == 2
+    assert (
+        "data must have frames with labels, got none under [{'energy': 'REF_energy'"
+        in capsys.readouterr().err
+    )

@@ -194,3 +194,22 @@ def test_bad_override(text: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"run must be an existing YAML file"):
         load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"train": [{"path": "a.xyz", "charge": 0}]}},
+            r"data.train\[0\].charge must be used with a SPICE",
+        ),
+        ({"batch": {"frames": 4, "accumulate": 0}}, "batch.accumulate must be at least 1, got 0"),
+        ({"stop": {"epochs": 0}}, "stop.epochs must be at least 1, got 0"),
+        ({"loss": {"forces": -1.0}}, "loss.forces must be at least 0, got -1.0"),
+        ({"stages": [{"epoch": 1, "energy": -2.0}]}, r"stages\[0\].energy must be at least 0"),
+        ({"stop": {"lr": 1e-7}}, "stop.lr must be at least schedule.minimum"),
+    ],
+)
+def test_values_out_of_range(plain_run: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_values(from_plain(TrainConfig, plain_run | changes))

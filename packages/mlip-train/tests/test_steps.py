@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConfig, StageConfig
-from mlip_train.data import batches as batching
+from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConfig
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.loader import BatchLoader
-from mlip_train.report.metrics import Metrics
 from mlip_train.steps import verify
 from mlip_train.steps.compiled import CompiledStep, compile_step
 from mlip_train.steps.eager import EagerStep
-from mlip_train.steps.loss import coefficients, error, loss_terms, predict, uses
+from mlip_train.steps.loss import predict
 from mlip_train.steps.verify import CompileError, compare, verified_step, with_isolated_atom
 
 WEIGHTS = torch.tensor([1.0, 2.0, 30.0], dtype=torch.float64)
@@ -38,127 +36,6 @@ def table(make_frames: Callable[..., Any], tmp_path: Path) -> FrameTable:
 def model_of(toy: Any, **changes: Any) -> Any:
     torch.manual_seed(3)
     return toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0], **changes})
-
-
-def test_forces_and_stress_are_derivatives(toy: Any, make_frames: Callable[..., Any], tmp_path: Path) -> None:
-    model, h = model_of(toy), 1e-3
-    atoms = make_frames(1, periodic=True)[0]
-
-    def moved(change: Callable[[Any], None]) -> Any:
-        copy = atoms.copy()
-        copy.info["energy"] = 0.0
-        change(copy)
-        return copy
-
-    def displaced(a: int, k: int, d: float) -> Any:
-        return moved(lambda c: c.positions.__setitem__((a, k), c.positions[a, k] + d))
-
-    def strained(i: int, j: int, d: float) -> Any:
-        strain = np.eye(3)
-        strain[i, j] += 0.5 * d
-        strain[j, i] += 0.5 * d
-        return moved(lambda c: c.set_cell(c.cell.array @ strain, scale_atoms=True))
-
-    pairs = [(displaced(1, k, h), displaced(1, k, -h)) for k in range(3)]
-    pairs += [(strained(i, j, h), strained(i, j, -h)) for i, j in ((0, 0), (1, 2))]
-    frames = [moved(lambda c: None), *(f for pair in pairs for f in pair)]
-    ase.io.write(tmp_path / "moved.xyz", frames)
-    table = build_table(
-        [SourceConfig(path=str(tmp_path / "moved.xyz"))], ["H", "O"], CUTOFFS, tmp_path / "c2"
-    )
-    out = predict(model, collate(table, np.arange(len(frames))))
-    slopes = [(float(out.energy[1 + 2 * i] - out.energy[2 + 2 * i])) / (2 * h) for i in range(5)]
-    assert np.allclose(out.forces[1].numpy(), [-s for s in slopes[:3]], atol=1e-4)
-    volume = atoms.get_volume()
-    assert out.stress[0, 0, 0] * volume == pytest.approx(slopes[3], abs=1e-4)
-    assert out.stress[0, 1, 2] * volume == pytest.approx(slopes[4], abs=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
-def test_loss_is_the_weighted_mean(toy: Any, table: FrameTable, kind: str) -> None:
-    table.arrays["weight"] = np.linspace(0.5, 2.0, len(table))
-    batch = collate(table, np.arange(len(table)))
-    out = predict(model_of(toy), batch)
-    terms = loss_terms(LossConfig(kind=kind, delta=0.3), batch, out)  # type: ignore[arg-type]
-
-    def f(x: np.ndarray) -> np.ndarray:
-        size = np.abs(x)
-        huber = np.where(size < 0.3, 0.5 * x**2, 0.3 * (size - 0.15))
-        return {"mse": x**2, "mae": size, "huber": huber}[kind]
-
-    w = np.asarray(table.arrays["weight"])
-    de = (out.energy - batch.energy).numpy() / table.atom_counts
-    assert float(terms[0]) == pytest.approx((w * f(de)).sum() / w.sum())
-    wa = np.repeat(w, table.atom_counts)[:, None]
-    df = (out.forces - batch.forces).numpy()
-    assert float(terms[1]) == pytest.approx((wa * f(df)).sum() / (3 * wa.sum()))
-    has = np.isfinite(table.arrays["stress"][:, 0, 0])
-    ds = (out.stress - batch.stress).numpy()[has]
-    assert has.sum() == 8
-    assert float(terms[2]) == pytest.approx((w[has, None, None] * f(ds)).sum() / (9 * w[has].sum()))
-
-
-def test_huber_is_smooth_where_it_turns() -> None:
-    x = torch.tensor([0.3 - 1e-9, 0.3 + 1e-9, -5.0], dtype=torch.float64)
-    values = error("huber", 0.3, x)
-    assert abs(values[0] - values[1]) < 1e-8
-    assert values[2] == pytest.approx(0.3 * (5.0 - 0.15))
-
-
-def test_parts_of_a_global_batch_add_up(toy: Any, table: FrameTable) -> None:
-    model, loss = model_of(toy), LossConfig(stress=1.0)
-    step = EagerStep(model, loss, with_stress=True)
-    whole, reference = verify.gradients(step, model, collate(table, np.arange(16)), WEIGHTS)
-    loader = BatchLoader(table, np.arange(16), BatchConfig(frames=3, accumulate=7), prefetch=0)
-    parts = [verify.gradients(step, model, b, WEIGHTS) for b in loader]
-    assert len(parts) == 7
-    assert float(sum(r.loss.detach() for r, _ in parts)) == pytest.approx(
-        float(whole.loss.detach()), rel=1e-12
-    )
-    for i, g in enumerate(reference):
-        assert torch.allclose(sum(p[i] for _, p in parts), g, rtol=1e-11, atol=1e-13)
-
-
-def test_missing_labels_do_not_count(toy: Any, table: FrameTable) -> None:
-    forces = np.array(table.arrays["forces"])
-    forces[table.atom_start[3] : table.atom_start[4]] = np.nan
-    table.arrays["forces"] = forces
-    energy = np.array(table.arrays["energy"])
-    energy[5] = np.nan
-    table.arrays["energy"] = energy
-    batch = collate(table, np.arange(16))
-    terms = loss_terms(LossConfig(), batch, predict(model_of(toy), batch))
-    assert torch.isfinite(terms).all()
-    assert float(batch.norms[1]) == 3 * (table.atom_counts.sum() - table.atom_counts[3])
-    assert float(batch.norms[0]) == 15
-
-
-def test_stages_and_uses() -> None:
-    loss, stages = LossConfig(energy=1, forces=100), (StageConfig(epoch=10, energy=101, forces=1, ramp=4),)
-    assert coefficients(loss, stages, 9) == (1, 100, 0)
-    assert coefficients(loss, stages, 10) == (26, 75.25, 0)
-    assert coefficients(loss, stages, 50) == (101, 1, 0)
-    assert uses(LossConfig(energy=0), (StageConfig(stress=1.0),)) == (False, True, True)
-
-
-def test_metrics_by_subset_and_element(toy: Any, table: FrameTable) -> None:
-    batch = collate(table, np.arange(16))
-    batch = batch._replace(subset=torch.arange(16) % 2)
-    out = predict(model_of(toy), batch)
-    metrics = Metrics(["a", "b"], ["H", "O"])
-    halves = Metrics(["a", "b"], ["H", "O"])
-    metrics.update(batch, out)
-    for rows in (np.arange(8), np.arange(8, 16)):
-        part = collate(table, rows)._replace(subset=torch.from_numpy(rows % 2))
-        halves.update(part, predict(model_of(toy), part))
-    assert torch.allclose(metrics.state(), halves.state(), rtol=1e-12)
-    df = (out.forces - batch.forces).numpy()
-    tables = metrics.tables()
-    assert tables["overall"]["forces_rmse"] == pytest.approx(np.sqrt((df**2).mean()))
-    oxygen = df[batch.types.numpy() == 1]
-    assert tables["forces_by_element"]["O"]["mae"] == pytest.approx(np.abs(oxygen).mean())
-    de = ((out.energy - batch.energy) / batch.atoms).numpy()[1::2]
-    assert tables["subsets"]["b"]["energy_per_atom_rmse"] == pytest.approx(np.sqrt((de**2).mean()))
 
 
 def kinds_of(table: FrameTable) -> dict[str, Batch]:
@@ -256,10 +133,3 @@ def test_wrong_numbers_are_refused(toy: Any, table: FrameTable) -> None:
 def test_unknown_way(toy: Any) -> None:
     with pytest.raises(ValueError, match=r"mode must be 'eager', 'forces' or 'full', got 'jit'"):
         compile_step(model_of(toy), LossConfig(), "jit")
-
-
-def test_filler_weighs_nothing(toy: Any, table: FrameTable) -> None:
-    batch = batching.collate(table, np.array([2]), filler=True)
-    result = EagerStep(model_of(toy), LossConfig(), True)(batch, WEIGHTS)
-    assert float(result.loss.detach()) == 0.0
-    assert batch.row.tolist() == [-1]

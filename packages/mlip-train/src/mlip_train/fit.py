@@ -23,9 +23,9 @@ from mlip_train.report.html import errors_by_element, learning_curves, parity, w
 from mlip_train.report.run import environment
 from mlip_train.steps.verify import batch_kinds, verified_step
 from mlip_train.training import checkpoint
-from mlip_train.training.callbacks import CHECKPOINT, MODEL, RunFiles
+from mlip_train.training.callbacks import CHECKPOINT, RunFiles
 from mlip_train.training.module import TrainingModule
-from mlip_train.training.prepare import Prepared, prepare
+from mlip_train.training.prepare import MODEL, Prepared, prepare
 from mlip_train.training.resume import check_frames, check_resumable, identity
 from mlip_train.training.trainer import make_trainer
 

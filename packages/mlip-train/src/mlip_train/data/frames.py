@@ -1,10 +1,15 @@
-"""Frames with neighbor lists as flat memory-mapped arrays."""
+"""Frames with neighbor lists as flat memory-mapped arrays, written with sizes and checksums."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+BLOCK = 1 << 24
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "atom_count": ("i8", ()),
     "edge_count": ("i8", ()),
@@ -94,18 +100,96 @@ class FrameTable:
         return np.diff(self.edge_start)
 
 
+class DamagedTable(Exception):
+    """A cached table that is not what was written."""
+
+
+def write_table(
+    folder: Path, chunks: Iterable[tuple[dict[str, Any], list[str]]], files: list[str], names: tuple[str, ...]
+) -> None:
+    """Write a table; it appears under its name only when it is complete and on disk.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; what is there already is replaced.
+    chunks : iterable of (dict, list of str)
+        Columns (see ``LAYOUT``) and the subset of each frame.
+    files : list of str
+        What the column ``file`` indexes into.
+    names : tuple of str
+        Type names.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    subsets: dict[str, int] = {}
+    rows, sums = dict.fromkeys(LAYOUT, 0), dict.fromkeys(LAYOUT, 0)
+    try:
+        with contextlib.ExitStack() as opened:
+            handles = {name: opened.enter_context((part / name).open("wb")) for name in LAYOUT}
+            for columns, frame_subsets in chunks:
+                columns["subset"] = [subsets.setdefault(s, len(subsets)) for s in frame_subsets]
+                for name, (kind, shape) in LAYOUT.items():
+                    array = np.ascontiguousarray(columns[name], dtype=kind).reshape(-1, *shape)
+                    data = array.tobytes()
+                    handles[name].write(data)
+                    rows[name] += len(array)
+                    sums[name] = zlib.crc32(data, sums[name])
+            for handle in handles.values():
+                handle.flush()
+                os.fsync(handle.fileno())
+        head = {
+            "rows": rows,
+            "crc32": sums,
+            "subsets": list(subsets),
+            "files": files,
+            "type_names": list(names),
+        }
+        with (part / "table.json").open("w") as file:
+            file.write(json.dumps(head))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # another process was faster; its table is the same
+            os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def open_table(folder: str | os.PathLike[str]) -> FrameTable:
-    """Map a table that :func:`build_table` wrote."""
+    """Map a table into memory after comparing sizes and checksums.
+
+    Raises
+    ------
+    DamagedTable
+        For a file that is missing, or is not what was written.
+    """
     folder = Path(folder)
-    head = json.loads((folder / "table.json").read_text())
-    arrays: dict[str, Array] = {}
-    for name, (kind, shape) in LAYOUT.items():
-        rows = head["rows"][name]
-        full = (rows, *shape)
-        arrays[name] = np.memmap(folder / name, kind, "r", shape=full) if rows else np.zeros(full, kind)
+    try:
+        head = json.loads((folder / "table.json").read_text())
+        rows, sums = head["rows"], head["crc32"]
+        arrays = {name: _column(folder / name, rows[name], sums[name]) for name in LAYOUT}
+    except (ValueError, KeyError, TypeError, OSError) as e:
+        raise DamagedTable(str(e)) from None
     starts = [
         np.concatenate([[0], np.cumsum(arrays[k], dtype=np.int64)]) for k in ("atom_count", "edge_count")
     ]
     return FrameTable(
         arrays, starts[0], starts[1], tuple(head["subsets"]), tuple(head["files"]), tuple(head["type_names"])
     )
+
+
+def _column(path: Path, rows: int, checksum: int) -> Array:
+    kind, shape = LAYOUT[path.name]
+    full = (rows, *shape)
+    size = int(np.prod(full)) * np.dtype(kind).itemsize
+    if path.stat().st_size != size:
+        raise ValueError(f"{path.name} must have {size} bytes, got {path.stat().st_size}")
+    if not size:
+        return np.zeros(full, kind)
+    array = np.memmap(path, kind, "r", shape=full)
+    flat, found = array.reshape(-1).view(np.uint8), 0
+    for start in range(0, size, BLOCK):
+        found = zlib.crc32(flat[start : start + BLOCK], found)
+    if found != checksum:
+        raise ValueError(f"{path.name} must have the checksum {checksum}, got {found}")
+    return array

@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 import localgraph
 from localgraph.files import replacing
 from mlip_train.training import checkpoint
+from mlip_train.training.prepare import MODEL
 
 CHECKPOINT = "checkpoint.safetensors"
-MODEL = "model.safetensors"
 
 
 class RunFiles(pl.Callback):

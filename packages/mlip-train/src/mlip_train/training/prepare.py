@@ -15,15 +15,19 @@ import localgraph
 from localgraph import segment_sum
 from mlip_train.config.checks import check_values
 from mlip_train.config.data import BatchConfig, SourceConfig
-from mlip_train.config.schema import TrainConfig
-from mlip_train.data.batches import label_weights
+from mlip_train.config.load import to_plain
+from mlip_train.config.schema import ModelConfig, TrainConfig
 from mlip_train.data.build import build_table, elements_in
 from mlip_train.data.frames import FrameTable
+from mlip_train.data.labels import check_labels
 from mlip_train.data.loader import BatchLoader
-from mlip_train.data.sources import DataError, Reader
+from mlip_train.data.sources import Reader
 from mlip_train.data.statistics import Statistics, compositions, fit_corrections, gather_statistics
 from mlip_train.steps.loss import uses
 from mlip_train.training.finetune import with_elements
+
+MODEL = "model.safetensors"
+"""Name of the model file in an output folder."""
 
 
 class Prepared(NamedTuple):
@@ -67,9 +71,9 @@ def prepare(config: TrainConfig) -> Prepared:
         for part in ("train", "validation", "test")
         if (sources := getattr(config.data, part))
     }
-    for table in tables.values():
-        if not config.data.partial_labels:
-            check_labels(table, config)
+    needed, partial = uses(config.loss, config.stages), config.data.partial_labels
+    for part, table in tables.items():
+        check_labels(table, getattr(config.data, part), f"data.{part}", needed, partial)
     table = tables["train"]
     rows, held = np.arange(len(table)), np.zeros(0, dtype=np.int64)
     if "validation" not in tables:
@@ -96,6 +100,8 @@ def split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows for training and rows held out, each sorted; those marked by ``keep`` (count,) are not held out.
 
+    Of two frames or more, at least one is held out unless the fraction is 0.
+
     Raises
     ------
     ValueError
@@ -105,29 +111,8 @@ def split(
         raise ValueError(f"data.validation_fraction must be in [0, 1), got {fraction}")
     order = np.random.default_rng([seed, 1]).permutation(count)
     free = order if keep is None else order[~keep[order]]
-    held = free[: round(count * fraction) if count > 1 else 0]
+    held = free[: max(round(count * fraction), 1) if count > 1 and fraction else 0]
     return np.setdiff1d(order, held), np.sort(held)
-
-
-def check_labels(table: FrameTable, config: TrainConfig) -> None:
-    """Every label whose loss weight is ever not zero must be there.
-
-    Raises
-    ------
-    DataError
-        Naming file, frame and key.
-    """
-    labels = label_weights(table)
-    weighted = np.asarray(table.arrays["weight"]) > 0
-    for name, needed, present in zip(
-        ("energy", "forces", "stress"), uses(config.loss, config.stages), labels, strict=True
-    ):
-        missing = np.flatnonzero(weighted & (table.atom_counts > 0) & (present == 0))
-        if needed and len(missing):
-            raise DataError(
-                f"{table.where(int(missing[0]))}, key {name!r} must be present where loss.{name} is not zero, got none "
-                f"({len(missing)} of {len(table)} frames; data.partial_labels: true admits them)"
-            )
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
@@ -152,12 +137,10 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
 def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
     """Build a model that defines types and cutoffs, and the start model if there is one."""
     if config.model.start_from is not None:
-        start, _ = localgraph.load_model(config.model.start_from)
+        start = _start(config.model)
         if config.model.add_elements:
             start = with_elements(start, config.model.add_elements, config.seed)
         return start, start
-    if config.model.add_elements:
-        raise ValueError("model.add_elements: required with model.start_from, got no model to start from")
     plain = dict(config.model.config)
     if "type_names" not in plain:
         plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
@@ -167,14 +150,37 @@ def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
         return localgraph.model_class(config.model.name).from_config(plain), None
 
 
+def _start(config: ModelConfig) -> Any:
+    """Load the model to start from; a name or keys given beside it must be its own."""
+    path = Path(str(config.start_from))
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"model.start_from must be an existing model file, got {config.start_from!r}")
+    start, _ = localgraph.load_model(path)
+    if config.name not in (ModelConfig().name, start.model_name):
+        raise ValueError(
+            f"model.name must be that of model.start_from ({start.model_name!r}), got {config.name!r}"
+        )
+    own = start.to_config()
+    for key, value in config.config.items():
+        if key not in own or to_plain(own[key]) != value:
+            raise ValueError(
+                f"model.config.{key} must be that of model.start_from ({own.get(key)!r}), got {value!r}"
+            )
+    return start
+
+
 def _cache(config: TrainConfig) -> str:
     return config.data.cache or str(Path(config.output) / "cache")
 
 
 def _table(config: TrainConfig, sources: tuple[SourceConfig, ...], probe: Any, reader: Reader) -> FrameTable:
-    data = config.data
+    data, isolated = config.data, str(config.data.isolated)
+    if isolated == "error" and config.statistics.energy_shifts == "isolated":
+        isolated = "atoms"
+    progress = config.logging.progress
     return build_table(
-        sources, probe.type_names, probe.cutoffs, _cache(config), data.workers, data.isolated, reader
+        sources, probe.type_names, probe.cutoffs, _cache(config), data.workers, isolated, reader, progress
     )
 
 

@@ -1,0 +1,109 @@
+"""Micro-batches: budgets, shares of processes, resumption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from mlip_train.config import BatchConfig, SourceConfig
+from mlip_train.data.build import build_table
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import BatchLoader
+from mlip_train.data.plan import plan
+from mlip_train.data.sources import DataError
+
+CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
+
+
+def table_of(frames: list[Atoms], folder: Path, **options: Any) -> FrameTable:
+    path = folder / "frames.xyz"
+    ase.io.write(path, frames)
+    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, folder / "cache", **options)
+
+
+@pytest.mark.parametrize(
+    "budget", [{"frames": 4}, {"atoms": 20}, {"edges": 120}, {"frames": 5, "edges": 150}]
+)
+def test_plan_respects_budgets_and_is_a_partition(budget: dict[str, int]) -> None:
+    rng = np.random.default_rng(0)
+    atoms, edges = rng.integers(3, 10, 101), rng.integers(6, 72, 101)
+    batches = plan(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(101))
+    sizes = {"frames": np.ones(101, int), "atoms": atoms, "edges": edges}
+    for name, limit in budget.items():
+        assert max(int(sizes[name][b].sum()) for b in batches) <= limit
+    assert [b.tolist() for b in plan(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))] == [
+        b.tolist() for b in batches
+    ]
+
+
+def test_buckets_make_batches_alike() -> None:
+    rng = np.random.default_rng(0)
+    edges = rng.integers(10, 1000, 400)
+
+    def spread(buckets: int) -> float:
+        plans = plan(edges // 10, edges, BatchConfig(frames=8, buckets=buckets), np.random.default_rng(1))
+        return float(np.mean([edges[b].std() for b in plans]))
+
+    assert spread(16) < 0.5 * spread(0)
+
+
+def test_budget_errors_name_the_frame(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    table = table_of(make_frames(6), tmp_path)
+    with pytest.raises(DataError, match=r"batch.edges must hold the largest frame.*frames.xyz, frame"):
+        BatchLoader(table, np.arange(6), BatchConfig(edges=2))
+    with pytest.raises(DataError, match=r"batch must set at least one of frames, atoms or edges"):
+        BatchLoader(table, np.arange(6), BatchConfig())
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (3, 1), (1, 3), (2, 2)])
+def test_processes_share_an_epoch(
+    make_frames: Callable[..., Any], tmp_path: Path, world: int, accumulate: int
+) -> None:
+    table = table_of(make_frames(23), tmp_path)
+    config = BatchConfig(frames=2, accumulate=accumulate)
+    loaders = [
+        BatchLoader(table, np.arange(23), config, seed=5, rank=r, world=world, prefetch=r)
+        for r in range(world)
+    ]
+    parts = [list(loader) for loader in loaders]
+    assert {len(p) for p in parts} == {len(loaders[0])}
+    assert len(loaders[0]) % accumulate == 0
+    rows = np.concatenate([b.row.numpy() for p in parts for b in p])
+    assert sorted(rows[rows >= 0].tolist()) == list(range(23))
+    for step in range(0, len(loaders[0]), accumulate):
+        together = [b for p in parts for b in p[step : step + accumulate]]
+        sums = sum(
+            torch.stack([b.energy_weight.sum(), 3 * b.force_weight.sum(), 9 * b.stress_weight.sum()])
+            for b in together
+        )
+        assert all(torch.allclose(b.norms, sums) for b in together)
+
+
+def test_loader_continues_where_it_was(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    table = table_of(make_frames(17), tmp_path)
+    loader = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=2)
+    whole = [b.row.tolist() for b in loader]
+    loader.consumed = 4
+    again = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=2)
+    again.load_state_dict(loader.state_dict())
+    assert [b.row.tolist() for b in again] == whole[4:]
+    assert (len(again), again.total) == (len(whole) - 4, len(whole))
+    other = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=3)
+    other.load_state_dict(loader.state_dict())
+    assert len(list(other)) == len(other) == other.total
+
+
+def test_prefetch_hands_errors_over(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    table = table_of(make_frames(4), tmp_path)
+    loader = BatchLoader(table, np.arange(4), BatchConfig(frames=2), prefetch=1)
+    loader.batches[1] = np.array([99])
+    with pytest.raises(IndexError):
+        list(loader)

@@ -1,0 +1,53 @@
+"""Error metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+
+from mlip_train.config import SourceConfig
+from mlip_train.data.batches import collate
+from mlip_train.data.build import build_table
+from mlip_train.data.frames import FrameTable
+from mlip_train.report.metrics import Metrics
+from mlip_train.steps.loss import predict
+
+CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
+
+
+@pytest.fixture
+def table(make_frames: Callable[..., Any], tmp_path: Path) -> FrameTable:
+    path = tmp_path / "f.xyz"
+    ase.io.write(path, [*make_frames(8, periodic=True), *make_frames(8, seed=1)])
+    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, tmp_path / "cache")
+
+
+def model_of(toy: Any, **changes: Any) -> Any:
+    torch.manual_seed(3)
+    return toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0], **changes})
+
+
+def test_metrics_by_subset_and_element(toy: Any, table: FrameTable) -> None:
+    batch = collate(table, np.arange(16))
+    batch = batch._replace(subset=torch.arange(16) % 2)
+    out = predict(model_of(toy), batch)
+    metrics = Metrics(["a", "b"], ["H", "O"])
+    halves = Metrics(["a", "b"], ["H", "O"])
+    metrics.update(batch, out)
+    for rows in (np.arange(8), np.arange(8, 16)):
+        part = collate(table, rows)._replace(subset=torch.from_numpy(rows % 2))
+        halves.update(part, predict(model_of(toy), part))
+    assert torch.allclose(metrics.state(), halves.state(), rtol=1e-12)
+    df = (out.forces - batch.forces).numpy()
+    tables = metrics.tables()
+    assert tables["overall"]["forces_rmse"] == pytest.approx(np.sqrt((df**2).mean()))
+    oxygen = df[batch.types.numpy() == 1]
+    assert tables["forces_by_element"]["O"]["mae"] == pytest.approx(np.abs(oxygen).mean())
+    de = ((out.energy - batch.energy) / batch.atoms).numpy()[1::2]
+    assert tables["subsets"]["b"]["energy_per_atom_rmse"] == pytest.approx(np.sqrt((de**2).mean()))

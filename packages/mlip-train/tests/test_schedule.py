@@ -1,0 +1,108 @@
+"""Learning rates, stages and the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlip_train import TrainConfig, TrainingModule, fit, from_plain
+from mlip_train.config import ScheduleConfig, StageConfig
+from mlip_train.training.prepare import prepare
+from mlip_train.training.schedule import Schedule
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
+
+
+def run(plain: dict[str, Any], **changes: Any) -> Any:
+    return fit(from_plain(TrainConfig, {**plain, **changes}))
+
+
+STOPS = [
+    {"steps": 5},
+    {"patience": 0, "epochs": 50},
+    {"seconds": 1e-3, "epochs": 50},
+    {"lr": 1e-6, "epochs": 50},
+]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_stopping(toy: Any, plain_run: dict[str, Any], stop: dict[str, Any]) -> None:
+    lr = {"lr": 1e-3 if "steps" in stop else 0.3}
+    plain = plain_run | {"stop": stop, "optimizer": lr, "logging": {"progress": False, "report": False}}
+    plain["schedule"] = {"patience": 0, "factor": 1e-9}
+    result = run(plain)
+    assert run(plain).history == result.history  # the same command again trains no further
+    if "steps" in stop:
+        assert result.history[-1]["step"] == 5
+    elif "seconds" in stop:
+        assert len(result.history) == 1
+    elif "lr" in stop:
+        assert len(result.history) < 50
+    else:
+        scores = [row["validation/loss"] for row in result.history]
+        assert scores[-1] >= min(scores[:-1])
+        assert len(scores) < 50
+
+
+def test_schedules() -> None:
+    plateau = Schedule(
+        ScheduleConfig(factor=0.5, patience=1, warmup=4), 1.0, (StageConfig(epoch=3, lr=0.2),), 100
+    )
+    assert [plateau.rate(s) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [plateau.end_epoch(m) for m in (3.0, 2.0, 2.5, 2.1)] == [True, True, False, False]
+    assert plateau.rate(9) == 0.5
+    plateau.begin_epoch(3)
+    assert plateau.rate(9) == 0.2 and plateau.end_epoch(9.0)
+    ramped = Schedule(ScheduleConfig(), 1.0, (StageConfig(epoch=2), StageConfig(epoch=4, ramp=3)), 100)
+    assert [ramped.settled(epoch) for epoch in range(8)] == [False] * 6 + [True] * 2
+    ramped.bad_epochs = 2
+    for epoch, bad in ((1, 2), (3, 2), (6, 0)):
+        ramped.begin_epoch(epoch)
+        assert ramped.bad_epochs == bad
+    cosine = Schedule(ScheduleConfig(name="cosine", minimum=0.1), 1.0, (), 100)
+    assert [cosine.rate(s) for s in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("world", "accumulate", "steps"), [(1, 1, None), (2, 1, None), (2, 3, None), (2, 1, 3)]
+)
+def test_cosine_ends_with_the_run(
+    toy: Any,
+    plain_run: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    world: int,
+    accumulate: int,
+    steps: Any,
+) -> None:
+    plain = plain_run | {
+        "schedule": {"name": "cosine", "minimum": 0.0},
+        "stop": {"epochs": 2, "steps": steps},
+    }
+    config = from_plain(TrainConfig, plain | {"batch": {"frames": 4, "accumulate": accumulate}})
+    prepared = prepare(config)
+    module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
+    monkeypatch.setattr("mlip_train.training.module._place", lambda: (world, 1))
+    module.on_fit_start()
+    taken = 2 * module.train_dataloader().total // accumulate  # of this process
+    last = min(taken, steps or taken)
+    assert module.schedule.rate(last) == 0.0 < module.schedule.rate(last - 1)
+
+
+def test_scores_of_a_ramp_have_one_weight(toy: Any, plain_run: dict[str, Any]) -> None:
+    stages = [{"epoch": 1, "energy": 40.0, "forces": 2.0, "ramp": 3}]
+    stop, logging = {"epochs": 4, "patience": 0}, {"progress": False, "report": False}
+    result = run(
+        plain_run,
+        stages=stages,
+        stop=stop,
+        logging=logging,
+        optimizer={"lr": 1e-12},
+        schedule={"minimum": 0.0},
+    )
+    assert len(result.history) == 4  # patience waits for the end of the ramp
+    for row, (e, f) in zip(result.history, [(1, 1), (14, 4 / 3), (27, 5 / 3), (40, 2)], strict=True):
+        final = (1, 1) if row["epoch"] == 0 else (40, 2)
+        for part, (a, b) in (("train", (e, f)), ("validation", final)):
+            rmse = row[f"{part}/energy_per_atom_rmse"], row[f"{part}/forces_rmse"]
+            assert row[f"{part}/loss"] == pytest.approx(a * rmse[0] ** 2 + b * rmse[1] ** 2)
