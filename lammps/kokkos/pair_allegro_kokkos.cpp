@@ -85,7 +85,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
       first = last;
     }
   }
-  if (overlaps > 0 && eflag_global) eng_vdwl += energy_scale * REJECTED * overlaps;
+  if (overlaps > 0 && eflag_global) eng_vdwl += energy_unit * REJECTED * overlaps;
   collect_peratom();
   atomKK->modified(execution_space, datamask_modify);
 }

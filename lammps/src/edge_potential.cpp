@@ -21,6 +21,7 @@
 #endif
 
 #include <filesystem>
+#include <mutex>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -74,7 +75,7 @@ bool runs_here(const std::string &isa)
 #endif
 }
 
-// Every call allocates its activations anew. By default glibc returns their pages to the system after each call, and
+// Every call allocates its activations. By default glibc returns their pages to the system after each call, and
 // the faults on the next ones take over a third of a step; kept, they are bounded by one call's edges.
 void keep_freed_memory()
 {
@@ -164,27 +165,44 @@ struct EdgePotential::Implementation {
   PackageInfo info;
   std::unique_ptr<Loader> loader;
   c10::Device device{c10::kCPU};
+
+  Implementation(const std::string &path, const std::vector<std::string> &entries, int local_rank)
+  {
+    const Strings early = peek<Loader>(path, 0);
+    if (!early.empty()) info = read_info(early, path);
+    c10::DeviceIndex index = -1;
+    if (info.device == "cuda") {
+      index = static_cast<c10::DeviceIndex>(local_rank % static_cast<int>(torch::cuda::device_count()));
+      device = c10::Device(c10::kCUDA, index);
+    }
+    if (device.is_cpu()) keep_freed_memory();
+    loader = std::make_unique<Loader>(path, "model", false, 1, index);
+    if (early.empty()) info = read_info(loader->get_metadata(), path);
+    if (device.is_cpu()) remove_unpacked(entries);
+  }
 };
 
-EdgePotential::EdgePotential(const std::string &path, int local_rank) : self(new Implementation)
+// One loaded copy per content and GPU in this process. torch unmaps the code only when the process ends, so that a CPU
+// model given back and loaded again would be mapped twice: it is kept. A GPU's memory goes back with its last user.
+EdgePotential::EdgePotential(const std::string &path, int local_rank)
 {
-  const std::vector<std::string> entries = checked_entries(path);
+  using Loaded = std::unordered_map<std::string, std::weak_ptr<Implementation>>;
+  static auto &loaded = *new Loaded;    // never destroyed: torch may end first
+  static auto &kept = *new std::vector<std::shared_ptr<Implementation>>;
+  static std::mutex mutex;
+  const Archive archive = checked_archive(path);
+  const std::lock_guard<std::mutex> guard(mutex);
+  auto &found = loaded[archive.identity + std::to_string(local_rank)];
+  self = found.lock();
+  if (self) return;
   try {
-    const Strings early = peek<Loader>(path, 0);
-    if (!early.empty()) self->info = read_info(early, path);
-    c10::DeviceIndex index = -1;
-    if (self->info.device == "cuda") {
-      index = static_cast<c10::DeviceIndex>(local_rank % static_cast<int>(torch::cuda::device_count()));
-      self->device = c10::Device(c10::kCUDA, index);
-    }
-    if (self->device.is_cpu()) keep_freed_memory();
-    self->loader = std::make_unique<Loader>(path, "model", false, 1, index);
-    if (early.empty()) self->info = read_info(self->loader->get_metadata(), path);
-    if (self->device.is_cpu()) remove_unpacked(entries);
+    self = std::make_shared<Implementation>(path, archive.names, local_rank);
   } catch (const c10::Error &e) {
     throw std::runtime_error(path + ": required a complete .pt2 package whose code loads here, got an error from torch: " +
                              first_line(e));
   }
+  found = self;
+  if (self->device.is_cpu()) kept.push_back(self);
 }
 
 EdgePotential::~EdgePotential() = default;

@@ -19,7 +19,8 @@ struct PackageInfo {
 
 class EdgePotential {
  public:
-  // Throws std::runtime_error: file missing or damaged, or made for another machine.
+  // Shares one loaded copy among equal files. Throws std::runtime_error: file missing or damaged, or made for another
+  // machine.
   EdgePotential(const std::string &path, int local_rank);
   ~EdgePotential();
 
@@ -36,7 +37,7 @@ class EdgePotential {
 
  private:
   struct Implementation;
-  std::unique_ptr<Implementation> self;
+  std::shared_ptr<Implementation> self;
 };
 
 // Threads that torch uses inside one call, in this process.

@@ -30,9 +30,14 @@ inline uint32_t crc32(const unsigned char *data, size_t size)
   return ~crc;
 }
 
-// The names of a package's entries, each compared with its checksum.
+struct Archive {
+  std::vector<std::string> names;    // of its entries
+  std::string identity;              // equal for equal contents: names, checksums and sizes
+};
+
+// An exported model whose entries were compared with their checksums.
 // Throws std::runtime_error: the archive is incomplete, or an entry is damaged or compressed.
-inline std::vector<std::string> checked_entries(const std::string &path)
+inline Archive checked_archive(const std::string &path)
 {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error(path + ": required a readable .pt2 package, got no such file");
@@ -55,7 +60,7 @@ inline std::vector<std::string> checked_entries(const std::string &path)
   require(number(end, 4) == 0x06054b50);
   const size_t count = number(end + 10, 2);
   size_t at = number(end + 16, 4);
-  std::vector<std::string> names;
+  Archive archive;
   for (size_t k = 0; k < count; k++) {
     require(number(at, 4) == 0x02014b50);
     const size_t crc = number(at + 16, 4), size = number(at + 24, 4), name_size = number(at + 28, 2);
@@ -69,10 +74,11 @@ inline std::vector<std::string> checked_entries(const std::string &path)
     require(within(start, size));
     if (crc32(bytes.data() + start, size) != crc)
       throw std::runtime_error(path + ": required an undamaged package, got one whose " + name + " fails its checksum");
-    names.push_back(name);
+    archive.names.push_back(name);
+    archive.identity += name + ' ' + std::to_string(crc) + ' ' + std::to_string(size) + '\n';
     at += ENTRY + name_size + number(at + 30, 2) + number(at + 32, 2);
   }
-  return names;
+  return archive;
 }
 
 }    // namespace mlip

@@ -41,7 +41,7 @@ bool is_package(const char *name)
 
 PairAllegro::PairAllegro(LAMMPS *lmp) :
     Pair(lmp), asked_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0),
-    largest_cutoff(0.0), energy_scale(1.0),
+    largest_cutoff(0.0), energy_unit(1.0), scale(1.0), energy_scale(1.0),
     shortest_allowed_sq(SHORTEST * SHORTEST), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
     largest_force_spread(0.0), reversed(0)
 {
@@ -188,19 +188,20 @@ void PairAllegro::init_style()
   const bool on_gpu = members[0]->info().device == "cuda";
   max_edges = asked_edges > 0 ? asked_edges : (on_gpu ? DEFAULT_EDGES_GPU : DEFAULT_EDGES_CPU);
   if (std::strcmp(update->unit_style, "metal") == 0)
-    energy_scale = 1.0;
+    energy_unit = 1.0;
   else if (std::strcmp(update->unit_style, "real") == 0)
-    energy_scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+    energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
   else
     error->all(FLERR, "pair_style allegro: required units metal or real, got {}", update->unit_style);
   if (force->newton_pair == 0) error->all(FLERR, "pair_style allegro: required newton pair on, got newton pair off");
+  const bool in_hybrid = utils::strmatch(force->pair_style, "^hybrid");    // where the factors are for other styles
   if (atom->molecular != Atom::ATOMIC)
     for (int k = 1; k <= 3; k++)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
         error->all(FLERR,
                    "pair_style allegro: special_bonds drop 1-{} neighbors from the list; required special_bonds lj/coul "
                    "1.0 1.0 1.0 with bonded atom styles", k + 1);
-      else if ((force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0) && comm->me == 0)
+      else if ((force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0) && !in_hybrid && comm->me == 0)
         error->warning(FLERR,
                        "pair_style allegro: 1-{} neighbors count in full, whatever special_bonds says; required special_bonds "
                        "lj/coul 1.0 1.0 1.0 to say so, got lj {} and coul {}", k + 1, force->special_lj[k],
@@ -261,16 +262,18 @@ void PairAllegro::compute(int eflag, int vflag)
     problem = e.what();
   }
   if (!problem.empty()) error->one(FLERR, "pair_style allegro, step {}: {}", update->ntimestep, problem);
-  if (overlaps > 0 && eflag_global) eng_vdwl += energy_scale * REJECTED * overlaps;
+  if (overlaps > 0 && eflag_global) eng_vdwl += energy_unit * REJECTED * overlaps;
   if (members.size() > 1) {
     for (reversed = 0; reversed < members.size(); reversed++) comm->reverse_comm(this);
     finish_spread();
   }
 }
 
-// Which atoms are absent now, for fixes that delete atoms on trial; no overlaps seen yet.
+// Which atoms are absent now, for fixes that delete atoms on trial; no overlaps seen yet; the factor of fix adapt.
 void PairAllegro::prepare_trial()
 {
+  if (!std::isfinite(scale)) error->all(FLERR, "pair_style allegro: scale must be finite, got {}", scale);
+  energy_scale = energy_unit * scale;
   hidden_groups = 0;    // fix gcmc deletes on trial by neigh_modify exclude group G all
   for (int k = 0; k < neighbor->nex_group; k++)
     if (neighbor->ex1_group[k] == 0 || neighbor->ex2_group[k] == 0)
@@ -487,12 +490,13 @@ void PairAllegro::unpack_reverse_comm(int n, int *sendlist, double *buf)
     for (int d = 0; d < 3; d++) force_of_member[(reversed * spread_max + sendlist[i]) * 3 + d] += buf[m++];
 }
 
-/* global: the largest force spread; per atom (fix pair, dump): force_spread, energy_spread */
+/* global: the largest force spread, and the factor of the energy that fix adapt changes; per atom (fix pair, dump): force_spread, energy_spread */
 
 void *PairAllegro::extract(const char *name, int &dim)
 {
   dim = 0;
   if (std::strcmp(name, "largest_force_spread") == 0) return &largest_force_spread;
+  if (std::strcmp(name, "scale") == 0) return &scale;
   return nullptr;
 }
 

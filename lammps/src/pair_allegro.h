@@ -67,7 +67,9 @@ class PairAllegro : public Pair {
   bool rejects;                          // overlaps give a very large energy
   bigint overlaps;                       // neighbors that overlapped their center in this call
   double largest_cutoff;
-  double energy_scale;                   // LAMMPS energy unit per eV
+  double energy_unit;                    // LAMMPS energy unit per eV
+  double scale;                          // factor of fix adapt, for thermodynamic integration
+  double energy_scale;                   // their product, in this call
   double shortest_allowed_sq;
 
   int spread_max;                        // allocated atoms of the arrays below

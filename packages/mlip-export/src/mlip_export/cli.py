@@ -75,10 +75,22 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, nargs="*", help="thread counts to try (default: the current one)")
     p.set_defaults(run=_bench)
 
-    p = commands.add_parser("lammps", help="build or locate the LAMMPS plugin")
-    p.add_argument("action", choices=["build", "path", "sources"])
-    p.add_argument("--force", action="store_true", help="compile again")
-    p.set_defaults(run=_lammps)
+    p = commands.add_parser("lammps", help="build the LAMMPS plugin, or write its lines of an input")
+    actions = p.add_subparsers(dest="action", required=True)
+    a = actions.add_parser("build", help="compile the plugin unless it exists")
+    a.add_argument("--force", action="store_true", help="compile again")
+    a.set_defaults(run=_lammps_build)
+    a = actions.add_parser("status", help="versions, compiler, mpi.h, and whether the plugin is built")
+    a.set_defaults(run=_lammps_status)
+    a = actions.add_parser("input", help="print the mass and pair_coeff lines for a data file")
+    a.add_argument("model", help="exported model (.pt2)")
+    a.add_argument("data", help="LAMMPS data file")
+    a.add_argument("--elements", nargs="+", help="element of each atom type (default: from labels or masses)")
+    a.set_defaults(run=_lammps_input)
+    a = actions.add_parser("path", help="print the folder of the plugin")
+    a.set_defaults(run=_lammps_path)
+    a = actions.add_parser("sources", help="print the folder of the C++ sources, CMakeLists.txt and examples")
+    a.set_defaults(run=_lammps_sources)
     return parser
 
 
@@ -120,15 +132,38 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lammps(options: argparse.Namespace) -> int:
-    from mlip_export import lammps
+def _lammps_build(options: argparse.Namespace) -> int:
+    from mlip_export.lammps import build
 
-    if options.action == "build":
-        print(lammps.build(force=options.force))
-    elif options.action == "path":
-        print(lammps.plugin_directory())
-    else:
-        print(lammps.sources())
+    print(build(force=options.force))
+    return 0
+
+
+def _lammps_status(options: argparse.Namespace) -> int:
+    from mlip_export.lammps import status
+
+    print(status())
+    return 0
+
+
+def _lammps_input(options: argparse.Namespace) -> int:
+    from mlip_export.lammps import input_lines
+
+    print(input_lines(options.model, options.data, options.elements))
+    return 0
+
+
+def _lammps_path(options: argparse.Namespace) -> int:
+    from mlip_export.lammps import plugin_directory
+
+    print(plugin_directory())
+    return 0
+
+
+def _lammps_sources(options: argparse.Namespace) -> int:
+    from mlip_export.lammps import sources
+
+    print(sources())
     return 0
 
 

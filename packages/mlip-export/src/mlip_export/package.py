@@ -17,8 +17,8 @@ import torch
 from localgraph import EdgeModel, load_model
 from mlip_export import inductor
 from mlip_export.graphs import Edges, cluster, with_prime_edges
+from mlip_export.loaded import open_function
 from mlip_export.metadata import Metadata, write_metadata
-from mlip_export.runtime import open_package
 from mlip_export.trace import TRACE_ATOMS, trace
 from mlip_export.verify import Disagreement, Report, verify
 
@@ -123,7 +123,7 @@ def _build_once(
     fuse: bool,
 ) -> Report:
     inductor.build(program, path, inductor.options(isa, metadata.to_strings(), fuse))
-    return verify(open_package(path), model, model.cutoffs, metadata.dtype, device)
+    return verify(open_function(path), model, model.cutoffs, metadata.dtype, device)
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:

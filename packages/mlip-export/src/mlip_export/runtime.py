@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mlip_export import inductor
+from mlip_export.loaded import Function, shared_function
 from mlip_export.metadata import Metadata, PackageError, read_metadata
-
-Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 MIN_DISTANCE = 0.1
 """Å; atoms nearer than this are taken for an error in the geometry by every host."""
@@ -102,7 +100,11 @@ class EdgePotential:
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> EdgePotential:
-    """Load a package after checking that it fits this machine.
+    """Load an exported model after checking that it fits this machine.
+
+    Equal files share one loaded copy per device and process, so loading again costs no memory. After a process that
+    loaded one forks, its children evaluate on one torch thread (OpenMP's threads do not survive a fork); start
+    workers with ``spawn`` to give each of them several.
 
     Parameters
     ----------
@@ -126,24 +128,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         raise PackageError(
             f"{path}: required device {metadata.device!r}, for which it was compiled, got {str(place)!r}"
         )
-    return EdgePotential(open_package(path, place), metadata, place)
-
-
-def open_package(path: str | os.PathLike[str], device: torch.device | None = None) -> Function:
-    """The bare compiled function of a package, without any check.
-
-    Raises
-    ------
-    PackageError
-        If torch cannot load it.
-    """
-    index = -1 if device is None or device.index is None else device.index
-    try:
-        return torch._inductor.aoti_load_package(str(Path(path)), device_index=index)
-    except RuntimeError as e:
-        raise PackageError(
-            f"{path}: required a package whose code loads here, got an error from torch: {e}"
-        ) from e
+    return EdgePotential(shared_function(path, place), metadata, place)
 
 
 def check_machine(metadata: Metadata) -> list[str]:

