@@ -33,11 +33,13 @@ SIBLINGS = {
     "mlip-export": ("localgraph",),
     "spice-data": (),
 }
-# localgraph's oracle in tests, matscipy, needs a newer numpy than localgraph does.
+# matscipy, the reference of localgraph's tests, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
 # What tests use if it is there: hosts of packages.
 HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml")}
 TORCHLESS = ("spice-data",)
+# Percent of lines that the tests of a package run, at least; subprocesses and compiled code are not seen.
+COVERED = dict.fromkeys(PACKAGES, 80)
 BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -45,7 +47,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEB
 # uv, where it is at hand, fills an environment in a third of pip's time; tests do not write bytecode.
 nox.options.default_venv_backend = "uv|virtualenv"
 os.environ.setdefault("UV_COMPILE_BYTECODE", "1")
-nox.options.sessions = ["lint", "types", "test", "lowest", "integration", "interop", "docs"]
+nox.options.sessions = ["lint", "spelling", "types", "test", "lowest", "integration", "interop", "docs"]
 nox.options.stop_on_first_error = True
 nox.options.error_on_missing_interpreters = True
 
@@ -165,7 +167,10 @@ def test(session: nox.Session, package: str) -> None:
     install(session, package)
     if package in HOSTS:
         session.install("-q", "-c", str(CONSTRAINTS), *HOSTS[package])
-    run_tests(session, f"packages/{package}/tests", *session.posargs)
+    session.install("-q", "-c", str(CONSTRAINTS), "pytest-cov")
+    floor = f"--cov-fail-under={COVERED[package]}"
+    covered = (f"--cov={package.replace('-', '_')}", "--cov-report=term:skip-covered", floor)
+    run_tests(session, f"packages/{package}/tests", *(session.posargs or covered))
 
 
 @nox.session
@@ -209,6 +214,13 @@ def lint(session: nox.Session) -> None:
     session.install("-q", "-c", str(CONSTRAINTS), "ruff")
     session.run("ruff", "check", "--output-format", "concise", ".")
     session.run("ruff", "format", "--check", "--quiet", ".")
+
+
+@nox.session
+def spelling(session: nox.Session) -> None:
+    """Codespell with American spelling; names that it does not know are in pyproject.toml."""
+    session.install("-q", "-c", str(CONSTRAINTS), "codespell")
+    session.run("codespell", *(session.posargs or ["."]))
 
 
 @nox.session

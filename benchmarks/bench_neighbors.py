@@ -7,7 +7,7 @@
 Every provider is timed in turn, round after round in one process, and its least times are kept, on the wall
 clock and in processor time, which a busy machine disturbs less; ratios are of those. For localgraph it is the
 total: tensors in, sorted Graph of tensors out. The others get numpy arrays and return i, j, S as they come: vesin
-unsorted unless said, matscipy and ASE sorted by i. ``test_neighbors.py`` asks the same of smaller boxes.
+unsorted unless noted, matscipy and ASE sorted by i. ``test_neighbors.py`` asks the same of smaller boxes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Any difference fails: more is a regression, fewer is an improvement that is to be recorded, so that it stays. Triton's
 registers and spills are recorded beside equitensor's tests, which hold more shapes of them
-(``python -m equitensor.triton.resources > packages/equitensor/tests/triton_registers.json`` records them anew).
+(``python -m equitensor.triton.resources > packages/equitensor/tests/triton_registers.json`` records them again).
 """
 
 from __future__ import annotations

@@ -70,10 +70,10 @@ def versions(path: Path) -> Iterator[tuple[str, Any]]:
         yield "working tree", json.loads(path.read_text())
 
 
-def histories(labelled: Iterable[tuple[str, Any]]) -> dict[str, list[Point]]:
+def histories(labeled: Iterable[tuple[str, Any]]) -> dict[str, list[Point]]:
     """The history of each figure of successive versions of one file, or of successive runs."""
     found: dict[str, list[Point]] = {}
-    for label, tree in labelled:
+    for label, tree in labeled:
         for name, value in leaves(tree):
             found.setdefault(name, []).append(Point(label, value))
     return found

@@ -1,4 +1,4 @@
-"""The arrows between the packages are the house's: declared requirements and imports alike."""
+"""Declared requirements and imports follow the arrows between the packages."""
 
 import ast
 import re
