@@ -140,7 +140,7 @@ class FlexibleWater:
         inner = 0.5 * 1059.162 * ((la - 1.012) ** 2 + (lb - 1.012) ** 2).sum()
         inner = inner + 0.5 * 75.90 * ((angle - np.radians(113.24)) ** 2).sum()
         g, h = torch.autograd.grad(energy + inner, (r, y))
-        return (energy + inner).detach(), forces(g, graph) - h
+        return (energy + inner).detach(), forces(g, graph.edge_index, graph.num_atoms) - h
 
 
 def dynamics(x: torch.Tensor, cell: torch.Tensor, steps: int, warm: int = 600) -> list[torch.Tensor]:
@@ -222,7 +222,7 @@ def bench_systems(data: Path) -> list[dict[str, object]]:
     """Measure time and memory of DHFR and cellulose from the files of those systems."""
     import ase.io
 
-    from localgraph.ase import from_atoms
+    from localgraph.hosts.ase import from_atoms
 
     rows: list[dict[str, object]] = []
     for name in ("dhfr_23558.xyz", "cellulose_408609.xyz.gz"):

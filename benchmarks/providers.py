@@ -91,7 +91,7 @@ def _summed(case: Case, evaluate: Callable[..., tuple[Tensor, Tensor]]) -> Call:
 
     def call() -> tuple[Tensor, Tensor]:
         energies, g = evaluate(*edges)
-        return energies.sum(), localgraph.forces(g, graph)
+        return energies.sum(), localgraph.forces(g, graph.edge_index, graph.num_atoms)
 
     return call
 
@@ -125,7 +125,7 @@ def exported(case: Case) -> Call:
 
 
 def _with_forces(result: tuple[Tensor, Tensor], graph: Any) -> tuple[Tensor, Tensor]:
-    return result[0].sum(), localgraph.forces(result[1], graph)
+    return result[0].sum(), localgraph.forces(result[1], graph.edge_index, graph.num_atoms)
 
 
 def _moving(case: Case, calculator: Any) -> Call:

@@ -111,8 +111,8 @@ def ours(model, atoms):
     energies, g = localgraph.energies_and_edge_forces(model, vectors, graph.edge_index, types)
     stress = None
     if cell is not None:
-        stress = localgraph.stress(localgraph.virial(g, vectors), cell)
-    return energies.sum(), localgraph.forces(g, graph), stress
+        stress = localgraph.stress(localgraph.virial(g, vectors), localgraph.volume(cell))
+    return energies.sum(), localgraph.forces(g, graph.edge_index, graph.num_atoms), stress
 
 
 def compare(reference, model, tolerance_energy, tolerance_forces):

@@ -5,7 +5,7 @@ import torch
 from e3nn.o3 import rand_matrix
 
 import localgraph
-from allegro_model import evaluate
+from localgraph import evaluate
 
 
 def energies_and_forces(model, positions, types, cell=None, pbc=False):

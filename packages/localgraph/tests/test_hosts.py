@@ -10,8 +10,8 @@ from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 
 from localgraph import batch, edge_vectors, from_pairs, neighbors, row_offsets
-from localgraph.ase import atoms_neighbors, from_atoms, types_of
-from localgraph.torchsim import from_state, state_neighbors
+from localgraph.hosts.ase import atoms_neighbors, from_atoms
+from localgraph.hosts.torchsim import from_state, state_neighbors
 
 STRUCTURES = [
     bulk("Si", cubic=True),
@@ -77,13 +77,6 @@ def test_distances_are_those_of_atoms():
     assert np.allclose(
         d, [atoms.get_distance(a, b, mic=True) for a, b in zip(i, j, strict=True)], rtol=0, atol=1e-12
     )
-
-
-def test_types():
-    assert types_of(STRUCTURES[2], ("Cl", "H", "Na")).tolist() == [2, 0]
-    assert types_of(Atoms(), ("H",)).shape == (0,)
-    with pytest.raises(ValueError, match=r"required symbols among \['H'\], got also \['Cl', 'Na'\]"):
-        types_of(STRUCTURES[2], ("H",))
 
 
 @pytest.mark.parametrize("algorithm", ["vesin", "cells"])

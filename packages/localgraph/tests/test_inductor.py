@@ -2,7 +2,7 @@
 
 import torch
 
-from localgraph.inductor import mended_scheduler
+from localgraph import inductor_workaround
 
 
 def scattered(x, index, a, b):
@@ -15,7 +15,7 @@ def test_reader_comes_after_the_scatter():
     generator = torch.Generator().manual_seed(0)
     x, a, b = (torch.randn(*shape, generator=generator) for shape in ((200, 12), (33, 12), (33,)))
     index = torch.randint(0, 33, (200,), generator=generator)
-    with mended_scheduler(), torch._inductor.config.patch(fx_graph_cache=False):
+    with inductor_workaround(), torch._inductor.config.patch(fx_graph_cache=False):
         found = torch.compile(scattered)(x, index, a, b)
     for one, other in zip(found, scattered(x, index, a, b), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
@@ -25,6 +25,6 @@ def test_patch_is_undone():
     from torch._inductor.scheduler import SchedulerNode
 
     before = SchedulerNode.recompute_size_and_body
-    with mended_scheduler():
+    with inductor_workaround():
         pass
     assert SchedulerNode.recompute_size_and_body is before

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
-from localgraph import cell_list, neighbors, vesin_search
-from localgraph.arguments import measure
+from localgraph import neighbors
+from localgraph.search import cell_list, vesin
+from localgraph.search.arguments import measure
 
 ALGORITHMS = ["vesin", "cells"]
 
@@ -194,12 +195,12 @@ def test_vesin_never_sees_mixed_axes(pbc, monkeypatch):
     """With them it takes long, and without bound where atoms are few and far between."""
     seen = []
 
-    class Spy(vesin_search.NeighborList):
+    class Spy(vesin.NeighborList):
         def compute(self, points, box, periodic, *args, **keywords):
             seen.append(sorted(set(np.asarray(periodic).tolist())))
             return super().compute(points, box, periodic, *args, **keywords)
 
-    monkeypatch.setattr(vesin_search, "NeighborList", Spy)
+    monkeypatch.setattr(vesin, "NeighborList", Spy)
     atoms = random_atoms(3, 40, [1.0, 1.3, 12.0, 80, 95, 60], list(pbc))
     atoms.positions += 30 * np.random.default_rng(0).normal(size=(40, 3))
     assert ours(atoms, 2.1, algorithm="vesin") == by_matscipy(atoms, 2.1)
@@ -269,14 +270,14 @@ def test_the_search_is_chosen_by_how_full_the_cells_are():
             torch.eye(3, dtype=torch.float64).expand(structures, 3, 3),
             torch.zeros(structures, 3).bool(),
         )
-        return vesin_search.suits(measure(x, cells, pbc, index), 5.0)
+        return vesin.suits(measure(x, cells, pbc, index), 5.0)
 
     assert chosen(2, 3.0) and chosen(1000, 25.0) and chosen(1000, 25.0, structures=20)
     assert not chosen(20, 300.0) and not chosen(20, 80.0, structures=100) and not chosen(20_000, 1e4)
 
 
 def test_vesin_where_it_cannot_search():
-    with pytest.raises(ValueError, match=r'algorithm: required .* got "vesin" for cpu and an extent of'):
+    with pytest.raises(ValueError, match=r'algorithm must be .* got "vesin" for cpu and an extent of'):
         neighbors(torch.rand(4, 3) * torch.tensor([10, 1e6, 1e6]), 5.0, algorithm="vesin")
 
 
@@ -317,7 +318,7 @@ def test_the_same_input_gives_the_same_order(algorithm):
 def test_cells_in_chunks_of_any_size(at_once, monkeypatch):
     atoms = random_atoms(12, 30, [5.0, 6.0, 7.0, 80, 85, 100], (True, True, False))
     expected = by_ase(atoms, 4.0)
-    monkeypatch.setattr("localgraph.cell_list.CANDIDATES_AT_ONCE", {"cpu": at_once})
+    monkeypatch.setattr("localgraph.search.cell_list.CANDIDATES_AT_ONCE", {"cpu": at_once})
     assert ours(atoms, 4.0, algorithm="cells") == expected
 
 
@@ -407,79 +408,79 @@ def test_a_hundred_thousand_atoms():
 X, EYE = torch.zeros(2, 3), 5 * torch.eye(3)
 BAD = [
     (
-        "positions: required a floating-point tensor, got torch.int64",
+        "positions must be a floating-point tensor, got torch.int64",
         (torch.zeros(2, 3, dtype=torch.int64), 2.0),
         {},
     ),
-    ("positions: required a floating-point tensor, got list", ([[0.0, 0, 0]], 2.0), {}),
-    (r"positions: required shape \(N, 3\), got \(3,\)", (X[0].new_zeros(3), 2.0), {}),
+    ("positions must be a floating-point tensor, got list", ([[0.0, 0, 0]], 2.0), {}),
+    (r"positions must have shape \(N, 3\), got \(3,\)", (X[0].new_zeros(3), 2.0), {}),
     (
-        "positions: required finite numbers, got .*nan.* for atom 1",
+        "positions must be finite, got .*nan.* for atom 1",
         (torch.tensor([[0, 0, 0], [0, torch.nan, 0]]), 2.0),
         {},
     ),
-    ("positions: required finite numbers, got .*inf.* for atom 0", (torch.full((1, 3), torch.inf), 2.0), {}),
-    ("cutoff: required a finite number > 0, got 0.0", (X, 0.0), {}),
-    ("cutoff: required a finite number > 0, got -1.0", (X, -1), {}),
-    ("cutoff: required a finite number > 0, got nan", (X, float("nan")), {}),
-    ("cutoff: required a finite number > 0, got inf", (X, torch.tensor(torch.inf)), {}),
-    (r"cutoff: required a number or a \(T, T\) table", (X, torch.ones(2)), {}),
-    ("cutoff: required finite numbers > 0", (X, torch.tensor([[1.0, 0], [1, 1]])), {"types": torch.zeros(2)}),
-    ("types: required with a table", (X, torch.ones(2, 2)), {}),
+    ("positions must be finite, got .*inf.* for atom 0", (torch.full((1, 3), torch.inf), 2.0), {}),
+    ("cutoff must be a finite number > 0, got 0.0", (X, 0.0), {}),
+    ("cutoff must be a finite number > 0, got -1.0", (X, -1), {}),
+    ("cutoff must be a finite number > 0, got nan", (X, float("nan")), {}),
+    ("cutoff must be a finite number > 0, got inf", (X, torch.tensor(torch.inf)), {}),
+    (r"cutoff must be a number or a \(T, T\) table", (X, torch.ones(2)), {}),
+    ("cutoff must be finite numbers > 0", (X, torch.tensor([[1.0, 0], [1, 1]])), {"types": torch.zeros(2)}),
+    ("types must be given with a table", (X, torch.ones(2, 2)), {}),
     (
-        r"types: required one type per atom, shape \(2,\), got \(3,\)",
+        r"types must have one type per atom, shape \(2,\), got \(3,\)",
         (X, torch.ones(2, 2)),
         {"types": torch.zeros(3).long()},
     ),
     (
-        r"types: required indices in \[0, 2\).*\[0, 2\]",
+        r"types must be indices in \[0, 2\).*\[0, 2\]",
         (X, torch.ones(2, 2)),
         {"types": torch.tensor([0, 2])},
     ),
     (
-        "types: required an integer tensor, got torch.float32",
+        "types must be an integer tensor, got torch.float32",
         (X, torch.ones(2, 2)),
         {"types": torch.zeros(2)},
     ),
-    ("cell: required where pbc is", (X, 2.0), {"pbc": True}),
-    (r"cell: required shape \(3, 3\) or \(B, 3, 3\), got \(3,\)", (X, 2.0, torch.ones(3)), {}),
-    ("cell: required finite numbers", (X, 2.0, torch.full((3, 3), torch.nan), True), {}),
+    ("cell must be given where pbc is", (X, 2.0), {"pbc": True}),
+    (r"cell must have shape \(3, 3\) or \(B, 3, 3\), got \(3,\)", (X, 2.0, torch.ones(3)), {}),
+    ("cell must be finite", (X, 2.0, torch.full((3, 3), torch.nan), True), {}),
     (
-        "cell: required linearly independent vectors along the periodic axes",
+        "cell must be linearly independent vectors along the periodic axes",
         (X, 2.0, torch.zeros(3, 3), True),
         {},
     ),
     (
-        "cell: required linearly independent .*True, False, True",
+        "cell must be linearly independent .*True, False, True",
         (X, 2.0, torch.ones(3, 3), (True, False, True)),
         {},
     ),
     (
-        "cell: required linearly independent .*True, False, False",
+        "cell must be linearly independent .*True, False, False",
         (X, 2.0, torch.zeros(3, 3), (True, False, False)),
         {},
     ),
     ("for structure 1", (X, 2.0, torch.stack([EYE, 0 * EYE]), True), {"batch": torch.tensor([0, 1])}),
-    ("cell: required one per structure", (X, 2.0, EYE[None], True), {"batch": torch.tensor([0, 1])}),
-    (r"pbc: required shape \(\), \(3,\) or \(1, 3\), got \(2,\)", (X, 2.0, EYE, (True, False)), {}),
-    ("batch: required an int64 tensor", (X, 2.0), {"batch": torch.zeros(2)}),
+    ("cell must have one per structure", (X, 2.0, EYE[None], True), {"batch": torch.tensor([0, 1])}),
+    (r"pbc must have shape \(\), \(3,\) or \(1, 3\), got \(2,\)", (X, 2.0, EYE, (True, False)), {}),
+    ("batch must be an int64 tensor", (X, 2.0), {"batch": torch.zeros(2)}),
     (
-        r"batch: required one index per atom, shape \(2,\), got \(1,\)",
+        r"batch must have one index per atom, shape \(2,\), got \(1,\)",
         (X, 2.0),
         {"batch": torch.zeros(1).long()},
     ),
-    ("batch: required indices ≥ 0 that never decrease", (X, 2.0), {"batch": torch.tensor([1, 0])}),
+    ("batch must be indices ≥ 0 that never decrease", (X, 2.0), {"batch": torch.tensor([1, 0])}),
     (
-        "half: required a symmetric table",
+        "half must be a symmetric table",
         (X, torch.tensor([[1.0, 2], [3, 4]])),
         {"types": torch.tensor([0, 1]), "half": True},
     ),
     (
-        'algorithm: required "auto", "vesin" or "cells", got "brute"'.replace('"brute"', "'brute'"),
+        'algorithm must be "auto", "vesin" or "cells", got "brute"'.replace('"brute"', "'brute'"),
         (X, 2.0),
         {"algorithm": "brute"},
     ),
-    ("positions: required within 262144 cells", (X + 1e7, 2.0, EYE, True), {}),
+    ("positions must lie within 262144 cells", (X + 1e7, 2.0, EYE, True), {}),
 ]
 
 

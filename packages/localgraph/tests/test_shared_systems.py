@@ -12,7 +12,7 @@ import torch
 from matscipy.neighbours import neighbour_list as matscipy_list
 
 from localgraph import neighbors
-from localgraph.ase import from_atoms
+from localgraph.hosts.ase import from_atoms
 
 CUTOFF = 6.0
 
@@ -46,7 +46,7 @@ SEARCH = """
 import resource, sys
 import ase.io, numpy as np
 from localgraph import neighbors
-from localgraph.ase import from_atoms
+from localgraph.hosts.ase import from_atoms
 arguments = from_atoms(ase.io.read(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 graph = neighbors(arguments.positions, float(sys.argv[2]), arguments.cell, arguments.pbc)

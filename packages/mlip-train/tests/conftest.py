@@ -60,8 +60,17 @@ class ToyModel(nn.Module):
     def to_config(self) -> dict[str, Any]:
         return dict(self.config)
 
+    @classmethod
+    def cutoffs_of(cls, config: Mapping[str, Any]) -> Tensor:
+        count = len(config["type_names"])
+        return torch.full((count, count), float(config["cutoff"]), dtype=torch.float64)
+
     def for_inference(self) -> ToyModel:
         return self
+
+    def shift_energies(self, delta: Tensor) -> None:
+        self.shifts.add_(delta)
+        self.config["energy_shifts"] = self.shifts.tolist()
 
     def forward(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
         n = types.shape[0]
@@ -78,16 +87,12 @@ class ToyModel(nn.Module):
         return scaled + localgraph.gather(self.shifts, types)
 
 
+localgraph.register(ToyModel)
+
+
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> type[ToyModel]:
+def toy() -> type[ToyModel]:
     """The toy model, registered under the name ``toy``."""
-    original = localgraph.potential.model_class
-
-    def find(name: str) -> Any:
-        return ToyModel if name == "toy" else original(name)
-
-    monkeypatch.setattr(localgraph, "model_class", find)
-    monkeypatch.setattr(localgraph.potential, "model_class", find)
     return ToyModel
 
 

@@ -22,7 +22,6 @@ import numpy as np, torch, localgraph
 spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
 toys = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toys)
-localgraph.model_class = localgraph.potential.model_class = lambda name: toys.ToyModel
 torch.set_num_threads(1)
 """
 

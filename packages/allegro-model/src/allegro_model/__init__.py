@@ -2,7 +2,6 @@
 
 from allegro_model import nequip, presets
 from allegro_model.config import AllegroConfig
-from allegro_model.evaluate import Evaluation, evaluate, types_of
 from allegro_model.model import Allegro, FoldedAllegro
 
 __version__ = "0.1.0"
@@ -10,10 +9,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Allegro",
     "AllegroConfig",
-    "Evaluation",
     "FoldedAllegro",
-    "evaluate",
     "nequip",
     "presets",
-    "types_of",
 ]

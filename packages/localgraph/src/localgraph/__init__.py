@@ -1,36 +1,53 @@
-"""Cutoff neighbor lists sorted by center, and the way back from edge forces to forces and virials."""
+"""Cutoff neighbor lists sorted by center, forces and virials from edge forces, and the contract of edge models."""
 
-from localgraph.adjoint import atomic_virial, edge_vectors, forces, stress, virial
-from localgraph.batch import batch
-from localgraph.graph import Graph, from_pairs, row_offsets
-from localgraph.neighbors import neighbors
-from localgraph.potential import EdgeModel, energies_and_edge_forces, load_model, model_class, save_model
-from localgraph.segments import gather, segment_sum
-from localgraph.skin import SkinList, allocate, grow, padded, update
+from localgraph._batch import batch
+from localgraph._forces import atomic_virial, edge_vectors, forces, stress, virial, volume
+from localgraph._graph import Graph, from_pairs, row_offsets
+from localgraph._inductor import inductor_workaround
+from localgraph._neighbors import neighbors
+from localgraph._segments import gather, segment_sum
+from localgraph._skin import SkinList, allocate, grow, padded, update
+from localgraph.model._files import atomic_write, read_safetensors
+from localgraph.model.evaluation import Evaluation, evaluate
+from localgraph.model.file import load_model, save_model
+from localgraph.model.protocol import EdgeModel, energies_and_edge_forces
+from localgraph.model.registry import model_class, register
+from localgraph.model.types import types_of
+from localgraph.verlet import Edges, VerletList
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EdgeModel",
+    "Edges",
+    "Evaluation",
     "Graph",
     "SkinList",
+    "VerletList",
     "allocate",
     "atomic_virial",
+    "atomic_write",
     "batch",
     "edge_vectors",
     "energies_and_edge_forces",
+    "evaluate",
     "forces",
     "from_pairs",
     "gather",
     "grow",
+    "inductor_workaround",
     "load_model",
     "model_class",
     "neighbors",
     "padded",
+    "read_safetensors",
+    "register",
     "row_offsets",
     "save_model",
     "segment_sum",
     "stress",
+    "types_of",
     "update",
     "virial",
+    "volume",
 ]

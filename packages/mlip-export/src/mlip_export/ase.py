@@ -15,8 +15,8 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor
 
+from localgraph import VerletList, atomic_virial, forces
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.edges import MovingEdges, atom_forces
 from mlip_export.settings import edges_per_call
 
 BLOCK = 2**20
@@ -100,7 +100,7 @@ class Calculator(ASECalculator):
         self.members = load_members(path, device)
         self.potential = self.members.first
         self.max_edges = edges_per_call(max_edges, self.potential.device)
-        self.moving = MovingEdges(self.potential.cutoffs, skin)
+        self.edges = VerletList(self.potential.cutoffs, skin)
         self.edge_count = 0
         self._lock = threading.RLock()
         self.spread: Spread | None = None
@@ -155,9 +155,8 @@ class Calculator(ASECalculator):
         if not bool(torch.isfinite(positions).all()):
             raise ValueError("positions: required finite positions, got NaN or infinity")
         cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
-        pbc = tuple(bool(p) for p in atoms.pbc)
         types = self.potential.types_of(atoms.get_chemical_symbols())
-        r, index = self.moving.at(positions, cell, pbc, types)
+        r, index = self.edges.update(positions, cell, atoms.pbc.tolist(), types)
         self.edge_count = r.shape[0]
         place = self.potential.device
         energies, edge_forces = evaluate_members(
@@ -175,14 +174,14 @@ class Calculator(ASECalculator):
             "energy": energy,
             "free_energy": energy,
             "energies": mean_energies.numpy(),
-            "forces": atom_forces(mean_edge_forces, index, atoms).numpy(),
+            "forces": forces(mean_edge_forces, index, atoms).numpy(),
         }
         if volume is not None:
-            atomic = _shared_virials(r, mean_edge_forces, index, atoms) / volume
+            atomic = _stresses(r, mean_edge_forces, index, atoms, volume)
             self.results["stresses"] = atomic.numpy()
             self.results["stress"] = atomic.sum(0).numpy()
         if len(self.members) > 1:
-            per_member = torch.stack([atom_forces(g, index, atoms) for g in edge_forces])
+            per_member = torch.stack([forces(g, index, atoms) for g in edge_forces])
             deviation = per_member - per_member.mean(0)
             self.spread = Spread(
                 float(energies.sum(1).std(correction=0)),
@@ -196,12 +195,10 @@ def _volume(atoms: Atoms) -> float | None:
     return float(atoms.get_volume()) if atoms.cell.rank == 3 else None
 
 
-def _shared_virials(r: Tensor, g: Tensor, index: Tensor, atoms: int) -> Tensor:
-    """Each edge's symmetric r ⊗ g shared equally by its two atoms: (N, 6) xx, yy, zz, yz, xz, xy."""
-    shared = r.new_zeros(atoms, 6)
-    first, second = [1, 0, 0], [2, 2, 1]
-    for a, b, pair in zip(r.split(BLOCK), g.split(BLOCK), index.split(BLOCK, 1), strict=True):
-        mixed = a[:, first] * b[:, second] + a[:, second] * b[:, first]
-        half = torch.cat([0.5 * a * b, 0.25 * mixed], 1)
-        shared.index_add_(0, pair[0], half).index_add_(0, pair[1], half)
-    return shared
+def _stresses(r: Tensor, g: Tensor, index: Tensor, atoms: int, volume: float) -> Tensor:
+    """Return symmetric per-atom virials over the volume, (N, 6) xx, yy, zz, yz, xz, xy, in blocks of edges."""
+    total = r.new_zeros(atoms, 3, 3)
+    for a, b, pair in zip(g.split(BLOCK), r.split(BLOCK), index.split(BLOCK, 1), strict=True):
+        total += atomic_virial(a, b, pair, atoms, share="half")
+    total = 0.5 * (total + total.transpose(1, 2)) / volume
+    return total[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -12,7 +12,7 @@ from unittest import mock
 
 import torch
 
-from localgraph.inductor import mended_scheduler
+from localgraph import inductor_workaround
 
 ISA_ORDER = ("default", "avx2", "avx512")
 """Instruction sets from the narrowest to the widest."""
@@ -59,7 +59,7 @@ def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str
         tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
         mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
         warnings.catch_warnings(),
-        mended_scheduler(),
+        inductor_workaround(),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's own export code
         warnings.simplefilter("ignore", DeprecationWarning)

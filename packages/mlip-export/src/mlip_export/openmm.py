@@ -12,8 +12,8 @@ import openmm
 import torch
 from openmm import app, unit
 
+from localgraph import VerletList, forces
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.edges import MovingEdges, atom_forces
 from mlip_export.settings import edges_per_call
 
 EV = 96.48533212331002
@@ -65,7 +65,7 @@ class Potential:
         self._max_edges = edges_per_call(max_edges, first.device)
         self._types = first.types_of(list(symbols))
         self._periodic = periodic
-        self._moving = MovingEdges(first.cutoffs, skin)
+        self._edges = VerletList(first.cutoffs, skin)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Potential], tuple[Any, ...]]:
@@ -93,12 +93,12 @@ class Potential:
         if self._periodic:
             cell = _angstrom(state.getPeriodicBoxVectors(asNumpy=True))
         with self._lock:
-            r, index = self._moving.at(positions, cell, (self._periodic,) * 3, self._types)
+            r, index = self._edges.update(positions, cell, self._periodic, self._types)
             place = self._members.first.device
             energies, g = evaluate_members(
                 self._members, r.to(place), index.to(place), self._types.to(place), self._max_edges
             )
-        f = atom_forces(g.mean(0).cpu().double(), index, positions.shape[0])
+        f = forces(g.mean(0).cpu().double(), index, positions.shape[0])
         return float(energies.double().mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
 
 

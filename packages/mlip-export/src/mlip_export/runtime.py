@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from localgraph import types_of
 from mlip_export import inductor
 from mlip_export.loaded import Function, shared_function
 from mlip_export.metadata import Metadata, PackageError, read_metadata
@@ -89,14 +90,8 @@ class EdgePotential:
         return energies, edge_forces
 
     def types_of(self, symbols: Sequence[str]) -> Tensor:
-        """Types (N,) int64 of element symbols; ``ValueError`` naming the elements the model does not know."""
-        index = {name: k for k, name in enumerate(self.type_names)}
-        unknown = sorted(set(symbols) - set(index))
-        if unknown:
-            raise ValueError(
-                f"symbols: required elements among {list(self.type_names)}, got {unknown} besides"
-            )
-        return torch.tensor([index[s] for s in symbols], dtype=torch.int64)
+        """Return the types (N,) int64 of element symbols (:func:`localgraph.types_of`)."""
+        return types_of(symbols, self.type_names)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> EdgePotential:

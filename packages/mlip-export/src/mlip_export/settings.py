@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 MAX_EDGES_CPU = 4096
@@ -20,10 +18,3 @@ def edges_per_call(max_edges: int | None, device: torch.device) -> int:
     if not max_edges >= 1:
         raise ValueError(f"max_edges: required at least 1, got {max_edges}")
     return max_edges
-
-
-def checked_skin(skin: float) -> float:
-    """A skin, Å; ``ValueError`` where it is negative or not finite."""
-    if not 0 <= skin < math.inf:
-        raise ValueError(f"skin: required a length of at least 0 Å, got {skin}")
-    return float(skin)

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.fx.experimental import _config as fx_config
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from localgraph import energies_and_edge_forces
 from mlip_export.graphs import Edges
 
 TRACE_ATOMS = 1009
 """Atoms of the traced example (a prime): enough that the compiler sees loops worth running in parallel."""
-
-
-def energies_and_forces(
-    module: Any, edge_vectors: Tensor, edge_index: Tensor, types: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Atom energies (N,) eV and edge forces (E, 3) eV/Å of a module, as values without history."""
-    r = edge_vectors.detach().requires_grad_(True)
-    with torch.enable_grad():
-        energies = module(r, edge_index, types)
-        (g,) = torch.autograd.grad(energies.sum(), r)
-    return energies.detach(), g
 
 
 def trace(module: torch.nn.Module, example: Edges) -> torch.export.ExportedProgram:
@@ -42,7 +30,7 @@ def trace(module: torch.nn.Module, example: Edges) -> torch.export.ExportedProgr
     """
 
     def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
-        return energies_and_forces(module, edge_vectors, edge_index, types)
+        return energies_and_edge_forces(module, edge_vectors, edge_index, types)
 
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)

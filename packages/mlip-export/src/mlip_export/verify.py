@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from localgraph import energies_and_edge_forces
 from mlip_export.graphs import Edges, by_representatives, cluster
-from mlip_export.trace import energies_and_forces
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -91,7 +91,7 @@ def verify(
     count = 0
     for name, edges in cases(cutoffs).items():
         edges = Edges(*(t.to(device) for t in edges))
-        reference = energies_and_forces(model, *edges)
+        reference = energies_and_edge_forces(model, *edges)
         atoms = edges.types.shape[0]
         for n in threads if device.type == "cpu" else (1,):
             with _threads(n):

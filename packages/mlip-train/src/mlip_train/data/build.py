@@ -16,7 +16,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from tqdm import tqdm
 
-from localgraph.files import replacing
+from localgraph import atomic_write
 from mlip_train.config.data import SourceConfig
 from mlip_train.data.edges import columns_of
 from mlip_train.data.frame import DataError
@@ -52,7 +52,7 @@ def elements_in(
     seen = set().union(*(reader.elements(source) for source in sources))
     found = tuple(chemical_symbols[z] for z in sorted(seen))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(found).encode())
     return found
 

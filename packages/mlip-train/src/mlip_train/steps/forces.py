@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from localgraph.inductor import mended_scheduler
+from localgraph import inductor_workaround
 from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.eager import StepResult
@@ -29,7 +29,7 @@ class ForcesStep:
         state = _state(model)
         example = _inputs(example_batch(next(iter(state.values())).device))
         weights = [state[n].detach() for n in self.names]
-        with mended_scheduler():
+        with inductor_workaround():
             self._graph, _ = _trace(self._function, weights, example)
         _for_dynamo(self._graph)
         self._run = torch.compile(self._graph, dynamic=True, fullgraph=True)
@@ -49,7 +49,7 @@ class ForcesStep:
         """See :class:`mlip_train.steps.eager.Step`."""
         self.calls += 1
         state = _state(self.model)
-        with mended_scheduler():
+        with inductor_workaround():
             prediction = Prediction(*self._run(*(state[n] for n in self.names), *_inputs(batch)))
         terms = loss_terms(self.loss, batch, prediction)
         detached = Prediction(*(t.detach() for t in prediction))

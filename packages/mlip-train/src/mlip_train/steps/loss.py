@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from localgraph import gather, segment_sum
+from localgraph import EdgeModel, energies_and_edge_forces, forces, segment_sum, stress, virial
 from mlip_train.config.training import LossConfig, StageConfig
 from mlip_train.data.batches import Batch
 
 
 class Prediction(NamedTuple):
-    """What a model says about a batch.
+    """Predictions for a batch.
 
     Attributes
     ----------
@@ -31,7 +31,9 @@ class Prediction(NamedTuple):
     stress: Tensor
 
 
-def predict(model: Any, batch: Batch, create_graph: bool = False, with_stress: bool = True) -> Prediction:
+def predict(
+    model: EdgeModel, batch: Batch, create_graph: bool = False, with_stress: bool = True
+) -> Prediction:
     """Energies, forces and stresses of a batch by one derivative with respect to edge vectors.
 
     F_i = Σ_{c(e)=i} g_e − Σ_{n(e)=i} g_e and σ = sym(Σ_e r_e ⊗ g_e)/V, with g_e = ∂(Σ E_i)/∂r_e.
@@ -47,22 +49,16 @@ def predict(model: Any, batch: Batch, create_graph: bool = False, with_stress: b
     with_stress : bool
         Compute stresses.
     """
-    r = batch.edge_vectors.detach().requires_grad_(True)
+    r = batch.edge_vectors
     n_frames, n_atoms = batch.atoms.shape[0], batch.types.shape[0]
-    with torch.enable_grad():
-        atom_energies = model(r, batch.edge_index, batch.types)
-        (g,) = torch.autograd.grad(
-            atom_energies.sum(), r, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
-        energy = segment_sum(atom_energies, batch.frame, n_frames)
-        forces = segment_sum(g, batch.edge_index[0], n_atoms) - segment_sum(g, batch.edge_index[1], n_atoms)
-        stress = torch.zeros_like(batch.stress)
-        if with_stress:
-            outer = r.detach()[:, :, None] * g[:, None, :]
-            w = segment_sum(outer, gather(batch.frame, batch.edge_index[0]), n_frames)
-            stress = 0.5 * (w + w.transpose(1, 2)) / batch.volume[:, None, None]
-    out = Prediction(energy, forces, stress)
-    return out if create_graph else Prediction(*(t.detach() for t in out))
+    atom_energies, g = energies_and_edge_forces(
+        model, r, batch.edge_index, batch.types, create_graph=create_graph
+    )
+    energy = segment_sum(atom_energies, batch.frame, n_frames)
+    stresses = torch.zeros_like(batch.stress)
+    if with_stress:
+        stresses = stress(virial(g, r, batch.edge_index, batch.frame, n_frames), batch.volume)
+    return Prediction(energy, forces(g, batch.edge_index, n_atoms), stresses)
 
 
 def error(kind: str, delta: float, difference: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from localgraph.inductor import mended_scheduler
+from localgraph import inductor_workaround
 from mlip_train.data.batches import Batch
 
 TRACE_SIZES = (40_009, 1_009, 37)
@@ -35,7 +35,7 @@ def compile_function(
     callable, int
         The compiled function and the number of nodes of its graph.
     """
-    with mended_scheduler():
+    with inductor_workaround():
         graph, fakes = _trace(function, weights, data)
         with torch.no_grad(), tracing(TracingContext(fakes[0].fake_mode)):
             run: Any = compile_fx(graph, fakes)

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 import localgraph
-from localgraph.files import replacing
+from localgraph import atomic_write
 from mlip_train.training import checkpoint
 from mlip_train.training.prepare import MODEL
 
@@ -69,5 +69,5 @@ def write_csv(path: Path, history: list[dict[str, float]]) -> None:
     writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows(history)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from localgraph.files import read_safetensors, replacing
+from localgraph import atomic_write, read_safetensors
 
 FORMAT = "mlip-train-checkpoint"
 VERSION = "2"
@@ -27,7 +27,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, tensors))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(serialize(tensors, {"format": FORMAT, "version": VERSION, "tree": text}))
 
 

@@ -1,9 +1,7 @@
-"""Verlet lists: edges within cutoff + skin, kept until an atom may have come within the cutoff unseen.
+"""Neighbor lists with a skin as pure functions of data, with a fixed capacity for static shapes.
 
-Functions of data, with no hidden state: :func:`allocate` makes a :class:`SkinList`, :func:`update`
-returns the list for new positions, which is the old one unless it has to be searched again. A fixed
-number of edge slots, for consumers with static shapes, is part of the list; that more edges were found
-than it has slots is said in the list, not raised.
+:func:`allocate` searches and returns a :class:`SkinList`; :func:`update` returns the list for new positions, which
+is the same one while it covers the cutoff. Edges beyond the capacity set ``overflow``; nothing is raised.
 """
 
 from __future__ import annotations
@@ -15,25 +13,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from localgraph.arguments import check_batch, check_cells, check_cutoff, check_positions
-from localgraph.graph import Graph
-from localgraph.neighbors import neighbors
+from localgraph._graph import Graph
+from localgraph._neighbors import neighbors
+from localgraph.search.arguments import check_batch, check_cells, check_cutoff, check_positions
 
 
 class SkinList(NamedTuple):
-    """Edges within cutoff + skin of reference positions, and what tells when they no longer serve.
+    """Edges within cutoff + skin of reference positions, and the data to decide when to search again.
 
     Attributes
     ----------
     graph : Graph
         Edges within cutoff + skin of the reference positions, sorted by center. Those that are longer
-        than the cutoff now are among them; a model that vanishes at its cutoff gives them nothing.
+        than the cutoff now are among them; a model that vanishes at its cutoff is not affected by them.
     capacity : int
         Slots of :func:`padded`.
     overflow : Tensor, () bool
-        The graph has more edges than ``capacity``: the padded form is cut short and must not be used.
+        The graph has more edges than ``capacity``: the padded form is truncated and must not be used.
     rebuilds : int
-        How many searches this list has seen since it was allocated.
+        Number of searches since the list was allocated.
     cutoff : float or Tensor, (T, T)
         Å, without the skin.
     skin : float
@@ -88,7 +86,7 @@ def allocate(
     capacity: int | None = None,
     growth: float = 1.25,
 ) -> SkinList:
-    """A list for :func:`update` to keep.
+    """Search and return a list for :func:`update`.
 
     Parameters
     ----------
@@ -111,12 +109,11 @@ def allocate(
     ValueError
         As for :func:`localgraph.neighbors`, and for a skin, capacity or growth out of range.
     """
-    if not 0.0 <= skin < math.inf:
-        raise ValueError(f"skin: required a finite number ≥ 0, got {skin}")
+    skin = check_skin(skin)
     if not 1.0 <= growth < math.inf:
-        raise ValueError(f"growth: required a finite number ≥ 1, got {growth}")
+        raise ValueError(f"growth must be a finite number ≥ 1, got {growth}")
     if capacity is not None and capacity < 0:
-        raise ValueError(f"capacity: required a number of edges ≥ 0, got {capacity}")
+        raise ValueError(f"capacity must be a number of edges ≥ 0, got {capacity}")
     check_cutoff(cutoff, types, positions.shape[0])
     own_cell = None if cell is None else torch.as_tensor(cell).detach().clone()
     graph = neighbors(positions, cutoff + skin, cell, pbc, batch=batch, types=types)
@@ -128,7 +125,7 @@ def allocate(
         _overflow(graph, capacity),
         0,
         cutoff,
-        float(skin),
+        skin,
         positions.detach().clone(),
         own_cell,
         pbc,
@@ -138,12 +135,19 @@ def allocate(
     )
 
 
+def check_skin(skin: float) -> float:
+    """Return ``skin`` as a float; ``ValueError`` unless it is finite and ≥ 0."""
+    if not 0.0 <= skin < math.inf:
+        raise ValueError(f"skin must be a finite number ≥ 0, got {skin}")
+    return float(skin)
+
+
 def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -> SkinList:
-    """The list for new positions: with the same edges, or searched again where it might miss one.
+    """Return the list for new positions: the same edges, or searched again where one might be missing.
 
     Atoms that moved u against a reference that follows the cell, x_ref·F with F = cell_ref⁻¹·cell, and
     pairs that were cutoff + skin apart or more, are still apart by at least σ_min(F)·(cutoff + skin) − 2
-    max|u|. While that is not below the cutoff the list serves: with a fixed cell, while no atom moved
+    max|u|. While that is not below the cutoff the list is reused: with a fixed cell, while no atom moved
     more than half the skin.
 
     Parameters
@@ -151,9 +155,9 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
     skin_list : SkinList
         From :func:`allocate` or :func:`update`; not modified.
     positions : Tensor, (N, 3)
-        Å. An atom that is wrapped back into the cell moved by a lattice vector: its list is searched again.
+        Å. Wrapping an atom back into the cell moves it by a lattice vector and so causes a search.
     cell : Tensor, (3, 3) or (B, 3, 3), optional
-        Å; by default the last one that was given.
+        Å; by default the last one given.
 
     Returns
     -------
@@ -168,9 +172,9 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
     """
     reference = skin_list.positions
     if positions.shape != reference.shape:
-        raise ValueError(f"positions: required shape {tuple(reference.shape)}, got {tuple(positions.shape)}")
+        raise ValueError(f"positions must have shape {tuple(reference.shape)}, got {tuple(positions.shape)}")
     new_cell = skin_list.last_cell if cell is None else torch.as_tensor(cell).detach()
-    if _serves(skin_list, positions.detach(), new_cell):
+    if _covers(skin_list, positions.detach(), new_cell):
         if new_cell is None or _equal(new_cell, skin_list.last_cell):
             return skin_list
         return skin_list._replace(last_cell=new_cell.clone())
@@ -194,7 +198,7 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
 
 
 def grow(skin_list: SkinList, growth: float = 1.25) -> SkinList:
-    """The same list with its capacity multiplied by ``growth`` (> 1) until the edges fit; no search is made.
+    """Return the list with its capacity multiplied by ``growth`` until the edges fit, without a search.
 
     Raises
     ------
@@ -202,7 +206,7 @@ def grow(skin_list: SkinList, growth: float = 1.25) -> SkinList:
         If ``growth`` is not a finite number > 1.
     """
     if not 1.0 < growth < math.inf:
-        raise ValueError(f"growth: required a finite number > 1, got {growth}")
+        raise ValueError(f"growth must be a finite number > 1, got {growth}")
     capacity = skin_list.capacity
     while capacity < skin_list.graph.num_edges:
         capacity = max(capacity + 1, math.ceil(capacity * growth))
@@ -210,7 +214,7 @@ def grow(skin_list: SkinList, growth: float = 1.25) -> SkinList:
 
 
 def padded(skin_list: SkinList) -> Padded:
-    """The list's graph with exactly ``capacity`` edges, for consumers with static shapes.
+    """Return the graph with exactly ``capacity`` edges, for consumers with static shapes.
 
     The vectors of padding edges are zero; give them a length beyond the cutoff before a model sees them,
     as in ``torch.where(mask[:, None], edge_vectors(positions, graph, cell), far)``, so that they
@@ -224,7 +228,7 @@ def padded(skin_list: SkinList) -> Padded:
     graph, capacity = skin_list.graph, skin_list.capacity
     real = min(graph.num_edges, capacity)
     if graph.num_atoms == 0 and capacity > 0:
-        raise ValueError(f"skin_list: required an atom to pad {capacity} edges with, got none")
+        raise ValueError(f"skin_list must hold an atom to pad {capacity} edges with, got none")
     edge_index = graph.edge_index.new_full((2, capacity), graph.num_atoms - 1)
     edge_index[:, :real] = graph.edge_index[:, :real]
     shifts = graph.shifts.new_zeros((capacity, 3))
@@ -234,12 +238,12 @@ def padded(skin_list: SkinList) -> Padded:
 
 
 def _overflow(graph: Graph, capacity: int) -> Tensor:
-    """Whether the edges exceed the slots, as a tensor beside them."""
+    """Return whether the edges exceed the capacity, as a tensor on their device."""
     return torch.tensor(graph.num_edges > capacity, device=graph.offsets.device)
 
 
-def _serves(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool:
-    """Whether the list holds every edge within the cutoff for these positions and this cell."""
+def _covers(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool:
+    """Return whether the list holds every edge within the cutoff for these positions and this cell."""
     reference = skin_list.positions
     if reference.shape[0] == 0:
         return True
@@ -251,7 +255,7 @@ def _serves(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool
     old, _ = check_cells(skin_list.cell, skin_list.pbc, index)
     new, _ = check_cells(cell, skin_list.pbc, index)
     if old.shape != new.shape:
-        raise ValueError(f"cell: required one per structure ({old.shape[0]}), got {new.shape[0]}")
+        raise ValueError(f"cell must have one per structure ({old.shape[0]}), got {new.shape[0]}")
     strain = torch.linalg.solve(old, new)
     moved = (x - (x_ref[:, None, :] @ strain[index])[:, 0]).norm(dim=1)
     farthest = moved.new_zeros(old.shape[0]).scatter_reduce(0, index, moved, "amax")
@@ -262,5 +266,5 @@ def _serves(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool
 
 
 def _equal(a: Tensor, b: Tensor | None) -> bool:
-    """Whether two cells hold the same numbers."""
+    """Return whether two cells are equal."""
     return b is not None and a.shape == b.shape and bool((a == b).all())

@@ -1,8 +1,8 @@
-"""Gather rows by index and sum rows by index: two operators, each the derivative of the other.
+"""Gather and sum rows by index: two operators, each the derivative of the other.
 
 They are registered operators rather than ``index_select`` and ``index_add`` so that a compiler calls them
 as they are: the CPU Inductor of torch 2.13 may schedule a reader of a scattered buffer before the scatter
-(pytorch issue 185509), which an opaque call that returns a fresh tensor cannot suffer. Like other registered
+(pytorch issue 185509), which cannot happen to an opaque call that returns a fresh tensor. Like other registered
 operators with a derivative of their own they work with autograd, make_fx, torch.compile, torch.export and AOT
 Inductor, and not under the transforms of torch.func.
 """
@@ -58,7 +58,7 @@ _segment_sum.register_autograd(_segment_sum_backward, setup_context=_segment_sum
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``values`` by index: ``out[e] = values[index[e]]``.
+    """Gather rows of ``values`` by index: ``out[e] = values[index[e]]``.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def gather(values: Tensor, index: Tensor) -> Tensor:
 
 
 def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
-    """Sum of rows by index: ``out[i] = Σ_{e: index[e] = i} values[e]``, the transpose of :func:`gather`.
+    """Sum rows by index: ``out[i] = Σ_{e: index[e] = i} values[e]``, the transpose of :func:`gather`.
 
     Parameters
     ----------

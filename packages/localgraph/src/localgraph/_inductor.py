@@ -1,4 +1,4 @@
-"""A mend for torch 2.13's Inductor, which can read a scattered buffer before the scatter on CPUs."""
+"""A workaround for torch 2.13's Inductor, which can read a scattered buffer before the scatter on CPUs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 
 @contextlib.contextmanager
-def mended_scheduler() -> Iterator[None]:
-    """Programs compiled by Inductor inside this context keep a scatter before those who read its result.
+def inductor_workaround() -> Iterator[None]:
+    """Keep scatters before the readers of their result in what Inductor compiles inside this context.
 
     When torch 2.13 aligns the loops of two nodes in order to fuse them, it recomputes a node's dependencies and drops
     the renames of mutated buffers (pytorch issue 185509): ``index_add``, then a pointwise reader fused with another

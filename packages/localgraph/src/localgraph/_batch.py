@@ -1,4 +1,4 @@
-"""Several graphs as one, without edges between them."""
+"""Joining of graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localgraph.graph import Graph
+from localgraph._graph import Graph
 
 
 def batch(graphs: Sequence[Graph]) -> tuple[Graph, Tensor]:
@@ -42,7 +42,7 @@ def batch(graphs: Sequence[Graph]) -> tuple[Graph, Tensor]:
     tensor([0, 0, 1, 1])
     """
     if len(graphs) == 0:
-        raise ValueError("graphs: required at least one graph, got none")
+        raise ValueError("graphs must be at least one graph, got none")
     edge_index, offsets, atoms, edges = [], [graphs[0].offsets[:1]], 0, 0
     for graph in graphs:
         edge_index.append(graph.edge_index + atoms)

@@ -1,4 +1,4 @@
-"""From torch-sim states, batches in one tensor, to this package's arguments; torch-sim is not imported."""
+"""Tensors and graphs of torch-sim states; torch-sim itself is not imported."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from localgraph.graph import Graph
-from localgraph.neighbors import neighbors
+from localgraph._graph import Graph
+from localgraph._neighbors import neighbors
 
 
 class State(Protocol):
-    """The part of a ``torch_sim.SimState`` that is read."""
+    """Attributes of a ``torch_sim.SimState`` that are read."""
 
     positions: Tensor
     """(N, 3) Å."""
@@ -46,7 +46,7 @@ class StateTensors(NamedTuple):
 
 
 def from_state(state: State) -> StateTensors:
-    """Positions, cells in rows, periodic axes and batch index of a state, on its device, not copied."""
+    """Return positions, cells in rows, periodic axes and batch index of a state, on its device, not copied."""
     device = state.positions.device
     return StateTensors(
         state.positions,
@@ -57,6 +57,6 @@ def from_state(state: State) -> StateTensors:
 
 
 def state_neighbors(state: State, cutoff: float | Tensor, **keywords: Any) -> Graph:
-    """:func:`localgraph.neighbors` of all structures of a state; further keywords are passed on."""
+    """Search the neighbors of all structures; keywords go to :func:`localgraph.neighbors`."""
     positions, cell, pbc, index = from_state(state)
     return neighbors(positions, cutoff, cell, pbc, batch=index, **keywords)

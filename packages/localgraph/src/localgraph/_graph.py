@@ -1,4 +1,4 @@
-"""The Graph: directed edges sorted by center, their lattice translations, and where each center begins."""
+"""Directed edges sorted by center, their lattice translations and row pointer."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Graph(NamedTuple):
         return self.edge_index.shape[1]
 
     def to(self, device: torch.device | str) -> Graph:
-        """The same graph on another device."""
+        """Return the graph on another device."""
         return Graph(*(t.to(device) for t in self))
 
 
 def row_offsets(center: Tensor, num_atoms: int) -> Tensor:
-    """Row pointer (N + 1,) int64 of center indices ``center`` (E,) integer, in whatever order they come."""
+    """Return the row pointer (N + 1,) int64 of center indices ``center`` (E,) integer, in any order."""
     offsets = torch.zeros(num_atoms + 1, dtype=torch.int64, device=center.device)
     torch.cumsum(torch.bincount(center, minlength=num_atoms), 0, out=offsets[1:])
     return offsets
 
 
 def from_pairs(center: Tensor, neighbor: Tensor, shifts: Tensor, num_atoms: int) -> Graph:
-    """A Graph of unsorted pairs; pairs of one center keep the order in which they came.
+    """Build a Graph of unsorted pairs; pairs of one center keep their order.
 
     Parameters
     ----------

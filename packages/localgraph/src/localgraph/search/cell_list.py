@@ -1,4 +1,4 @@
-"""The search in plain torch, on the device of its input: a batched cell list; only sizes travel to the host.
+"""A batched cell list in torch, on the device of its input; only sizes are read by the host.
 
 Atoms are sorted by cell. Every atom visits the cells within reach of its own, images included, and every
 atom in them is a candidate; candidates come out ordered by center, so that what is left after the
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from localgraph.arguments import Structures
-from localgraph.graph import Graph, row_offsets
+from localgraph._graph import Graph, row_offsets
+from localgraph.search.arguments import Structures
 
 CANDIDATES_AT_ONCE = {"cpu": 1 << 18}
-"""Candidates compared in one go, about 100 bytes each: what a CPU's cache holds; elsewhere 2²⁴."""
+"""Candidates compared per chunk, about 100 bytes each, to fit a CPU's cache; 2²⁴ on other devices."""
 
 
 class Grid(NamedTuple):
@@ -74,7 +74,7 @@ def make_grid(structures: Structures, cutoff: float) -> Grid:
 
 
 def search(structures: Structures, cutoff: float, at_once: int | None = None) -> Graph:
-    """All edges below ``cutoff`` (Å), in one center by the cell of the neighbor and then by its number."""
+    """Find all edges below ``cutoff`` (Å), in one center by the cell of the neighbor and then by its number."""
     n = structures.positions.shape[0]
     device = structures.positions.device
     if n == 0:
@@ -110,12 +110,12 @@ def search(structures: Structures, cutoff: float, at_once: int | None = None) ->
 
 
 def _ravel(place: Tensor, shape: Tensor) -> Tensor:
-    """Number of a cell in its grid, the last axis running fastest."""
+    """Return the number of a cell in its grid, the last axis running fastest."""
     return (place[:, 0] * shape[:, 1] + place[:, 1]) * shape[:, 2] + place[:, 2]
 
 
 def _chunks(work: Tensor, at_once: int) -> list[slice]:
-    """Consecutive rows whose work adds up to about ``at_once`` or less, at least one row each."""
+    """Split into consecutive rows whose work adds up to about ``at_once`` or less, at least one row each."""
     total = work.cumsum(0)
     count = int(total[-1] // at_once) + 1 if work.shape[0] else 0
     marks = torch.arange(1, count, device=work.device) * at_once
@@ -129,7 +129,7 @@ def _chunks(work: Tensor, at_once: int) -> list[slice]:
 
 
 def _within(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For rows repeated ``counts`` times: the row of each repetition and its number within the row."""
+    """Return, for rows repeated ``counts`` times, the row of each repetition and its number within the row."""
     total = int(counts.sum())
     row = torch.repeat_interleave(
         torch.arange(counts.shape[0], device=counts.device), counts, output_size=total
@@ -140,7 +140,7 @@ def _within(counts: Tensor) -> tuple[Tensor, Tensor]:
 def _visits(
     grid: Grid, structures: Structures, atoms: slice, stencil: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every cell that ``atoms`` visit: the visiting atom, the cell's number, and its image (V, 3)."""
+    """List every cell that ``atoms`` visit: the visiting atom, the cell's number, and its image (V, 3)."""
     row, k = _within(stencil)
     atom = row + atoms.start
     structure = structures.batch[atom]

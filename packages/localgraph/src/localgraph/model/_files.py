@@ -1,4 +1,4 @@
-"""Files that appear under their name whole or not at all, and safetensors files that say what they are."""
+"""Atomic file writes, and safetensors files with a checked header."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file to write, under a temporary name beside ``path`` that it replaces when the block ends.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary binary file beside ``path`` that replaces it when the block ends.
 
-    It is flushed to disk first. If the block raises, the temporary file is gone and ``path`` is as it was.
+    The data is flushed to disk first. If the block raises, the temporary file is removed and ``path`` is unchanged.
 
     Examples
     --------
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder) / "a") as file:
+    ...     with atomic_write(Path(folder) / "a") as file:
     ...         _ = file.write(b"all of it")
     ...     print((Path(folder) / "a").read_text(), len(os.listdir(folder)))
     all of it 1
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def read_safetensors(
     path: str | os.PathLike[str], header: Mapping[str, str], argument: str = "path", kind: str = "model file"
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors, on the CPU, of a safetensors file.
+    """Return the metadata and the tensors, on the CPU, of a safetensors file.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def read_safetensors(
     header : dict
         Metadata that the file must have.
     argument, kind : str
-        How messages name the argument and the file.
+        Names of the argument and of the kind of file in errors.
 
     Raises
     ------
@@ -62,18 +62,18 @@ def read_safetensors(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{argument}: required an existing {kind}, got {str(path)!r}")
+        raise FileNotFoundError(f"{argument} must be an existing {kind}, got {str(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as e:
         raise ValueError(
-            f"{argument}: required a complete {kind}, got the damaged or foreign file {str(path)!r} ({e})"
+            f"{argument} must be a complete {kind}, got the damaged or foreign file {str(path)!r} ({e})"
         ) from None
     if any(found.get(key) != value for key, value in header.items()):
         wanted, got = (
             ", ".join(f"{key} {values.get(key)!r}" for key in header) for values in (header, found)
         )
-        raise ValueError(f"{argument}: required a {kind} of {wanted}, got {str(path)!r} with {got}")
+        raise ValueError(f"{argument} must be a {kind} of {wanted}, got {str(path)!r} with {got}")
     return found, tensors

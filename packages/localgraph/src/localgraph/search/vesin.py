@@ -1,4 +1,4 @@
-"""The search on the CPU: vesin finds each pair once, a counting sort lays both directions out by center."""
+"""Neighbor search on the CPU: vesin finds each pair once, a counting sort orders both directions by center."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from vesin import NeighborList
 
-from localgraph.arguments import Structures
-from localgraph.graph import Graph
+from localgraph._graph import Graph
+from localgraph.search.arguments import Structures
 
 Ints = npt.NDArray[Any]
 
 TABLE = 1 << 12
-"""Most shifts that a table is made of: one that a core's cache holds."""
+"""Largest lookup table of shifts, to fit a core's cache."""
 
 AT_ONCE = 1 << 16
-"""Codes looked up in one go: NumPy copies them to its own index type."""
+"""Codes looked up per chunk: NumPy copies them to its own index type."""
 
 
 MOST_CELLS = 1e5
-"""Cells that vesin lays over a structure; where more would fit, it makes larger ones."""
+"""Most cells that vesin lays over a structure; beyond, it makes larger ones."""
 
 
 def possible(structures: Structures, cutoff: float) -> bool:
-    """Whether vesin can lay its cells over these structures.
+    """Return whether vesin can lay its cells over these structures.
 
     Above 10⁵ cells vesin (seen in 0.6.2) makes fewer in proportion, n_a = (10⁵ n_a² / n_b n_c)^⅓, and
     where the smallest of these is below one it divides by zero and ends the process: cells of one cutoff
@@ -38,7 +38,7 @@ def possible(structures: Structures, cutoff: float) -> bool:
 
 
 def suits(structures: Structures, cutoff: float) -> bool:
-    """Whether vesin is :func:`possible` and not much slower than the cell list in torch.
+    """Return whether vesin is :func:`possible` and not much slower than the cell list in torch.
 
     Vesin's time grows with its cells, filled or not, and with the square of the atoms in one where it had to make
     them larger: where atoms are few and far between, and where one has left the others behind.
@@ -51,19 +51,19 @@ def suits(structures: Structures, cutoff: float) -> bool:
 
 
 def _too_thin(cells: Tensor, total: Tensor) -> Tensor:
-    """Whether a structure would be left with less than one cell along an axis."""
+    """Return whether a structure would be left with less than one cell along an axis."""
     smallest = cells.amin(1) * (MOST_CELLS / total) ** (1 / 3)
     return ((total > 0.5 * MOST_CELLS) & (smallest < 2.0)).any()
 
 
 def _cells(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Cells (B, 3) of one cutoff along each axis, and how many that makes (B,)."""
+    """Return the cells (B, 3) of one cutoff along each axis, and how many that makes (B,)."""
     cells = (structures.extent / cutoff).floor().clamp_min(1.0)
     return cells, cells.prod(1)
 
 
 def search(structures: Structures, cutoff: float) -> Graph:
-    """All edges below ``cutoff`` (Å); in one center, first those vesin reports from it, in its order."""
+    """Find all edges below ``cutoff`` (Å); in one center, first those vesin reports from it, in its order."""
     counts = torch.bincount(structures.batch, minlength=structures.cells.shape[0]).tolist()
     finder = NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
     positions, (cells, periodic) = structures.positions.contiguous().numpy(), _boxes(structures, cutoff)
@@ -94,7 +94,7 @@ def search(structures: Structures, cutoff: float) -> Graph:
 
 
 def _boxes(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Cells (B, 3, 3) and periodic axes (B, 3) that give vesin the same pairs, with the same shifts.
+    """Return cells (B, 3, 3) and periodic axes (B, 3) that give vesin the same pairs, with the same shifts.
 
     Where some axes are open and some periodic, vesin (seen in 0.6.2) takes up to 30 times as long as with none or
     all of them (a wire of 30,000 atoms), and 10⁴ times where atoms are few and far between. So such structures are
@@ -108,7 +108,7 @@ def _boxes(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
 
 
 def _both_directions(ends: Ints, code: Ints, num_atoms: int) -> scipy.sparse.csr_array:
-    """Compressed rows, one per center, of pairs (2, P) that are given once, with their codes (P,)."""
+    """Build compressed rows, one per center, of pairs (2, P) that are given once, with their codes (P,)."""
     codes = np.concatenate([code, code])
     np.negative(code, out=codes[len(code) :])
     places = np.concatenate([ends[0], ends[1]]), np.concatenate([ends[1], ends[0]])
@@ -120,7 +120,7 @@ def _both_directions(ends: Ints, code: Ints, num_atoms: int) -> scipy.sparse.csr
 
 
 def _pack(shifts: Ints) -> tuple[Ints, int]:
-    """Shifts (P, 3) as one number each, and the base of its three digits, which run from −m to m."""
+    """Pack shifts (P, 3) as one number each, and the base of its three digits, which run from −m to m."""
     most = max(int(shifts.max()), -int(shifts.min())) if len(shifts) else 0
     base = 2 * most + 1
     code: Any = shifts[:, 0].astype(np.int32 if base**3 < 1 << 31 else np.int64)
@@ -131,7 +131,7 @@ def _pack(shifts: Ints) -> tuple[Ints, int]:
 
 
 def _unpack(code: Ints, base: int) -> Ints:
-    """Shifts (E, 3) int32 of codes (E,): looked up where the table of all codes is small."""
+    """Return the shifts (E, 3) int32 of codes (E,): looked up where the table of all codes is small."""
     number = base**3
     if number > min(TABLE, len(code)):
         return _digits(code, base)
@@ -145,7 +145,7 @@ def _unpack(code: Ints, base: int) -> Ints:
 
 
 def _digits(code: Ints, base: int) -> Ints:
-    """The three digits (E, 3) int32 of codes (E,), each from −base//2 to base//2."""
+    """Return the three digits (E, 3) int32 of codes (E,), each from −base//2 to base//2."""
     digits = np.empty((len(code), 3), dtype=np.int32)
     for axis in (2, 1, 0):
         digits[:, axis] = digit = (code + base // 2) % base - base // 2

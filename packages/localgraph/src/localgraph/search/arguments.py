@@ -1,4 +1,4 @@
-"""Arguments of a neighbor search, checked and in one form: float64, completed cells, pbc per structure."""
+"""Checked arguments of a neighbor search: float64, completed cells, periodic axes per structure."""
 
 from __future__ import annotations
 
@@ -43,70 +43,70 @@ class Structures(NamedTuple):
 
 
 def check_positions(positions: Tensor) -> Tensor:
-    """Positions as detached float64, after the checks of their shape, dtype and values."""
+    """Check shape, dtype and values of positions; return them as detached float64."""
     if not isinstance(positions, Tensor) or not positions.dtype.is_floating_point:
         got = positions.dtype if isinstance(positions, Tensor) else type(positions).__name__
-        raise ValueError(f"positions: required a floating-point tensor, got {got}")
+        raise ValueError(f"positions must be a floating-point tensor, got {got}")
     if positions.ndim != 2 or positions.shape[1] != 3:
-        raise ValueError(f"positions: required shape (N, 3), got {tuple(positions.shape)}")
+        raise ValueError(f"positions must have shape (N, 3), got {tuple(positions.shape)}")
     x = positions.detach().to(torch.float64)
     finite = torch.isfinite(x).all(1)
     if not bool(finite.all()):
         first = int(torch.nonzero(~finite)[0])
-        raise ValueError(f"positions: required finite numbers, got {x[first].tolist()} for atom {first}")
+        raise ValueError(f"positions must be finite, got {x[first].tolist()} for atom {first}")
     return x
 
 
 def check_batch(batch: Tensor | None, num_atoms: int, device: torch.device) -> Tensor:
-    """Structure index of each atom; all zero by default."""
+    """Return the checked structure index of each atom; all zero by default."""
     if batch is None:
         return torch.zeros(num_atoms, dtype=torch.int64, device=device)
     if not isinstance(batch, Tensor) or batch.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"batch: required an int64 tensor, got {getattr(batch, 'dtype', type(batch).__name__)}"
+            f"batch must be an int64 tensor, got {getattr(batch, 'dtype', type(batch).__name__)}"
         )
     if batch.shape != (num_atoms,):
         raise ValueError(
-            f"batch: required one index per atom, shape ({num_atoms},), got {tuple(batch.shape)}"
+            f"batch must have one index per atom, shape ({num_atoms},), got {tuple(batch.shape)}"
         )
     if num_atoms and (int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any())):
-        raise ValueError("batch: required indices ≥ 0 that never decrease (atoms of a structure contiguous)")
+        raise ValueError("batch must be indices ≥ 0 that never decrease (atoms of a structure contiguous)")
     return batch.to(torch.int64)
 
 
 def check_cells(
     cell: Tensor | None, pbc: bool | Sequence[bool] | Tensor, batch: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cells (B, 3, 3) float64 with open axes completed, and periodic axes (B, 3) bool."""
+    """Return cells (B, 3, 3) float64 with open axes completed, and periodic axes (B, 3) bool."""
     device = batch.device
     periodic = torch.as_tensor(pbc, dtype=torch.bool, device=device)
     least = int(batch[-1]) + 1 if batch.shape[0] else 1
     if cell is None:
         if bool(periodic.any()):
-            raise ValueError(f"cell: required where pbc is {pbc}, got None")
+            raise ValueError(f"cell must be given where pbc is {pbc}, got None")
         count = periodic.shape[0] if periodic.ndim == 2 else least
         cells = torch.zeros((count, 3, 3), dtype=torch.float64, device=device)
     else:
         cells = torch.as_tensor(cell, device=device).detach().to(torch.float64)
         if cells.ndim not in (2, 3) or cells.shape[-2:] != (3, 3):
-            raise ValueError(f"cell: required shape (3, 3) or (B, 3, 3), got {tuple(cells.shape)}")
+            raise ValueError(f"cell must have shape (3, 3) or (B, 3, 3), got {tuple(cells.shape)}")
         if cells.ndim == 2:
             cells = cells.expand(least, 3, 3)
         if not bool(torch.isfinite(cells).all()):
-            raise ValueError("cell: required finite numbers, got NaN or infinity")
+            raise ValueError("cell must be finite, got NaN or infinity")
     if cells.shape[0] < least:
         raise ValueError(
-            f"cell: required one per structure ({least}, by the largest index in batch), got {cells.shape[0]}"
+            f"cell must have one per structure ({least}, by the largest index in batch), got {cells.shape[0]}"
         )
     count = cells.shape[0]
     if periodic.shape not in ((), (3,), (count, 3)):
-        raise ValueError(f"pbc: required shape (), (3,) or ({count}, 3), got {tuple(periodic.shape)}")
+        raise ValueError(f"pbc must have shape (), (3,) or ({count}, 3), got {tuple(periodic.shape)}")
     periodic = periodic.expand(count, 3)
     return complete_cells(cells, periodic), periodic
 
 
 def measure(positions: Tensor, cells: Tensor, pbc: Tensor, batch: Tensor) -> Structures:
-    """Structures of checked arguments, with where their atoms are within their cells.
+    """Compute fractional positions and extents of checked arguments.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def measure(positions: Tensor, cells: Tensor, pbc: Tensor, batch: Tensor) -> Str
     if bool(far.any()):
         k = int(torch.nonzero((fractional.abs() >= MOST_WRAPS).any(1))[0])
         raise ValueError(
-            f"positions: required within {MOST_WRAPS} cells of the origin along periodic axes, got "
+            f"positions must lie within {MOST_WRAPS} cells of the origin along periodic axes, got "
             f"{positions[k].tolist()} for atom {k}"
         )
     heights = 1.0 / inverse.norm(dim=1)
@@ -153,14 +153,14 @@ def complete_cells(cells: Tensor, pbc: Tensor) -> Tensor:
     if bool(bad.any()):
         k = int(torch.nonzero(bad)[0])
         raise ValueError(
-            f"cell: required linearly independent vectors along the periodic axes {pbc[k].tolist()}, "
+            f"cell must be linearly independent vectors along the periodic axes {pbc[k].tolist()}, "
             f"got {cells[k].tolist()}" + (f" for structure {k}" if cells.shape[0] > 1 else "")
         )
     return full
 
 
 def _complete(cells: Tensor, pbc: Tensor) -> Tensor:
-    """The completed cells, without a look at whether they span space."""
+    """Complete the cells, without a check that they span space."""
     done = torch.where(pbc[:, :, None], cells, 0.0)
     number = pbc.sum(1)
     eye = torch.eye(3, dtype=cells.dtype, device=cells.device)
@@ -182,26 +182,26 @@ def _complete(cells: Tensor, pbc: Tensor) -> Tensor:
 
 
 def check_cutoff(cutoff: float | Tensor, types: Tensor | None, num_atoms: int) -> tuple[float, Tensor | None]:
-    """The largest cutoff, and the (T, T) table where there is one."""
+    """Return the largest cutoff, and the (T, T) table where there is one."""
     if not isinstance(cutoff, Tensor) or cutoff.ndim == 0:
         value = float(cutoff)
         if not 0.0 < value < float("inf"):
-            raise ValueError(f"cutoff: required a finite number > 0, got {value}")
+            raise ValueError(f"cutoff must be a finite number > 0, got {value}")
         return value, None
     if cutoff.ndim != 2 or cutoff.shape[0] != cutoff.shape[1] or cutoff.shape[0] == 0:
-        raise ValueError(f"cutoff: required a number or a (T, T) table, got shape {tuple(cutoff.shape)}")
+        raise ValueError(f"cutoff must be a number or a (T, T) table, got shape {tuple(cutoff.shape)}")
     table = cutoff.detach().to(torch.float64)
     if not bool((torch.isfinite(table) & (table > 0)).all()):
-        raise ValueError(f"cutoff: required finite numbers > 0, got {table.tolist()}")
+        raise ValueError(f"cutoff must be finite numbers > 0, got {table.tolist()}")
     if types is None:
-        raise ValueError("types: required with a table of cutoffs per ordered type pair, got None")
+        raise ValueError("types must be given with a table of cutoffs per ordered type pair, got None")
     if types.shape != (num_atoms,):
-        raise ValueError(f"types: required one type per atom, shape ({num_atoms},), got {tuple(types.shape)}")
+        raise ValueError(f"types must have one type per atom, shape ({num_atoms},), got {tuple(types.shape)}")
     if types.dtype.is_floating_point or types.dtype.is_complex:
-        raise ValueError(f"types: required an integer tensor, got {types.dtype}")
+        raise ValueError(f"types must be an integer tensor, got {types.dtype}")
     if num_atoms and not 0 <= int(types.min()) <= int(types.max()) < table.shape[0]:
         raise ValueError(
-            f"types: required indices in [0, {table.shape[0]}), the size of the table of cutoffs, got "
+            f"types must be indices in [0, {table.shape[0]}), the size of the table of cutoffs, got "
             f"[{int(types.min())}, {int(types.max())}]"
         )
     return float(table.max()), table

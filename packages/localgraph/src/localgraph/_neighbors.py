@@ -1,4 +1,4 @@
-"""All pairs of atoms within a cutoff, as a Graph."""
+"""Neighbor search: all pairs of atoms within a cutoff."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from localgraph import cell_list, vesin_search
-from localgraph.adjoint import edge_vectors
-from localgraph.arguments import (
+from localgraph._forces import edge_vectors
+from localgraph._graph import Graph, row_offsets
+from localgraph.search import cell_list, vesin
+from localgraph.search.arguments import (
     check_batch,
     check_cells,
     check_cutoff,
     check_positions,
     measure,
 )
-from localgraph.graph import Graph, row_offsets
 
 
 def neighbors(
@@ -30,7 +30,7 @@ def neighbors(
     half: bool = False,
     algorithm: str = "auto",
 ) -> Graph:
-    """All pairs of atoms closer than a cutoff, periodic images included, as a Graph sorted by center.
+    """Find all pairs of atoms closer than a cutoff, periodic images included, as a Graph sorted by center.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def neighbors(
         ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
         torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
         for positions on the CPU and the second elsewhere (and where atoms are few and far between, see
-        :func:`localgraph.vesin_search.suits`). The edges are the same; their order within a center is not.
+        :func:`localgraph.search.vesin.suits`). The edges are the same; their order within a center is not.
 
     Returns
     -------
@@ -74,22 +74,22 @@ def neighbors(
     ([[0, 0], [0, 0]], [[1, 0, 0], [-1, 0, 0]])
     """
     if algorithm not in ("auto", "vesin", "cells"):
-        raise ValueError(f'algorithm: required "auto", "vesin" or "cells", got {algorithm!r}')
+        raise ValueError(f'algorithm must be "auto", "vesin" or "cells", got {algorithm!r}')
     x = check_positions(positions)
     largest, table = check_cutoff(cutoff, types, x.shape[0])
     index = check_batch(batch, x.shape[0], x.device)
     cells, periodic = check_cells(cell, pbc, index)
     structures = measure(x, cells, periodic, index)
     if algorithm == "auto":
-        on_cpu = x.device.type == "cpu" and vesin_search.suits(structures, largest)
+        on_cpu = x.device.type == "cpu" and vesin.suits(structures, largest)
         algorithm = "vesin" if on_cpu else "cells"
-    elif algorithm == "vesin" and not (x.device.type == "cpu" and vesin_search.possible(structures, largest)):
+    elif algorithm == "vesin" and not (x.device.type == "cpu" and vesin.possible(structures, largest)):
         raise ValueError(
-            'algorithm: required "cells" or "auto" for positions on another device than a CPU, or in a region that '
+            'algorithm must be "cells" or "auto" for positions on another device than a CPU, or in a region that '
             f'vesin cannot divide, got "vesin" for {x.device.type} and an extent of '
             f"{structures.extent.amax(0).tolist()} Å"
         )
-    graph = (vesin_search if algorithm == "vesin" else cell_list).search(structures, largest)
+    graph = (vesin if algorithm == "vesin" else cell_list).search(structures, largest)
     keep = None
     if table is not None and types is not None:
         r = edge_vectors(x, graph, cells, index)
@@ -98,14 +98,14 @@ def neighbors(
         keep = (r * r).sum(1) < limit * limit
     if half:
         if table is not None and not torch.equal(table, table.T):
-            raise ValueError("half: required a symmetric table of cutoffs, got one that is not")
+            raise ValueError("half must be a symmetric table of cutoffs, got one that is not")
         once = _forward(graph)
         keep = once if keep is None else keep & once
     return graph if keep is None else _select(graph, keep)
 
 
 def _forward(graph: Graph) -> Tensor:
-    """True for the one direction of each pair that a half list keeps."""
+    """Return a mask of the one direction of each pair that a half list keeps."""
     center, neighbor = graph.edge_index
     a, b, c = graph.shifts.unbind(1)
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
@@ -113,6 +113,6 @@ def _forward(graph: Graph) -> Tensor:
 
 
 def _select(graph: Graph, keep: Tensor) -> Graph:
-    """The edges where ``keep`` (E,) bool is true."""
+    """Select the edges where ``keep`` (E,) bool is true."""
     edge_index = graph.edge_index[:, keep]
     return Graph(edge_index, graph.shifts[keep], row_offsets(edge_index[0], graph.num_atoms))

@@ -7,8 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from localgraph import EdgeModel, energies_and_edge_forces, load_model, model_class, save_model
-from localgraph.files import replacing
+from localgraph import (
+    EdgeModel,
+    atomic_write,
+    energies_and_edge_forces,
+    load_model,
+    model_class,
+    register,
+    save_model,
+)
 
 MODULE = """
 import torch
@@ -36,8 +43,15 @@ class Springs(torch.nn.Module):
     def to_config(self):
         return {"type_names": list(self.type_names), "cutoff": self.cutoff}
 
+    @classmethod
+    def cutoffs_of(cls, config):
+        return torch.full((len(config["type_names"]),) * 2, config["cutoff"], dtype=torch.float64)
+
     def for_inference(self):
         return self
+
+    def shift_energies(self, delta):
+        raise NotImplementedError
 
     def forward(self, edge_vectors, edge_index, types):
         d2 = (edge_vectors * edge_vectors).sum(1)
@@ -129,10 +143,10 @@ def test_files_hold_the_model(springs, tmp_path):
 def test_weights_of_another_dtype_and_a_short_header_are_refused(springs, tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, springs(("H",), 5.0).float())
-    with pytest.raises(ValueError, match=r"path: required stiffness in torch\.float64.*got torch\.float32"):
+    with pytest.raises(ValueError, match=r"stiffness in torch\.float64.*got torch\.float32"):
         load_model(path)
     save_file({"x": torch.zeros(1)}, path, {"format": "mlip-model", "format_version": "1", "config": "{}"})
-    with pytest.raises(ValueError, match=r"path: required a model file with \['model', 'metadata'\]"):
+    with pytest.raises(ValueError, match=r"path must be a model file with \['model', 'metadata'\]"):
         load_model(path)
 
 
@@ -152,17 +166,17 @@ def test_a_failed_write_leaves_the_old_file(springs, tmp_path, monkeypatch):
 
 def test_other_files_are_refused(springs, tmp_path):
     path = tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError, match="path: required an existing model file"):
+    with pytest.raises(FileNotFoundError, match="path must be an existing model file"):
         load_model(path)
     save_model(path, springs(("H",), 5.0))
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    with pytest.raises(ValueError, match="path: required a complete model file"):
+    with pytest.raises(ValueError, match="path must be a complete model file"):
         load_model(path)
     save_file({"x": torch.zeros(1)}, path, {"format": "other"})
     with pytest.raises(
         ValueError,
-        match=r"path: required a model file of format 'mlip-model', format_version '1', got .* format 'other'",
+        match=r"path must be a model file of format 'mlip-model', format_version '1', got .* format 'other'",
     ):
         load_model(path)
     header = {
@@ -180,12 +194,66 @@ def test_other_files_are_refused(springs, tmp_path):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"before"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"after")
         assert path.read_bytes() == b"before"
     assert path.read_bytes() == b"after"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+class Other(torch.nn.Module):
+    """A class that lacks most of the protocol."""
+
+    model_name = "other"
+
+
+def test_registered_classes_are_found(springs):
+    class Local(springs):
+        model_name = "local"
+
+    assert register(Local) is Local and model_class("local") is Local
+    again = type("Local", (springs,), {"model_name": "local", "__qualname__": Local.__qualname__})
+    assert register(again) is again and model_class("local") is again  # a cell that runs twice
+    with pytest.raises(ValueError, match="cls must have a model_name of its own, got 'local'"):
+        register(type("Clash", (springs,), {"model_name": "local"}))
+    with pytest.raises(ValueError, match="cls must have a model_name of its own, got 'springs'"):
+        register(type("Clash", (springs,), {}))
+    with pytest.raises(TypeError, match=r"without \['from_config', 'to_config', .*'shift_energies'\]"):
+        register(Other)
+
+
+IMPORTER = """
+from springs_model import Springs
+
+def matches(path):
+    return path.name.endswith(".springs")
+
+def load(path):
+    if path.read_text() != "springs":
+        raise ValueError(f"path must be a file of springs, got {str(path)!r}")
+    return Springs(("H",), 4.0)
+"""
+
+
+def test_foreign_files_find_their_importer(springs, tmp_path):
+    site = tmp_path / "site"
+    (site / "springs_files.py").write_text(IMPORTER)
+    info = site / "springs-0.1.dist-info" / "entry_points.txt"
+    info.write_text(info.read_text() + "\n[mlip.importers]\nsprings = springs_files\n")
+    path = tmp_path / "model.springs"
+    path.write_text("springs")
+    model, metadata = load_model(path)
+    assert type(model) is springs and metadata == {"source": "model.springs", "importer": "springs"}
+    path.write_text("something else")
+    with pytest.raises(ValueError, match="path must be a file of springs"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "missing.springs")
+    other = tmp_path / "model.unknown"
+    other.write_text("?")
+    with pytest.raises(ValueError, match="path must be a complete model file"):
+        load_model(other)

@@ -13,6 +13,7 @@ from localgraph import (
     segment_sum,
     stress,
     virial,
+    volume,
 )
 
 
@@ -35,9 +36,11 @@ def test_forces_are_the_transpose_of_edge_vectors(random_system, atoms, seed):
     v = torch.randn_like(x)
     g = torch.randn(graph.num_edges, 3, dtype=torch.float64)
     left = (edge_vectors(v, graph) * g).sum()
-    right = -(v * forces(g, graph)).sum()
+    right = -(v * forces(g, graph.edge_index, graph.num_atoms)).sum()
     assert abs(left - right) <= 1e-12 * max(1.0, float(g.abs().sum()))
-    assert torch.allclose(forces(g, graph).sum(0), torch.zeros(3, dtype=torch.float64), atol=1e-10)
+    assert torch.allclose(
+        forces(g, graph.edge_index, graph.num_atoms).sum(0), torch.zeros(3, dtype=torch.float64), atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -58,7 +61,7 @@ def test_forces_against_autograd_and_finite_differences(random_system):
     x.requires_grad_()
     r = edge_vectors(x, graph, cell)
     (grad,) = torch.autograd.grad(pair_energy(r), x)
-    f = forces(edge_gradient(r), graph)
+    f = forces(edge_gradient(r), graph.edge_index, graph.num_atoms)
     assert torch.allclose(f, -grad, rtol=0, atol=1e-12)
     h = 1e-4
     for i, a in [(0, 0), (5, 1), (11, 2)]:
@@ -93,10 +96,10 @@ def test_virial_against_finite_strain(random_system, pbc):
 def test_stress_is_the_symmetric_virial_over_the_volume():
     w = torch.arange(9.0, dtype=torch.float64).reshape(3, 3)
     cell = torch.diag(torch.tensor([2.0, 3.0, -4.0], dtype=torch.float64))
-    assert torch.allclose(stress(w, cell), (w + w.T) / 48)
-    both = stress(torch.stack([w, 2 * w]), torch.stack([cell, cell]))
+    assert torch.allclose(stress(w, volume(cell)), (w + w.T) / 48)
+    both = stress(torch.stack([w, 2 * w]), volume(torch.stack([cell, cell])))
     assert torch.allclose(both[1], 2 * both[0])
-    assert torch.allclose(both[0], stress(w, cell))
+    assert torch.allclose(both[0], stress(w, volume(cell)))
 
 
 def test_atomic_virials_sum_to_the_virial(random_system):
@@ -104,12 +107,27 @@ def test_atomic_virials_sum_to_the_virial(random_system):
     graph = neighbors(x, 4.0, cell, pbc)
     r = edge_vectors(x, graph, cell)
     g = torch.randn_like(r)
-    per_atom = atomic_virial(g, r, graph)
+    per_atom = atomic_virial(g, r, graph.edge_index, graph.num_atoms)
     assert per_atom.shape == (9, 3, 3)
     assert torch.allclose(per_atom.sum(0), virial(g, r), rtol=0, atol=1e-11)
     for i in range(9):
         rows = slice(int(graph.offsets[i]), int(graph.offsets[i + 1]))
         assert torch.allclose(per_atom[i], r[rows].T @ g[rows], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", ["center", "neighbor", "half"])
+def test_shares_of_edges_are_sums_over_atoms(random_system, share):
+    x, cell, pbc = random_system(3, 9)
+    graph = neighbors(x, 4.0, cell, pbc)
+    r, index = edge_vectors(x, graph, cell), graph.edge_index
+    g = torch.randn_like(r)
+    expected = torch.zeros(9, 3, 3, dtype=x.dtype)
+    for e in range(graph.num_edges):
+        for end, part in ((0, {"center": 1, "half": 0.5}), (1, {"neighbor": 1, "half": 0.5})):
+            expected[index[end, e]] += part.get(share, 0) * torch.outer(r[e], g[e])
+    found = atomic_virial(g, r, index, 9, share)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(found.sum(0), virial(g, r), rtol=0, atol=1e-11)
 
 
 def test_a_batch_equals_its_structures(random_system):
@@ -126,14 +144,14 @@ def test_a_batch_equals_its_structures(random_system):
         assert torch.equal(a, b)
     r = edge_vectors(x, joined, cells, index)
     g = torch.randn_like(r)
-    w = virial(g, r, joined, index, len(systems))
-    f = forces(g, joined)
+    w = virial(g, r, joined.edge_index, index, len(systems))
+    f = forces(g, joined.edge_index, joined.num_atoms)
     start = edge = 0
     for k, (graph, (xk, cell, _)) in enumerate(zip(graphs, systems, strict=True)):
         rows, atoms = slice(edge, edge + graph.num_edges), slice(start, start + len(xk))
         assert torch.allclose(r[rows], edge_vectors(xk, graph, cell), rtol=0, atol=1e-13)
         assert torch.allclose(w[k], virial(g[rows], r[rows]), rtol=0, atol=1e-12)
-        assert torch.equal(f[atoms], forces(g[rows], graph))
+        assert torch.equal(f[atoms], forces(g[rows], graph.edge_index, graph.num_atoms))
         start, edge = atoms.stop, rows.stop
 
 
@@ -149,8 +167,12 @@ def test_derivatives_to_second_order(random_system, batched):
         return (r.sin() * torch.linspace(0.5, 1, r.shape[0], dtype=r.dtype)[:, None]).sum()
 
     def reduced(g, r):
-        whole = virial(g, r, graph, index, 1 if batched else None)
-        return forces(g, graph).sin().sum() + whole.cos().sum() + atomic_virial(g, r, graph).pow(2).sum()
+        whole = virial(g, r, graph.edge_index, index, 1) if batched else virial(g, r)
+        return (
+            forces(g, graph.edge_index, graph.num_atoms).sin().sum()
+            + whole.cos().sum()
+            + atomic_virial(g, r, graph.edge_index, graph.num_atoms).pow(2).sum()
+        )
 
     inputs = (x.requires_grad_(), cell.requires_grad_())
     assert torch.autograd.gradcheck(energy, inputs)
@@ -201,7 +223,10 @@ def test_hessian_products(random_system):
     v = torch.randn_like(x)
     _, product = torch.autograd.functional.hvp(lambda x: pair_energy(edge_vectors(x, graph, cell)), x, v)
     step = 1e-5
-    up, down = (forces(edge_gradient(edge_vectors(x + s * v, graph, cell)), graph) for s in (step, -step))
+    up, down = (
+        forces(edge_gradient(edge_vectors(x + s * v, graph, cell)), graph.edge_index, graph.num_atoms)
+        for s in (step, -step)
+    )
     assert torch.allclose(product, (down - up) / (2 * step), rtol=0, atol=1e-6)
 
 
@@ -210,20 +235,30 @@ def test_float32_stays_float32(random_system):
     graph = neighbors(x.float(), 4.0, cell.float(), pbc)
     r = edge_vectors(x.float(), graph, cell)
     g = torch.randn_like(r)
-    assert {t.dtype for t in (r, forces(g, graph), virial(g, r), stress(virial(g, r), cell))} == {
-        torch.float32
-    }
+    assert {
+        t.dtype
+        for t in (
+            r,
+            forces(g, graph.edge_index, graph.num_atoms),
+            virial(g, r),
+            stress(virial(g, r), volume(cell)),
+        )
+    } == {torch.float32}
 
 
 def test_errors(random_system):
     x, cell, pbc = random_system(0, 4)
     graph = neighbors(x, 4.0, cell, pbc)
-    with pytest.raises(ValueError, match=r"cell: required shape"):
+    with pytest.raises(ValueError, match=r"cell must have shape"):
         edge_vectors(x, graph, cell[0])
-    with pytest.raises(ValueError, match=r"batch: required with a cell of shape"):
+    with pytest.raises(ValueError, match=r"batch must be given with a cell of shape"):
         edge_vectors(x, graph, cell[None])
     r = edge_vectors(x, graph, cell)
-    with pytest.raises(ValueError, match=r"required all three .* \['num_structures'\]"):
+    with pytest.raises(ValueError, match=r"must be given together .* \['num_structures'\]"):
         virial(r, r, num_structures=1)
+    with pytest.raises(ValueError, match=r"volume must have shape \(\), one number per virial, got \(3, 3\)"):
+        stress(virial(r, r), cell)
+    with pytest.raises(ValueError, match='share must be "center", "neighbor" or "half", got \'both\''):
+        atomic_virial(r, r, graph.edge_index, 4, share="both")
     with pytest.raises(ValueError, match="at least one graph"):
         batch([])

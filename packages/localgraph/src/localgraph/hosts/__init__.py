@@ -1,0 +1,1 @@
+"""Adapters that read ASE Atoms and torch-sim states; neither library is imported."""

@@ -1,0 +1,1 @@
+"""Neighbor search: checked arguments, vesin on the CPU, a cell list in torch elsewhere."""
