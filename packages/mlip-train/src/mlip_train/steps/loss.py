@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,7 +33,10 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: EdgeModel, batch: Batch, create_graph: bool = False, with_stress: bool = True
+    model: EdgeModel | Callable[[Tensor, Tensor, Tensor], Tensor],
+    batch: Batch,
+    create_graph: bool = False,
+    with_stress: bool = True,
 ) -> Prediction:
     """Energies, forces and stresses of a batch by one derivative with respect to edge vectors.
 
