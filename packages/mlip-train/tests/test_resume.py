@@ -32,7 +32,6 @@ import torch, localgraph
 spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
 toys = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toys)
-localgraph.model_class = localgraph.potential.model_class = lambda name: toys.ToyModel
 from mlip_train import TrainConfig, TrainingModule, fit, from_plain
 die = int(sys.argv[3])
 if die:
