@@ -41,7 +41,11 @@ def files(part: str) -> list[Path]:
     return [p for p in found if p.suffix in SUFFIXES and p.is_file() and not skipped & set(p.parts)]
 
 
-PENDING = {"CONTRIBUTING.md", "guides", "lammps", *(part for part in PARTS if part.startswith("packages/"))}
+PENDING = {
+    "CONTRIBUTING.md",
+    "lammps",
+    *(part for part in PARTS if part.startswith("packages/") and part != "packages/equitensor"),
+}
 """Parts that are not clean yet; remove a part when it passes."""
 
 
@@ -67,6 +71,5 @@ def test_a_planted_word_is_found() -> None:
     assert findings("one\ntwo, anew\n# the neighbours' list") == [
         (2, "anew"),
         (3, "neighbours"),
-        (3, "colour"),
     ]
     assert findings("from matscipy.neighbours import neighbour_list  # alone, indoors, telling") == []
