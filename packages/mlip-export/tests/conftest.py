@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sysconfig
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +144,12 @@ def _compiled(shared, name, model, **options):
         if not path.exists():
             mlip_export.compile(model, path, **options)
     return path
+
+
+@pytest.fixture
+def compiled(shared):
+    """A function that compiles a model under a name, once per run."""
+    return partial(_compiled, shared)
 
 
 @pytest.fixture(scope="session")

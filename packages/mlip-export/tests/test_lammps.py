@@ -11,8 +11,6 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
-import mlip_export
-import mlip_export.lammps
 from mlip_export.ase import Calculator
 
 BAR = 1 / 1.6021765e6  # eV/Å³, with the constant of LAMMPS
@@ -375,7 +373,7 @@ def test_infinite_positions_stop_the_run(lammps, water_package, ranks):
         lammps(text, start, ranks)
 
 
-def test_what_is_not_finite_stops_the_run(lammps, toy, tmp_path):
+def test_what_is_not_finite_stops_the_run(lammps, toy, compiled):
     class Broken(toy):
         """Without forces for edges shorter than 0.6 Å, and without an energy for those shorter than 0.5 Å."""
 
@@ -386,8 +384,7 @@ def test_what_is_not_finite_stops_the_run(lammps, toy, tmp_path):
             extra = 1e-3 * (beyond + beyond.abs()).sqrt() + 0.0 * (distances - 0.5).sqrt()
             return energies.index_add(0, edge_index[0], extra)
 
-    path = tmp_path / "broken.pt2"
-    mlip_export.compile(Broken(("H", "O"), 3.5), path)
+    path = compiled("broken.pt2", Broken(("H", "O"), 3.5))
     for distance, missing in [
         (1.0, None),
         (0.55, "the force between atoms 3 and 4"),

@@ -1,5 +1,7 @@
 """The torch-sim model: a batch gives what ASE gives for each structure."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from ase import Atoms
 from mlip_export.ase import Calculator
 
 torch_sim = pytest.importorskip("torch_sim")
+
+from torch_sim.models.interface import validate_model_outputs  # noqa: E402
 
 from mlip_export.torchsim import Model  # noqa: E402
 
@@ -41,7 +45,7 @@ def test_a_batch_equals_ase(water_package, make_water, dtype):
 
 
 def test_molecules_change_the_list_and_unknown_elements(water_package):
-    model = Model(water_package)
+    model = Model(water_package, open_cells=True)
     cpu = torch.device("cpu")
     for symbols in ("OHH", "HOH"):
         atoms = Atoms(symbols, [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[9, 9, 9], pbc=False)
@@ -70,3 +74,39 @@ def test_the_interface_of_torch_sim(tmp_path, water_package, make_water):
         timestep=0.0002,
     )
     assert final.energy.shape == (2,) and bool(torch.isfinite(final.energy).all())
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False), (False, False, False)])
+def test_partial_periodicity_is_right_or_refused(water_package, make_water, pbc):
+    """F6: torch-sim before 0.6 reduces the axes of a slab to False."""
+    atoms = make_water(2)
+    atoms.pbc = pbc
+    state = torch_sim.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
+    atoms.calc = Calculator(water_package)
+    if state.pbc is False:
+        with pytest.raises(ValueError, match="pbc must name the periodic axes of structures with a cell"):
+            Model(water_package)(state)
+    model = Model(water_package, open_cells=True)
+    if state.pbc is not False or not any(pbc):
+        assert float(model(state)["energy"]) == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+
+
+def test_switches_precision_and_pickles(water_package, make_water):
+    atoms = make_water(2)
+    atoms.calc = Calculator(water_package)
+    state = torch_sim.io.atoms_to_state([atoms], torch.device("cpu"), torch.float32)
+    model = Model(water_package, dtype=torch.float32, energy_dtype=torch.float64, compute_stress=False)
+    for copy in (model, pickle.loads(pickle.dumps(model))):
+        found = copy(state)
+        assert sorted(found) == ["energies", "energy", "forces"]
+        assert found["energy"].dtype == torch.float64 and found["forces"].dtype == torch.float32
+        assert copy.dtype == torch.float32
+    model.compute_forces, model.compute_stress = False, True
+    assert sorted(model(state)) == ["energies", "energy", "stress"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_validation_of_torch_sim(toy, compiled, dtype):
+    path = compiled("metals.pt2", toy(("Si", "Fe"), 4.0))
+    validate_model_outputs(Model(path, dtype=dtype, compute_stress=False), torch.device("cpu"), dtype)

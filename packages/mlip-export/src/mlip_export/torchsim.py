@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,13 +35,26 @@ class Model(ModelInterface):
         Edges evaluated per call, which bounds the model's activations; a default by device.
     device : str or torch.device, optional
         For CUDA packages, which GPU.
+    compute_forces, compute_stress : bool
+        Return these; attributes of the same names change it later.
+    energy_dtype : torch.dtype, optional
+        Of energies, by default ``dtype``; float64 keeps the digits that float32 loses beside large atomic energies.
+    open_cells : bool
+        Take a state with a cell but ``pbc`` False as open along all axes. torch-sim before 0.6 (Python 3.11) reduces
+        the three periodic axes of a structure to one bool, so a slab looks like a molecule in a box; without this
+        option such a state is refused.
 
     Raises
     ------
     FileNotFoundError, mlip_export.PackageError
         As :func:`mlip_export.load`.
     ValueError
-        For a negative ``skin`` or ``max_edges`` below 1; when called, for elements the model does not know.
+        For a negative ``skin`` or ``max_edges`` below 1; when called, for elements the model does not know, or a state
+        whose periodic axes are not known.
+
+    Notes
+    -----
+    Pickled or copied, a model is its path and options. Threads that share one take turns.
     """
 
     def __init__(
@@ -49,14 +65,54 @@ class Model(ModelInterface):
         skin: float = 0.5,
         max_edges: int | None = None,
         device: str | torch.device | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = True,
+        energy_dtype: torch.dtype | None = None,
+        open_cells: bool = False,
     ):
         super().__init__()
         self.potential = load(path, device)
+        self._path, self._asked_device, self._lock = os.path.abspath(path), device, threading.Lock()
         self._device = self.potential.device
         self._dtype = dtype
-        self._compute_forces = self._compute_stress = True
+        self._compute_forces, self._compute_stress = compute_forces, compute_stress
+        self._energy_dtype = dtype if energy_dtype is None else energy_dtype
+        self._open_cells = open_cells
         self.max_edges = edges_per_call(max_edges, self._device)
         self.edges = VerletList(self.potential.cutoffs.to(self._device), skin)
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        again = partial(
+            type(self),
+            self._path,
+            dtype=self._dtype,
+            skin=self.edges.skin,
+            max_edges=self.max_edges,
+            device=self._asked_device,
+            compute_forces=self._compute_forces,
+            compute_stress=self._compute_stress,
+            energy_dtype=self._energy_dtype,
+            open_cells=self._open_cells,
+        )
+        return again, ()
+
+    @property
+    def compute_forces(self) -> bool:
+        """Whether forces are returned."""
+        return self._compute_forces
+
+    @compute_forces.setter
+    def compute_forces(self, value: bool) -> None:
+        self._compute_forces = value
+
+    @property
+    def compute_stress(self) -> bool:
+        """Whether stresses are returned."""
+        return self._compute_stress
+
+    @compute_stress.setter
+    def compute_stress(self, value: bool) -> None:
+        self._compute_stress = value
 
     def forward(self, state: SimState | Any, **kwargs: Any) -> dict[str, Tensor]:
         """Evaluate a state of B structures and N atoms.
@@ -67,21 +123,28 @@ class Model(ModelInterface):
             ``energy`` (B,) eV, ``forces`` (N, 3) eV/Å, ``stress`` (B, 3, 3) eV/Å³ (zero without a cell volume),
             ``energies`` (N,) eV; detached, in the model's dtype.
         """
+        with self._lock:
+            return self._evaluate(state)
+
+    def _evaluate(self, state: SimState | Any) -> dict[str, Tensor]:
         positions, cell, pbc, batch = from_state(state)
+        if state.pbc is False and not self._open_cells and bool((cell != 0).any()):
+            raise ValueError(
+                "pbc must name the periodic axes of structures with a cell, got False, by which this torch-sim means "
+                "open or partly periodic; upgrade torch-sim to 0.6, or give Model open_cells=True for open structures"
+            )
         x, cell = positions.detach().double(), cell.detach().double()
-        types = types_of(state.atomic_numbers, self.potential.type_names)
+        names = self.potential.type_names
+        types = types_of(state.atomic_numbers, names)
         r, index = self.edges.update(x, cell, pbc, types, batch)
-        energies, g = evaluate(
-            self.potential, r, index, types, self.potential.cutoffs.shape[0], self.max_edges
-        )
+        energies, g = evaluate(self.potential, r, index, types, len(names), self.max_edges)
         structures = cell.shape[0]
         energy = segment_sum(energies, batch, structures)
-        sigma = stress(virial(g, r, index, batch, structures), volume(cell))
-        sigma = torch.where(torch.linalg.det(cell).abs()[:, None, None] > 1e-9, sigma, 0.0)
-        results = {
-            "energy": energy,
-            "forces": forces(g, index, x.shape[0]),
-            "stress": sigma,
-            "energies": energies,
-        }
-        return {name: value.to(self._dtype) for name, value in results.items()}
+        results = {"energy": energy.to(self._energy_dtype), "energies": energies.to(self._energy_dtype)}
+        if self._compute_forces:
+            results["forces"] = forces(g, index, x.shape[0]).to(self._dtype)
+        if self._compute_stress:
+            sigma = stress(virial(g, r, index, batch, structures), volume(cell))
+            sigma = torch.where(torch.linalg.det(cell).abs()[:, None, None] > 1e-9, sigma, 0.0)
+            results["stress"] = sigma.to(self._dtype)
+        return results
