@@ -1,0 +1,121 @@
+"""Check the compiled example potential: errors on held-out frames, and energy conservation of NVE dynamics.
+
+    mlip-export compile example -o example.pt2
+    python benchmarks/example_potential/check.py errors example.pt2 DATA
+    python benchmarks/example_potential/check.py nve example.pt2 paracetamol --picoseconds 100
+    python benchmarks/example_potential/check.py nve example.pt2 water64 --picoseconds 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import build_neighbor_list, natural_cutoffs
+from ase.optimize import BFGS
+from explore import droplet
+from molecules import DRUGS
+
+from mlip_export.ase import Calculator
+from spice_data.example.generate import build
+from spice_data.example.molecules import Entry
+
+KELVIN, STEP = 300.0, 0.5  # fs
+
+
+def errors(package: str, data: Path) -> dict:
+    """Return errors per file of test frames; those above 10 eV/Å apart, since few users go there."""
+    out = {}
+    for path in sorted(data.glob("test-*.xyz")):
+        frames, calculator = read(path, ":"), Calculator(package)
+        rows = {"thermal": [], "forced": []}
+        for frame in frames:
+            energy, forces = frame.get_potential_energy(), frame.get_forces()
+            frame.calc = calculator
+            error = (frame.get_potential_energy() - energy) / len(frame), frame.get_forces() - forces
+            rows["thermal" if np.abs(forces).max() < 10 else "forced"].append(error)
+        for kind, found in rows.items():
+            if found:
+                e, f = np.array([r[0] for r in found]), np.concatenate([r[1].ravel() for r in found])
+                out[f"{path.stem} {kind}"] = {
+                    "frames": len(found),
+                    "energy MAE, meV/atom": round(float(np.abs(e).mean()) * 1000, 2),
+                    "forces MAE, meV/Å": round(float(np.abs(f).mean()) * 1000, 1),
+                    "forces RMSE, meV/Å": round(float((f**2).mean() ** 0.5) * 1000, 1),
+                }
+    return out
+
+
+def bonds(atoms: Atoms) -> set[tuple[int, int]]:
+    """Return the pairs within 1.3 times the sum of covalent radii."""
+    near = build_neighbor_list(atoms, natural_cutoffs(atoms, mult=1.3), self_interaction=False)
+    return {(i, int(j)) for i in range(len(atoms)) for j in near.get_neighbors(i)[0]}
+
+
+def nve(package: str, name: str, picoseconds: float) -> dict:
+    """Return drift and fluctuation of the total energy of NVE dynamics, and whether the bonds are intact."""
+    rng = np.random.default_rng(0)
+    if name == "water64":
+        atoms = droplet(4, rng)
+        atoms.set_cell([(64 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)] * 3)
+        atoms.pbc = True
+    else:
+        molecule, positions = build(Entry("drug", DRUGS[name], name), rng)
+        atoms = Atoms([a.GetAtomicNum() for a in molecule.GetAtoms()], positions)
+    atoms.calc = Calculator(package)
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=150)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=KELVIN, rng=rng)
+    Langevin(atoms, STEP * units.fs, temperature_K=KELVIN, friction=0.05 / units.fs, rng=rng).run(2000)
+    Stationary(atoms)
+    if not atoms.pbc.any():
+        ZeroRotation(atoms)
+    start, times, totals, kelvin = bonds(atoms), [], [], []
+    run = VelocityVerlet(atoms, STEP * units.fs)
+
+    def record() -> None:
+        times.append(run.get_time() / units.fs / 1000)
+        totals.append(atoms.get_total_energy() / len(atoms) * 1000)
+        kelvin.append(atoms.get_temperature())
+
+    run.attach(record, interval=20)
+    began = time.perf_counter()
+    run.run(round(picoseconds * 1000 / STEP))
+    slope, offset = np.polyfit(times, totals, 1)
+    return {
+        "atoms": len(atoms),
+        "picoseconds": picoseconds,
+        "drift, meV/atom/ps": float(f"{slope:.3g}"),
+        "std around the line, meV/atom": float(f"{np.std(totals - (slope * np.array(times) + offset)):.3g}"),
+        "largest deviation from the start, meV/atom": float(f"{np.abs(np.array(totals) - totals[0]).max():.3g}"),
+        "mean temperature, K": round(float(np.mean(kelvin)), 1),
+        "largest temperature, K": round(float(np.max(kelvin)), 1),
+        "same bonds at the end": bonds(atoms) == start,
+        "ms per step": round((time.perf_counter() - began) / (picoseconds * 1000 / STEP) * 1000, 2),
+    }
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["errors", "nve"])
+    parser.add_argument("package")
+    parser.add_argument("target", help="folder of the data, or a drug of molecules.py, or water64")
+    parser.add_argument("--picoseconds", type=float, default=100.0)
+    arguments = parser.parse_args()
+    if arguments.what == "errors":
+        found = errors(arguments.package, Path(arguments.target))
+    else:
+        found = {arguments.target: nve(arguments.package, arguments.target, arguments.picoseconds)}
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
