@@ -257,3 +257,20 @@ def test_foreign_files_find_their_importer(springs, tmp_path):
     other.write_text("?")
     with pytest.raises(ValueError, match="path must be a complete model file"):
         load_model(other)
+
+
+def test_bare_names_find_shipped_examples_after_files(springs, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    shipped, local = springs(("H",), 4.0), springs(("H", "O"), 3.0)
+    save_model(tmp_path / "shipped.safetensors", shipped, {"from": "package"})
+    (site / "springs_example.py").write_text(f"def path(): return {str(tmp_path / 'shipped.safetensors')!r}")
+    info = site / "springs-0.1.dist-info" / "entry_points.txt"
+    info.write_text(info.read_text() + "\n[mlip.examples]\nspring = springs_example:path\n")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert load_model("spring")[1] == {"from": "package"}
+    for name in ("sprung", "spring.safetensors", "./spring", "folder/spring"):
+        with pytest.raises(FileNotFoundError, match="path must be an existing"):
+            load_model(name)
+    save_model("spring", local, {"from": "file"})
+    assert load_model("spring")[1] == {"from": "file"}

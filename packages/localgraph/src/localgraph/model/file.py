@@ -17,6 +17,7 @@ from localgraph.model.protocol import EdgeModel
 from localgraph.model.registry import model_class
 
 IMPORTERS = "mlip.importers"
+EXAMPLES = "mlip.examples"
 FORMAT = "mlip-model"
 FORMAT_VERSION = "1"
 
@@ -50,10 +51,11 @@ def save_model(
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Read a model from a file of :func:`save_model`, or from a foreign file that an importer knows.
+    """Read a model from a file of :func:`save_model`, a foreign file that an importer knows, or a shipped example.
 
     Importers are functions of installed packages (entry-point group ``mlip.importers``); allegro-model brings one
-    for packaged models and checkpoints of nequip.
+    for packaged models and checkpoints of nequip. A bare name such as ``"example"``, where no file has it, is looked
+    up among the model files that installed packages ship (entry-point group ``mlip.examples``).
 
     Returns
     -------
@@ -68,7 +70,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         If the file is missing, damaged or of no known kind, its model is not registered, or its weights have
         another dtype than its configuration says.
     """
-    path = Path(path)
+    path = find_example(path) or Path(path)
     importer = find_importer(path)
     if importer is not None:
         name, load = importer
@@ -101,6 +103,20 @@ def find_importer(path: str | os.PathLike[str]) -> tuple[str, Callable[[Path], A
         importer = entry.load()
         if importer.matches(path):
             return entry.name, importer.load
+    return None
+
+
+def find_example(name: str | os.PathLike[str]) -> Path | None:
+    """Return the path of the model file that an installed package ships under ``name``, or None.
+
+    An entry point of the group ``mlip.examples`` is a function without arguments that returns the path. Files come
+    first: None for whatever exists, and for whatever names a folder or has a suffix.
+    """
+    path = Path(name)
+    if os.fspath(name) != path.name or path.suffix or path.exists():
+        return None
+    for entry in entry_points(group=EXAMPLES, name=path.name):
+        return Path(entry.load()())
     return None
 
 
