@@ -1,9 +1,9 @@
 """Check the compiled example potential: errors on held-out frames, and energy conservation of NVE dynamics.
 
-    mlip-export compile example -o example.pt2
-    python benchmarks/example_potential/check.py errors example.pt2 DATA
-    python benchmarks/example_potential/check.py nve example.pt2 paracetamol --picoseconds 100
-    python benchmarks/example_potential/check.py nve example.pt2 water64 --picoseconds 20
+mlip-export compile example -o example.pt2
+python benchmarks/example_potential/check.py errors example.pt2 DATA
+python benchmarks/example_potential/check.py nve example.pt2 paracetamol --picoseconds 100
+python benchmarks/example_potential/check.py nve example.pt2 water64 --picoseconds 20
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def nve(package: str, name: str, picoseconds: float) -> dict:
         "picoseconds": picoseconds,
         "drift, meV/atom/ps": float(f"{slope:.3g}"),
         "std around the line, meV/atom": float(f"{np.std(totals - (slope * np.array(times) + offset)):.3g}"),
-        "largest deviation from the start, meV/atom": float(f"{np.abs(np.array(totals) - totals[0]).max():.3g}"),
+        "largest deviation from the start, meV/atom": float(
+            f"{np.abs(np.array(totals) - totals[0]).max():.3g}"
+        ),
         "mean temperature, K": round(float(np.mean(kelvin)), 1),
         "largest temperature, K": round(float(np.max(kelvin)), 1),
         "same bonds at the end": bonds(atoms) == start,

@@ -11,7 +11,6 @@ import argparse
 import itertools
 from pathlib import Path
 
-import localgraph
 import numpy as np
 import torch
 from ase import Atoms, units
@@ -20,6 +19,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from generate import labeled
+
+import localgraph
 
 BATCH, SPACING = 50, 30.0  # molecules in one system, Å apart
 BLOCK, BLOCKS = 50, 6  # steps of 0.5 fs between frames; frames of each molecule
@@ -34,7 +35,7 @@ class Eager(Calculator):
         super().__init__()
         self.model, self.names = model, names
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:  # noqa: ANN001
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         """Evaluate the model on the edges within its largest cutoff."""
         super().calculate(atoms, properties, system_changes)
         types = torch.tensor([self.names.index(s) for s in self.atoms.get_chemical_symbols()])
@@ -70,7 +71,9 @@ def visited(starts: list[Atoms], calculator: Eager, kelvin: float, rng: np.rando
     system.set_momenta(
         rng.normal(size=origin.shape) * np.sqrt(system.get_masses()[:, None] * kelvin * units.kB)
     )
-    run = Langevin(system, 0.5 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False)
+    run = Langevin(
+        system, 0.5 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False
+    )
     out = []
     for _ in range(BLOCKS):
         run.run(BLOCK)
@@ -98,7 +101,9 @@ def main() -> None:
     model, _ = localgraph.load_model(arguments.model)
     calculator = Eager(model.for_inference(), model.type_names)
     frames = [f for f in read(arguments.data / "train.xyz", ":") if len(f) > 5]
-    first = list({(f.info["kind"], f.info["smiles"]): f for f in reversed(frames)}.values())  # the relaxed one
+    first = list(
+        {(f.info["kind"], f.info["smiles"]): f for f in reversed(frames)}.values()
+    )  # the relaxed one
     chosen = [first[i] for i in rng.permutation(len(first))[: arguments.molecules]]
     found: list[Atoms] = []
     for start in range(0, len(chosen), BATCH):

@@ -66,7 +66,7 @@ def force_field(molecule: Chem.Mol, x: np.ndarray) -> tuple[np.ndarray, Callable
     return conformer.GetPositions(), forces
 
 
-def thermal(force, masses, x, kelvin, count, rng):  # noqa: ANN001, ANN201, PLR0913
+def thermal(force, masses, x, kelvin, count, rng):
     """Return ``count`` positions, 60 fs apart, of Langevin dynamics (BAOAB); a soft wall holds complexes together."""
     kt, decay, out = KB * kelvin, np.exp(-0.03), []
     radius = 1.5 + np.linalg.norm(x - x.mean(axis=0), axis=1).max()
