@@ -57,6 +57,22 @@ def test_a_batch_equals_its_structures(pbc):
     assert together.searches == 1
 
 
+@pytest.mark.parametrize("per_structure", [True, False])
+def test_one_cell_for_a_batch_that_is_strained(per_structure):
+    x = torch.cat([_random(8, 1), _random(8, 2)])
+    batch = torch.tensor([0] * 8 + [1] * 8)
+    pbc = torch.tensor([[True, True, True], [True, True, False]]) if per_structure else True
+    cell = torch.diag(torch.tensor([6.0, 7.0, 8.0], dtype=torch.float64))
+    edges = VerletList(3.0, skin=0.6)
+    for step in range(12):
+        strain = torch.eye(3, dtype=torch.float64) * (1 - 0.03 * step)
+        found = edges.update(x @ strain, cell @ strain, pbc, batch=batch)
+        graph = neighbors(x @ strain, 3.0, cell @ strain, pbc, batch=batch)
+        expected = type(found)(edge_vectors(x @ strain, graph, cell @ strain), graph.edge_index)
+        assert _pairs(found) == _pairs(expected)
+    assert 1 < edges.searches < 6
+
+
 def test_other_types_axes_and_batches_are_searched_again():
     x = _random(12)
     cell = 6.0 * torch.eye(3, dtype=torch.float64)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from localgraph._graph import Graph
 from localgraph._neighbors import neighbors
-from localgraph.search.arguments import check_batch, check_cells, check_cutoff, check_positions
+from localgraph.search.arguments import check_cells, check_cutoff
 
 
 class SkinList(NamedTuple):
@@ -243,26 +243,42 @@ def _overflow(graph: Graph, capacity: int) -> Tensor:
 
 
 def _covers(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool:
-    """Return whether the list holds every edge within the cutoff for these positions and this cell."""
+    """Return whether the list holds every edge within the cutoff for these positions and this cell.
+
+    NaN positions compare false: the search that follows names them. Cells, 3 × 3 each, are compared on the CPU.
+    """
     reference = skin_list.positions
     if reference.shape[0] == 0:
         return True
+    x, x_ref = positions.to(torch.float64), reference.to(torch.float64)
     if cell is skin_list.cell or (cell is not None and _equal(cell, skin_list.cell)):
-        moved = (positions.to(torch.float64) - reference.to(torch.float64)).square().sum(1).max()
+        moved = (x - x_ref).square().sum(1).max()
         return bool(moved <= (0.5 * skin_list.skin) ** 2)
-    x, x_ref = check_positions(positions), reference.to(torch.float64)
-    index = check_batch(skin_list.batch, x.shape[0], x.device)
-    old, _ = check_cells(skin_list.cell, skin_list.pbc, index)
-    new, _ = check_cells(cell, skin_list.pbc, index)
+    old, new = (_host_cells(c, skin_list.pbc) for c in (skin_list.cell, cell))
     if old.shape != new.shape:
         raise ValueError(f"cell must have one per structure ({old.shape[0]}), got {new.shape[0]}")
     strain = torch.linalg.solve(old, new)
-    moved = (x - (x_ref[:, None, :] @ strain[index])[:, 0]).norm(dim=1)
-    farthest = moved.new_zeros(old.shape[0]).scatter_reduce(0, index, moved, "amax")
-    cutoff = torch.as_tensor(skin_list.cutoff, dtype=torch.float64, device=x.device)
+    followed = strain.to(x.device)
+    if strain.shape[0] == 1 or skin_list.batch is None:
+        farthest = (x - x_ref @ followed[0]).norm(dim=1).max()[None]
+    else:
+        index = skin_list.batch.to(torch.int64)
+        moved = (x - (x_ref[:, :, None] * followed[index]).sum(1)).norm(dim=1)
+        farthest = moved.new_zeros(strain.shape[0]).scatter_reduce(0, index, moved, "amax")
+    cutoff = torch.as_tensor(skin_list.cutoff, dtype=torch.float64, device="cpu")
     ends = torch.stack([cutoff.min(), cutoff.max()])  # enough: the condition is linear in the cutoff
-    least = torch.linalg.svdvals(strain)[:, -1:] * (ends + skin_list.skin) - 2 * farthest[:, None]
+    least = torch.linalg.svdvals(strain)[:, -1:] * (ends + skin_list.skin) - 2 * farthest.cpu()[:, None]
     return bool((least >= ends).all())
+
+
+def _host_cells(cell: Tensor | None, pbc: bool | Sequence[bool] | Tensor) -> Tensor:
+    """Return the checked, completed cells (B, 3, 3), B = 1 for a shared cell and shared axes, on the CPU."""
+    on_cpu = None if cell is None else torch.as_tensor(cell).cpu()
+    axes = torch.as_tensor(pbc, dtype=torch.bool).cpu()
+    count = 1 if on_cpu is None or on_cpu.ndim == 2 else on_cpu.shape[0]
+    if axes.ndim == 2:
+        count = axes.shape[0]
+    return check_cells(on_cpu, axes, torch.tensor([count - 1]))[0]
 
 
 def _equal(a: Tensor, b: Tensor | None) -> bool:

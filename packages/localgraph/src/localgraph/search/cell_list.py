@@ -87,9 +87,8 @@ def search(structures: Structures, cutoff: float, at_once: int | None = None) ->
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for atoms in _chunks(stencil, at_once):
         visitor, cell, image = _visits(grid, structures, atoms, stencil[atoms])
-        translation = (image.to(torch.float64)[:, None, :] @ structures.cells[structures.batch[visitor]])[
-            :, 0
-        ]
+        cells = structures.cells[structures.batch[visitor]]
+        translation = (image.to(torch.float64)[:, :, None] * cells).sum(1)
         origin = grid.wrapped[visitor]
         begin = torch.searchsorted(grid.numbers, cell)
         size = torch.searchsorted(grid.numbers, cell, right=True) - begin
@@ -102,9 +101,11 @@ def search(structures: Structures, cutoff: float, at_once: int | None = None) ->
             close = torch.nonzero((vector * vector).sum(1) < cutoff * cutoff)[:, 0]
             row, neighbor = row[close] + visits.start, grid.atoms[slot[close]]
             center, shift = visitor[row], image[row]
-            keep = (center != neighbor) | (shift != 0).any(1)
-            shift = (shift + grid.wraps[center] - grid.wraps[neighbor]).to(torch.int32)
-            found.append((center[keep], neighbor[keep], shift[keep]))
+            keep = torch.nonzero((center != neighbor) | (shift != 0).any(1))[:, 0]
+            center, neighbor, shift = center[keep], neighbor[keep], shift[keep]
+            found.append(
+                (center, neighbor, (shift + grid.wraps[center] - grid.wraps[neighbor]).to(torch.int32))
+            )
     center, neighbor, shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Graph(torch.stack([center, neighbor]), shifts, row_offsets(center, n))
 
@@ -151,6 +152,6 @@ def _visits(
     )
     target = grid.place[atom] + step
     image = torch.div(target, shape, rounding_mode="floor")
-    inside = (structures.pbc[structure] | (image == 0)).all(1)
+    inside = torch.nonzero((structures.pbc[structure] | (image == 0)).all(1))[:, 0]
     atom, structure, target, image, shape = (t[inside] for t in (atom, structure, target, image, shape))
     return atom, grid.first[structure] + _ravel(target - image * shape, shape), image
