@@ -8,7 +8,9 @@ from localgraph import inductor_workaround
 def scattered(x, index, a, b):
     product = a * b[:, None]
     sums = torch.zeros(a.shape).index_add(0, index, x)
-    return product + 1, torch.sigmoid(sums) * a  # compiled without the mend, the second is off by about 1
+    return product + 1, torch.sigmoid(
+        sums
+    ) * a  # compiled without the workaround, the second is off by about 1
 
 
 def test_reader_comes_after_the_scatter():

@@ -174,7 +174,8 @@ def atomic_virial(
 
 def volume(cell: Tensor) -> Tensor:
     """Return the volumes of cells (..., 3, 3), Å³, without sign; 0 where lattice vectors are dependent."""
-    return torch.linalg.cross(cell[..., 0, :], cell[..., 1, :]).mul(cell[..., 2, :]).sum(-1).abs()
+    normal: Tensor = torch.linalg.cross(cell[..., 0, :], cell[..., 1, :])
+    return (normal * cell[..., 2, :]).sum(-1).abs()
 
 
 def stress(virial: Tensor, volume: Tensor) -> Tensor:

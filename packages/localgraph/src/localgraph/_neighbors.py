@@ -109,7 +109,8 @@ def _forward(graph: Graph) -> Tensor:
     center, neighbor = graph.edge_index
     a, b, c = graph.shifts.unbind(1)
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
-    return (center < neighbor) | ((center == neighbor) & positive)
+    once: Tensor = (center < neighbor) | ((center == neighbor) & positive)
+    return once
 
 
 def _select(graph: Graph, keep: Tensor) -> Graph:

@@ -77,7 +77,8 @@ def gather(values: Tensor, index: Tensor) -> Tensor:
     >>> gather(torch.tensor([1.0, 2.0]), torch.tensor([1, 1, 0]))
     tensor([2., 2., 1.])
     """
-    return _gather(values, index)
+    rows: Tensor = _gather(values, index)
+    return rows
 
 
 def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
@@ -104,4 +105,5 @@ def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
     >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 0]), 3)
     tensor([5., 0., 2.])
     """
-    return _segment_sum(values, index, num_segments)
+    sums: Tensor = _segment_sum(values, index, num_segments)
+    return sums

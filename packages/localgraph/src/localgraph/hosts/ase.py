@@ -46,9 +46,9 @@ def from_atoms(
     12
     """
     return AtomsTensors(
-        torch.tensor(atoms.get_positions(), dtype=dtype, device=device),
-        torch.tensor(atoms.get_cell().array, dtype=dtype, device=device),
-        torch.tensor(atoms.get_pbc(), device=device),
+        torch.tensor(atoms.positions, dtype=dtype, device=device),
+        torch.tensor(atoms.cell.array, dtype=dtype, device=device),
+        torch.tensor(atoms.pbc, device=device),
     )
 
 

@@ -96,5 +96,5 @@ def evaluate(
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that autograd takes where it was made in inference mode."""
+    """Return the tensor, or a copy that autograd takes where it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor
