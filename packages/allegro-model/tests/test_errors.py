@@ -10,6 +10,7 @@ from allegro_model import Allegro, AllegroConfig
 from localgraph import evaluate
 
 GOOD = dict(type_names=["H", "O"], cutoff=3.0)
+LJ = {"sigma": 1.2, "epsilon": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ GOOD = dict(type_names=["H", "O"], cutoff=3.0)
         (dict(type_names="HO"), "type_names must be a sequence"),
         (dict(type_names=["H", "H"]), "type_names must be distinct"),
         (dict(type_names=["H", "Xx"]), "type_names must be element symbols .* got 'Xx'"),
-        (dict(l_max=0), "l_max must be an integer ≥ 1, got 0"),
+        (dict(l_max=-1), "l_max must be an integer ≥ 0, got -1"),
         (dict(num_layers=1.5), "num_layers must be an integer"),
         (dict(embed_dim=7), "embed_dim must be an even number, got 7"),
         (dict(latent_nonlinearity="softplus"), "latent_nonlinearity must be None or one of"),
@@ -49,6 +50,41 @@ GOOD = dict(type_names=["H", "O"], cutoff=3.0)
         (dict(type_cutoffs=[2.0, 3.0]), "type_cutoffs must be None or a mapping"),
         (dict(type_names={"H", "O"}), "type_names must be a sequence"),
         (dict(type_names=["H", 8]), "type_names must be element symbols .* got 8"),
+        (dict(elements={"Ow": "O"}), r"elements must be a mapping with keys among .* got \['Ow'\]"),
+        (dict(elements={"O": "Ox"}), "elements.O must be an element symbol or None, got 'Ox'"),
+        (dict(elements=["H"]), "elements must be None or a mapping"),
+        (
+            dict(elements={"O": None}, zbl=True),
+            r"elements must be an element for every type, which zbl needs, got \['O'\]",
+        ),
+        (dict(radial_embedding="gauss"), "radial_embedding must be one of"),
+        (dict(num_splines=4, spline_span=5), "spline_span must be at most num_splines = 4, got 5"),
+        (dict(pair_cutoff_p=1.0), "pair_cutoff_p must be a finite number ≥ 2, got 1.0"),
+        (dict(lennard_jones=0.3), "lennard_jones must be None, a LennardJones or a mapping"),
+        (
+            dict(lennard_jones={"sigma": 1.0}),
+            "lennard_jones must be a mapping with the keys sigma and epsilon",
+        ),
+        (dict(lennard_jones={**LJ, "cut": 1.0}), r"lennard_jones must be .* got \['cut'\]"),
+        (dict(lennard_jones={**LJ, "epsilon": -1.0}), "lennard_jones.epsilon must be a finite number ≥ 0"),
+        (
+            dict(lennard_jones={**LJ, "sigma": [[1, 2], [3, 1]]}),
+            "lennard_jones.sigma must be .* symmetric table",
+        ),
+        (
+            dict(lennard_jones={**LJ, "sigma": [[1.0]]}),
+            "lennard_jones.sigma must be one number or a table of 2 × 2",
+        ),
+        (dict(lennard_jones={**LJ, "sigma": [1.0, 2.0]}), "lennard_jones.sigma must be a finite number"),
+        (
+            dict(lennard_jones={**LJ, "exponent": 0}),
+            "lennard_jones.exponent must be a finite number > 0, got 0",
+        ),
+        (dict(lennard_jones={**LJ, "style": "wca"}), "lennard_jones.style must be one of"),
+        (
+            dict(lennard_jones={**LJ, "trainable": "sigma"}),
+            "lennard_jones.trainable must be a sequence among",
+        ),
     ],
 )
 def test_configuration(changes, message):

@@ -8,6 +8,12 @@ from allegro_model import direct, presets
 ELEMENTS_10 = ["H", "B", "C", "N", "O", "F", "P", "S", "Cl", "Br"]
 ELEMENTS_15 = [*ELEMENTS_10, "I", "Li", "Na", "K", "Si"]
 
+LJ = dict(
+    sigma=[[1.0, 1.1, 1.2], [1.1, 1.3, 1.4], [1.2, 1.4, 1.5]],
+    epsilon=0.1,
+    delta=0.05,
+    trainable=("sigma", "epsilon", "delta"),
+)
 CASES = [
     *(
         dict(l_max=l_max, num_layers=n, parity=parity, path_channel_coupling=coupled)
@@ -29,6 +35,14 @@ CASES = [
     dict(bessel_trainable=True, num_bessels=5, polynomial_cutoff_p=4.5),
     dict(avg_num_neighbors={"H": 3.0, "C": 8.0, "O": 5.0}),
     dict(energy_scales_trainable=True, energy_shifts_trainable=True),
+    dict(energy_scales=[1.1, 0.0, 1.9]),
+    dict(l_max=0),
+    dict(l_max=0, num_layers=3, parity=False, path_channel_coupling=False),
+    dict(weight_individual_irreps=False, num_layers=3),
+    dict(radial_embedding="spline", num_splines=5, spline_span=3, embed_dim=7),
+    dict(radial_embedding="spline", scalar_embed_depth=0, type_cutoffs={"H": 2.0}),
+    dict(lennard_jones=LJ, pair_cutoff_p=4.5, type_cutoffs={"H": {"O": 2.0}}),
+    dict(lennard_jones={**LJ, "style": "repulsive", "exponent": 4.5, "trainable": ()}, zbl=True),
 ]
 
 

@@ -2,7 +2,9 @@
 
 from allegro_model import nequip, presets
 from allegro_model.config import AllegroConfig
-from allegro_model.model import Allegro, FoldedAllegro
+from allegro_model.fold import FoldedAllegro
+from allegro_model.model import Allegro
+from allegro_model.pair import LennardJones
 
 __version__ = "0.1.0"
 
@@ -10,6 +12,7 @@ __all__ = [
     "Allegro",
     "AllegroConfig",
     "FoldedAllegro",
+    "LennardJones",
     "nequip",
     "presets",
 ]

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from allegro_model.mlp import hidden_layers
-from allegro_model.radial import bessel_basis, polynomial_cutoff, scaled_lengths, zbl_edge_energy
+from allegro_model.pair import lennard_jones_edge_energy, zbl_edge_energy
+from allegro_model.radial import (
+    BesselWeights,
+    SplineWeights,
+    polynomial_cutoff,
+    scaled_lengths,
+    two_body_embedding,
+)
 from allegro_model.track import Layer
 from equitensor import row_offsets, spherical_harmonics, to_atoms, to_weights
 
@@ -30,7 +37,10 @@ class Fixed(NamedTuple):
     cutoff_exponent: float
     num_types: int
     uniform_cutoff: bool
+    spline_span: int
     zbl: bool
+    lennard_jones: tuple[float, str] | None  # exponent and style
+    pair_cutoff_exponent: float
     embed_nonlinearity: str | None
     latent_nonlinearity: str | None
     readout_nonlinearity: str | None
@@ -44,9 +54,7 @@ class Folded(NamedTuple):
     """
 
     cutoffs: Tensor  # (T²,) float64, Å
-    frequencies: Tensor  # (B,) float64
-    pair_embedding: Tensor  # (T², E_d)
-    basis: Tensor  # (B, E_d)
+    two_body: BesselWeights | SplineWeights
     embed_hidden: tuple[Tensor, ...]
     tensor_embed: Tensor  # (H, R, C)
     scalar_maps: tuple[tuple[Tensor, ...], ...]  # each (H, S) or none
@@ -57,12 +65,13 @@ class Folded(NamedTuple):
     density_norm: Tensor  # (T,), 1/√N̄
     energy_scales: Tensor  # (T,) float64, eV
     energy_shifts: Tensor  # (T,) float64, eV
-    atomic_numbers: Tensor  # (T,) float64
+    atomic_numbers: Tensor  # (T,) float64; 0 of types that are no elements
+    lennard_jones: tuple[Tensor, ...]  # σ, ε and δ, each (T²,) float64, or none
 
 
 def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
     """Atom energies (N,) float64 eV of edges (E, 3) float64 Å; see :meth:`allegro_model.Allegro.forward`."""
-    center, dtype = edge_index[0], w.pair_embedding.dtype
+    center, dtype = edge_index[0], w.tensor_embed.dtype
     offsets = row_offsets(center, types.shape[0])
     edge_types = types[edge_index]  # (2, E)
     pair = edge_types[0] * fixed.num_types + edge_types[1]
@@ -70,10 +79,9 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     cutoffs = w.cutoffs[:1] if fixed.uniform_cutoff else w.cutoffs
     length, x = scaled_lengths(edge_vectors, cutoffs, pair)
     envelope = polynomial_cutoff(x, fixed.cutoff_exponent)  # (E,)
-    radial = bessel_basis(x, w.frequencies) * envelope.unsqueeze(1)  # (E, B)
     y = spherical_harmonics(fixed.l_max, edge_vectors).to(dtype)  # (E, D)
 
-    embedding = w.pair_embedding[pair] * (radial.to(dtype) @ w.basis)  # (E, E_d)
+    embedding = two_body_embedding(w.two_body, fixed.spline_span, x, envelope, pair)  # (E, E_d)
     hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity)  # (E, H)
     two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
@@ -94,11 +102,24 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     ones = y[:, :1]  # Y_00 = 1
     energy = to_atoms(edge_energy.unsqueeze(1), ones, center, offsets).flatten() * norm / 2**0.5
     energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
+    if fixed.zbl or fixed.lennard_jones is not None:
+        if fixed.pair_cutoff_exponent != fixed.cutoff_exponent:
+            envelope = polynomial_cutoff(x, fixed.pair_cutoff_exponent)
+        pairs = (_pair_energies(fixed, w, length, edge_types, pair) * envelope).view(-1, 1, 1)
+        energy = energy + to_atoms(pairs, ones.double(), center, offsets).flatten()
+    return energy
+
+
+def _pair_energies(fixed: Fixed, w: Folded, length: Tensor, edge_types: Tensor, pair: Tensor) -> Tensor:
+    """Return half of the pair potentials' energy of each edge, (E,) eV, without the cutoff."""
+    parts = []
     if fixed.zbl:
         z = w.atomic_numbers[edge_types]
-        repulsion = (zbl_edge_energy(length, z[0], z[1]) * envelope).view(-1, 1, 1)
-        energy = energy + to_atoms(repulsion, ones.double(), center, offsets).flatten()
-    return energy
+        parts.append(zbl_edge_energy(length, z[0], z[1]))
+    if fixed.lennard_jones is not None:
+        sigma, epsilon, delta = (table[pair] for table in w.lennard_jones)
+        parts.append(lennard_jones_edge_energy(length, sigma, epsilon, delta, *fixed.lennard_jones))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -13,7 +14,11 @@ from allegro_model.model import Allegro
 __all__ = ["from_nequip", "load", "matches"]
 
 
-def from_nequip(source: str | os.PathLike[str] | nn.Module, model_key: str = "sole_model") -> Allegro:
+def from_nequip(
+    source: str | os.PathLike[str] | nn.Module,
+    model_key: str = "sole_model",
+    elements: Mapping[str, str | None] | None = None,
+) -> Allegro:
     """Build the :class:`~allegro_model.Allegro` equal to a model of nequip-allegro.
 
     Parameters
@@ -24,6 +29,9 @@ def from_nequip(source: str | os.PathLike[str] | nn.Module, model_key: str = "so
         with are taken (its moving average, where it kept one).
     model_key : str
         Which model of a file that holds several.
+    elements : mapping, optional
+        Element symbol of each type whose name is none, ``{"Ow": "O"}``. By default those of the atomic numbers of a
+        ZBL potential, else none.
 
     Returns
     -------
@@ -37,4 +45,6 @@ def from_nequip(source: str | os.PathLike[str] | nn.Module, model_key: str = "so
     FileNotFoundError
         If there is no such file.
     """
-    return allegro_of(source) if isinstance(source, nn.Module) else load(source, model_key)
+    return (
+        allegro_of(source, elements) if isinstance(source, nn.Module) else load(source, model_key, elements)
+    )

@@ -1,8 +1,9 @@
-"""Radial functions: scaled lengths, the Bessel basis, the polynomial cutoff and ZBL repulsion."""
+"""Radial functions: scaled lengths, the polynomial cutoff, and embeddings by Bessel functions and by splines."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,42 @@ def bessel_basis(x: Tensor, frequencies: Tensor) -> Tensor:
     return torch.sinc(x.unsqueeze(-1) * frequencies) * frequencies
 
 
+def spline_basis(x: Tensor, num_splines: int, span: int) -> Tensor:
+    """Compute ((1 − cos 2πt)/2)² of each spline function, t from 0 to 1 over its support; x (E,) → (E, K).
+
+    Function k lives on [k − span, k + 1]/K, so that all vanish with three derivatives at x ≥ 1. These are the
+    functions of ``TwoBodySplineScalarEmbed`` of nequip-allegro.
+    """
+    lower = (torch.arange(num_splines, dtype=x.dtype, device=x.device) - span) / num_splines
+    t = ((x.unsqueeze(-1) - lower) * (num_splines / (span + 1))).clamp(0.0, 1.0)
+    return 0.25 * (1.0 - torch.cos(2.0 * math.pi * t)).square()
+
+
+class BesselWeights(NamedTuple):
+    """Weights of the embedding by Bessel functions."""
+
+    frequencies: Tensor  # (B,) float64
+    basis: Tensor  # (B, E_d)
+    pairs: Tensor  # (T², E_d), both types' embeddings by ordered pair of types
+
+
+class SplineWeights(NamedTuple):
+    """Weights of the embedding by splines."""
+
+    coefficients: Tensor  # (T², K, E_d)
+
+
+def two_body_embedding(
+    w: BesselWeights | SplineWeights, spline_span: int, x: Tensor, envelope: Tensor, pair: Tensor
+) -> Tensor:
+    """Return the embedding (E, E_d) of edges of scaled lengths x (E,) and type pairs (E,); 0 at the cutoff."""
+    if isinstance(w, SplineWeights):  # whose functions vanish there themselves
+        basis = spline_basis(x, w.coefficients.shape[1], spline_span).to(w.coefficients.dtype)
+        return (basis.unsqueeze(1) @ w.coefficients[pair]).squeeze(1)
+    radial = bessel_basis(x, w.frequencies) * envelope.unsqueeze(1)  # (E, B)
+    return w.pairs[pair] * (radial.to(w.basis.dtype) @ w.basis)
+
+
 def scaled_lengths(edge_vectors: Tensor, cutoffs: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
     """Return lengths (E,) Å and lengths over the cutoff of the edge's type pair (E,).
 
@@ -30,22 +67,6 @@ def scaled_lengths(edge_vectors: Tensor, cutoffs: Tensor, pair: Tensor) -> tuple
     length = edge_vectors.square().sum(-1).sqrt()
     cutoff = cutoffs if cutoffs.numel() == 1 else cutoffs[pair]
     return length, length / cutoff
-
-
-def zbl_edge_energy(length: Tensor, z_center: Tensor, z_neighbor: Tensor) -> Tensor:
-    """Compute half of the screened nuclear repulsion of an edge, eV (the other half belongs to the reverse edge).
-
-    Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids (1985), with the constants of the LAMMPS
-    page of ``pair_style zbl``; e²/4πε₀ = 14.399645 eV Å. ``length`` (E,) Å; atomic numbers (E,).
-    """
-    x = (z_center**0.23 + z_neighbor**0.23) * length / 0.46850
-    screening = (
-        0.02817 * torch.exp(-0.20162 * x)
-        + 0.28022 * torch.exp(-0.40290 * x)
-        + 0.50986 * torch.exp(-0.94229 * x)
-        + 0.18175 * torch.exp(-3.19980 * x)
-    )
-    return 0.5 * 14.399645 * z_center * z_neighbor / length * screening
 
 
 def inverse_sqrt(values: list[float]) -> list[float]:

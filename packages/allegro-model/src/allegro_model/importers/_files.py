@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
 
 from allegro_model.importers._checkpoint import view_of
 from allegro_model.importers._mapping import allegro_of
@@ -10,18 +14,26 @@ from allegro_model.importers._pickle import Record, TorchArchive
 from allegro_model.importers._view import ModuleView
 from allegro_model.model import Allegro
 
-_PACKAGE, _CHECKPOINT = "model/eager_model.pkl", "data.pkl"
+_PACKAGE, _CHECKPOINT, _TORCHSCRIPT = "model/eager_model.pkl", "data.pkl", "constants.pkl"
+_ENDINGS = (".nequip.zip", ".ckpt")
+_COMPILED = (".pth", ".nequip.pt2")
+"""Of files that are refused by name: what nequip compiled, and weights of nequip up to 0.6."""
 
 
 def matches(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is named like a packaged model or checkpoint of nequip."""
-    return str(path).endswith((".nequip.zip", ".ckpt"))
+    """Return whether a path is named like a model file of nequip."""
+    return str(path).endswith((*_ENDINGS, *_COMPILED))
 
 
-def load(path: str | os.PathLike[str], model_key: str = "sole_model") -> Allegro:
+def load(
+    path: str | os.PathLike[str],
+    model_key: str = "sole_model",
+    elements: Mapping[str, str | None] | None = None,
+) -> Allegro:
     """Read a packaged model (``.nequip.zip``) or checkpoint (``.ckpt``) of nequip-allegro.
 
-    Nothing of the file is executed, and nequip is not needed.
+    Nothing of the file is executed, and nequip is not needed. The arguments are those of
+    :func:`allegro_model.nequip.from_nequip`.
 
     Raises
     ------
@@ -29,14 +41,35 @@ def load(path: str | os.PathLike[str], model_key: str = "sole_model") -> Allegro
         If there is no such file, it is damaged or holds another model, or something in it has no counterpart.
     """
     archive = TorchArchive(path)
+    if _TORCHSCRIPT in archive or str(path).endswith(".nequip.pt2"):
+        raise _refusal(archive, "a model compiled by nequip, whose settings are gone")
     try:
         if _PACKAGE in archive:
-            return allegro_of(_packaged(archive, model_key))
-        if _CHECKPOINT in archive:
-            return allegro_of(view_of(archive.load(_CHECKPOINT), model_key, archive.path))
+            view = _packaged(archive, model_key)
+        elif _CHECKPOINT in archive:
+            view = _checkpoint(archive, model_key)
+        else:
+            raise archive.damaged(f"neither {_PACKAGE} nor {_CHECKPOINT} is in it")
+        return allegro_of(view, elements, archive.path)
     except (AttributeError, KeyError, IndexError, TypeError) as e:
         raise archive.damaged(f"unknown layout: {type(e).__name__}: {e}") from e
-    raise archive.damaged(f"neither {_PACKAGE} nor {_CHECKPOINT} is in it")
+
+
+def _refusal(archive: TorchArchive, what: str) -> ValueError:
+    return ValueError(
+        f"path must be a packaged model (.nequip.zip) or checkpoint (.ckpt) of nequip from 0.7 on, got "
+        f"{archive.path!r}, {what}: import the package or checkpoint that it was made from"
+    )
+
+
+def _checkpoint(archive: TorchArchive, model_key: str) -> ModuleView:
+    """View the model of a checkpoint."""
+    content: Any = archive.load(_CHECKPOINT)
+    if isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values()):
+        raise _refusal(
+            archive, "weights without settings, as nequip kept them beside a config.yaml up to 0.6"
+        )
+    return view_of(content, model_key, archive.path)
 
 
 def _packaged(archive: TorchArchive, model_key: str) -> ModuleView:

@@ -87,6 +87,10 @@ def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Te
     return storage.as_strided(tuple(size), tuple(stride), offset)  # torch checks the bounds
 
 
+def _parameter(data: Tensor, requires_grad: bool = True, *_: Any) -> Tensor:
+    return data.requires_grad_(bool(requires_grad))
+
+
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
@@ -108,7 +112,7 @@ class _Call:
 
 _PLAIN: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _Call(_tensor),
-    "torch._utils._rebuild_parameter": _Call(lambda data, *_: data),
+    "torch._utils._rebuild_parameter": _Call(_parameter),
     "collections.OrderedDict": OrderedDict,
     "collections.defaultdict": _Call(lambda *_: {}),
     "_codecs.encode": _Call(_encode),
@@ -143,16 +147,17 @@ class TorchArchive:
                     name.removeprefix(self.root + "/"): file.read(name) for name in names if _is_data(name)
                 }
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
-            raise self.damaged(e) from None
+            raise self.damaged(e, "copy or download it again") from None
         self._storages: dict[str, Tensor] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
-    def damaged(self, reason: object) -> ValueError:
+    def damaged(self, reason: object, advice: str = "") -> ValueError:
         """Return the error for a file that is not what its name says."""
         return ValueError(
             f"path must be a complete checkpoint or packaged model of nequip, got {self.path!r} ({reason})"
+            + (f": {advice}" if advice else "")
         )
 
     def load(self, name: str) -> Any:
@@ -164,7 +169,8 @@ class TorchArchive:
         except MemoryError:
             raise
         except Exception as e:  # a damaged pickle raises nearly anything
-            raise self.damaged(f"{name}: {type(e).__name__}: {e}") from None
+            reason = f"{name}: {type(e).__name__}: {e}"
+            raise self.damaged(reason, "copy or download it again") from None
 
     def storage(self, key: str, kind: str, size: int) -> Tensor:
         """Return a storage as a tensor of one dimension."""

@@ -18,6 +18,8 @@ CONSTANTS = (
     "atomic_numbers",
     "_qqr2exesquare",
     "_rtoi",
+    "lower",
+    "upper",
 )
 """Last names of tensors that follow from the settings; no moving average holds them and nothing maps them."""
 

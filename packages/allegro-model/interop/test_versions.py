@@ -1,0 +1,260 @@
+"""Files of the installed nequip and nequip-allegro, any pair of versions, open as the equal model.
+
+`nox -f nox.py -s versions` runs this file with the pairs of versions that people's files were made with.
+"""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import ase
+import ase.build
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+
+warnings.filterwarnings("ignore")  # of versions that no longer change
+import allegro  # noqa: E402
+import nequip  # noqa: E402
+from nequip.data import AtomicDataDict, from_ase  # noqa: E402
+from nequip.data._nl import compute_neighborlist_  # noqa: E402
+from nequip.model import ModelFromCheckpoint  # noqa: E402
+from nequip.utils.global_state import set_global_state  # noqa: E402
+
+import localgraph  # noqa: E402
+from allegro_model.nequip import from_nequip  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+VERSION = tuple(int(part) for part in allegro.__version__.split(".")[:2])
+NEQUIP = tuple(int(part) for part in nequip.__version__.split(".")[:2])
+NAMES = ["H", "C", "O", "Si"]
+CUTOFF = 4.0
+ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": NAMES}
+LENNARD_JONES = {"_target_": "nequip.nn.pair_potential.LennardJones", "lj_sigma": 1.3, "lj_epsilon": 0.02}
+SPLINE = {"_target_": "allegro.nn.TwoBodySplineScalarEmbed", "num_splines": 6, "spline_span": 4}
+PAIR_CUTOFFS = {"H": 3.0, "C": 4.0, "O": {"H": 3.0, "C": 3.5, "O": 3.8, "Si": 2.5}, "Si": 4.0}
+
+
+def per_type(*values):
+    """Return numbers per type as the version takes them: a list before nequip 0.8, a mapping from 0.8 on."""
+    return list(values) if NEQUIP < (0, 8) else dict(zip(NAMES, values, strict=True))
+
+
+VARIANTS = {
+    "plain": {},
+    "single precision": {"model_dtype": "float32"},
+    "zbl and pair cutoffs": {"pair_potential": ZBL, "per_edge_type_cutoff": PAIR_CUTOFFS},
+    "three layers without parity": {"num_layers": 3, "parity": False, "tp_path_channel_coupling": False},
+    "three layers with parity": {"num_layers": 3, "l_max": 1, "readout_mlp_nonlinearity": "silu"},
+    "trained scales": {
+        "per_type_energy_scales_trainable": True,
+        "per_type_energy_shifts_trainable": True,
+        "bessel_trainable": True,
+        "polynomial_cutoff_p": 8,
+        "pair_potential": ZBL,
+    },
+    "splines and Lennard-Jones": {"embed": SPLINE, "pair_potential": LENNARD_JONES},
+    "shared weights": {"weight_individual_irreps": False, "l_max": 1},
+}
+
+
+def model_settings(changes):
+    """Return the model's configuration as the installed version spells it."""
+    changes = dict(changes)
+    embed = changes.pop("embed", None) or {
+        "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+        "num_bessels": 5,
+        "bessel_trainable": changes.pop("bessel_trainable", False),
+        "polynomial_cutoff_p": changes.pop("polynomial_cutoff_p", 6),
+    }
+    parity = changes.pop("parity", True)
+    settings = {
+        "_target_": "allegro.model.AllegroModel",
+        "seed": 1,
+        "model_dtype": "float64",
+        "type_names": NAMES,
+        "r_max": CUTOFF,
+        "l_max": 2,
+        "num_layers": 2,
+        "num_scalar_features": 9,
+        "num_tensor_features": 6,
+        "allegro_mlp_hidden_layers_depth": 1,
+        "allegro_mlp_hidden_layers_width": 11,
+        "readout_mlp_hidden_layers_depth": 1,
+        "readout_mlp_hidden_layers_width": 8,
+        "readout_mlp_nonlinearity": None,
+        "avg_num_neighbors": 9.0,
+        "per_type_energy_scales": per_type(1.5, 0.0, 0.7, 1.1),
+        "per_type_energy_shifts": per_type(-1.0, -2.0, -3.0, -4.0),
+    }
+    if VERSION < (0, 5):
+        if "Bessel" in embed["_target_"]:
+            embed |= {"two_body_embedding_dim": 12, "two_body_mlp_hidden_layers_width": 10}
+        settings |= {
+            "scalar_embed": embed,
+            "scalar_embed_output_dim": 13,
+            "parity_setting": "o3_full" if parity else "o3_restricted",
+        }
+    else:
+        settings |= {
+            "radial_chemical_embed": embed,
+            "radial_chemical_embed_dim": 12,
+            "scalar_embed_mlp_hidden_layers_depth": 2,
+            "scalar_embed_mlp_hidden_layers_width": 10,
+            "parity": parity,
+        }
+    return {**settings, **changes}
+
+
+def training(model):
+    """Return the configuration of a run of nequip-train: one epoch on four frames, with a moving average."""
+    mapper = {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper", "chemical_symbols": NAMES}
+    neighbors = {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF}
+    loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
+    checkpoint = {
+        "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "dirpath": "out",
+        "save_last": True,
+    }
+    energies = {"total_energy": 1.0, "forces": 1.0}
+    return {
+        "run": ["train"],
+        **({"global_options": {"allow_tf32": False}} if NEQUIP < (0, 8) else {}),
+        "data": {
+            "_target_": "nequip.data.datamodule.ASEDataModule",
+            "seed": 1,
+            "train_file_path": "frames.xyz",
+            "val_file_path": "frames.xyz",
+            "transforms": [mapper, neighbors],
+            "train_dataloader": loader,
+            "val_dataloader": loader,
+        },
+        "trainer": {
+            "_target_": "lightning.Trainer",
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "callbacks": [checkpoint],
+        },
+        "training_module": {
+            "_target_": "nequip.train.EMALightningModule",
+            "ema_decay": 0.5,
+            "loss": {
+                "_target_": "nequip.train.EnergyForceLoss",
+                "per_atom_energy": True,
+                "coeffs": energies,
+            },
+            "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_mae": 1.0}},
+            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+            "model": model,
+        },
+    }
+
+
+def molecule():
+    atoms = ase.build.molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def crystal():
+    atoms = ase.Atoms("SiO2CH2", cell=[[4.1, 0, 0], [0.7, 4.6, 0], [-0.9, 0.4, 5.2]], pbc=True)
+    atoms.set_scaled_positions(
+        [[0, 0, 0], [0.4, 0.05, 0.05], [0.1, 0.45, 0.35], [0.6, 0.4, 0.5], [0.8, 0.2, 0.4], [0.4, 0.7, 0.8]]
+    )
+    return atoms
+
+
+def frames(path):
+    """Write four molecules with made-up labels, and crystals so that every type is seen."""
+    written = []
+    for seed in range(4):
+        atoms = molecule() if seed % 2 else crystal()
+        atoms.rattle(0.05, seed=seed)
+        forces = np.full((len(atoms), 3), 0.1 * seed)
+        atoms.calc = SinglePointCalculator(atoms, energy=-10.0 + seed, forces=forces)
+        written.append(atoms)
+    ase.io.write(path, written)
+
+
+def write_files(folder, changes):
+    """Train and package a model with the commands of the installed nequip; return both files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames(folder / "frames.xyz")
+    (folder / "config.yaml").write_text(yaml.safe_dump(training(model_settings(changes))))
+    package = ["build", "out/last.ckpt", "packaged.nequip.zip"]
+    if NEQUIP < (0, 8):
+        package = ["--ckpt-path", "out/last.ckpt", "--output-path", "packaged.nequip.zip"]
+    for command, *arguments in (
+        ["nequip-train", "-cp", str(folder), "-cn", "config"],
+        ["nequip-package", *package],
+    ):
+        script = str(Path(sys.executable).parent / command)
+        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out" / "last.ckpt", folder / "packaged.nequip.zip"
+
+
+def theirs(model, atoms):
+    """Return energy, forces and stress of the old program, with its own neighbor list."""
+    data = from_ase(atoms)
+    data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
+    backend = {"backend": "ase"} if NEQUIP >= (0, 12) else {"NL": "ase"}
+    data = compute_neighborlist_(data, r_max=CUTOFF, **backend)
+    out = model(data)
+    stress = out[AtomicDataDict.STRESS_KEY].reshape(3, 3).detach() if atoms.pbc.all() else None
+    return out[AtomicDataDict.TOTAL_ENERGY_KEY].detach().sum(), out[AtomicDataDict.FORCE_KEY].detach(), stress
+
+
+def ours(model, atoms):
+    """Return energy, forces and stress of the imported model."""
+    positions = torch.tensor(atoms.positions)
+    cell = torch.tensor(atoms.cell.array) if atoms.pbc.any() else None
+    types = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
+    graph = localgraph.neighbors(positions, model.cutoff, cell, tuple(bool(p) for p in atoms.pbc))
+    vectors = localgraph.edge_vectors(positions, graph, cell)
+    energies, g = localgraph.energies_and_edge_forces(model, vectors, graph.edge_index, types)
+    stress = None if cell is None else localgraph.stress(localgraph.virial(g, vectors), cell)
+    return energies.sum(), localgraph.forces(g, graph), stress
+
+
+def compare(reference, model, double):
+    """Assert equal energies (eV), forces (eV/Å) and stress (eV/Å³) on a molecule and a crystal."""
+    tolerances = (1e-10, 1e-9, 1e-9) if double else (1e-5, 1e-4, 1e-4)
+    for atoms in (molecule(), crystal()):
+        for a, b, tolerance in zip(theirs(reference, atoms), ours(model, atoms), tolerances, strict=True):
+            if a is not None:
+                assert a.abs().max() > 1e-3  # nothing is compared with a zero
+                assert (a - b).abs().max() <= tolerance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nequip_state():
+    dtype = torch.get_default_dtype()
+    set_global_state()
+    yield
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where files are written: a new folder, or that of ``INTEROP_FILES``, whose files are kept and used again."""
+    return Path(os.environ.get("INTEROP_FILES") or tmp_path_factory.mktemp("nequip"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_files_open_as_the_equal_model(variant, folder):
+    changes = VARIANTS[variant]
+    at = folder / variant.replace(" ", "-")
+    files = at / "out" / "last.ckpt", at / "packaged.nequip.zip"
+    files = files if all(f.exists() for f in files) else write_files(at, changes)
+    reference = ModelFromCheckpoint(str(files[0]))
+    reference = reference["sole_model"] if isinstance(reference, torch.nn.ModuleDict) else reference
+    for path in files:
+        compare(reference, from_nequip(path), changes.get("model_dtype") != "float32")
