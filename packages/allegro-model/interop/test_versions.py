@@ -3,8 +3,9 @@
 `nox -f nox.py -s versions` runs this file with the pairs of versions that people's files were made with.
 """
 
+import importlib
+import multiprocessing
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -191,14 +192,26 @@ def write_files(folder, changes):
     package = ["build", "out/last.ckpt", "packaged.nequip.zip"]
     if NEQUIP < (0, 8):
         package = ["--ckpt-path", "out/last.ckpt", "--output-path", "packaged.nequip.zip"]
-    for command, *arguments in (
-        ["nequip-train", "-cp", str(folder), "-cn", "config"],
-        ["nequip-package", *package],
-    ):
-        script = str(Path(sys.executable).parent / command)
-        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
+    run("nequip.scripts.train", ["-cp", str(folder), "-cn", "config"], folder)
+    run("nequip.scripts.package", package, folder)
     return folder / "out" / "last.ckpt", folder / "packaged.nequip.zip"
+
+
+def run(module, arguments, folder):
+    """Run a command of nequip in a forked process, which has imported it already."""
+
+    def target():
+        os.chdir(folder)
+        log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.argv = [module, *arguments]
+        importlib.import_module(module).main()
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    process.join(600)
+    assert process.exitcode == 0, (folder / "log.txt").read_text()[-3000:]
 
 
 def theirs(model, atoms):
