@@ -12,12 +12,13 @@ from localgraph.model.evaluation import Evaluation, evaluate
 from localgraph.model.file import load_model, save_model
 from localgraph.model.protocol import EdgeModel, energies_and_edge_forces
 from localgraph.model.registry import model_class, register
-from localgraph.model.types import types_of
+from localgraph.model.types import ELEMENTS, types_of
 from localgraph.verlet import Edges, VerletList
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELEMENTS",
     "EdgeModel",
     "Edges",
     "Evaluation",
