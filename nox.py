@@ -47,7 +47,17 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEB
 # uv, where it is at hand, fills an environment in a third of pip's time; tests do not write bytecode.
 nox.options.default_venv_backend = "uv|virtualenv"
 os.environ.setdefault("UV_COMPILE_BYTECODE", "1")
-nox.options.sessions = ["lint", "spelling", "types", "test", "lowest", "integration", "interop", "docs"]
+nox.options.sessions = [
+    "lint",
+    "spelling",
+    "types",
+    "test",
+    "lowest",
+    "integration",
+    "interop",
+    "docs",
+    "site",
+]
 nox.options.stop_on_first_error = True
 nox.options.error_on_missing_interpreters = True
 
@@ -205,7 +215,7 @@ def interop(session: nox.Session) -> None:
     )
     run_tests(session, "-W", "default", "packages/allegro-model/interop", *session.posargs)
     if not session.posargs:
-        session.run("python", "ci/readme_examples.py", "guides/nequip-allegro.md", env=quiet(session))
+        session.run("python", "ci/readme_examples.py", "docs/tutorials/import-model.md", env=quiet(session))
 
 
 @nox.session
@@ -245,6 +255,14 @@ def docs(session: nox.Session) -> None:
         module = package.replace("-", "_")
         pytest(session, "--doctest-modules", "--pyargs", module, success_codes=[0, 5])
     session.run("python", "ci/readme_examples.py", *session.posargs, env=quiet(session))
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation site into dist/site; a warning or a broken link is an error."""
+    tools = ("mkdocs-material", "mkdocstrings[python]", "latex2mathml", "ruff")  # ruff formats signatures
+    session.install("-q", "-c", str(CONSTRAINTS), *tools)
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -1,11 +1,13 @@
-"""Run the examples of READMEs and guides: fenced `python` and `console` blocks, top to bottom, one folder per file.
+"""Run the examples of READMEs and docs: fenced `python` and `console` blocks, top to bottom, one folder per file.
 
     python ci/readme_examples.py [FILE.md ...]
 
-Blocks of one file share a folder, and its Python blocks share a namespace; shell blocks find the checkout at
-`$REPOSITORY`. Two files run at a time. Without arguments every file runs but those of `ELSEWHERE`. Other blocks
-(indented ones, `text`, `yaml`) are for reading; a `yaml` block whose first line is `# NAME.yaml` is written to that
-file.
+Blocks of one file share a folder, and its Python blocks share a namespace. Paths in `docs/` and `lammps/` are as in the
+checkout, whose place is `$REPOSITORY`. A `yaml` or `text` block whose first line is `# NAME.EXT` or `# in.NAME` is
+written to that file. Two files run at a time. Without arguments every file runs but those of `ELSEWHERE`.
+
+A block that cannot run here (SLURM, a GPU) has the line `<!-- not run: REASON -->` above its fence; the report counts
+such blocks. Other languages, and fences that are indented, are errors, since they would be skipped without notice.
 """
 
 from __future__ import annotations
@@ -17,71 +19,134 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-ELSEWHERE = {"guides/nequip-allegro.md"}
-"""Guides that need what only another session installs (here: interop)."""
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ELSEWHERE = {"docs/tutorials/import-model.md"}
+"""Pages that need what only another session installs (here: interop)."""
+RUN = ("python", "console")
+WRITTEN = ("yaml", "text")
+READ = ("cpp", "cmake", "mermaid")
+"""Languages of blocks that are for reading."""
+FENCE = re.compile(r"^(?P<indent>[ \t]*)```(?P<language>[^\s`]*)(?P<options>[^\n]*)$")
+NOT_RUN = re.compile(r"<!-- not run: (\S[^>]*) -->")
+NAME = re.compile(r"# (in\.\w+|[\w-]+\.\w+)\n")
 
 
 class Failed(Exception):
     """An example that failed, with the end of what it printed."""
 
 
-def run(readme: Path) -> int:
-    """Run one README's blocks; returns how many ran."""
-    blocks = [
-        (kind, text)
-        for kind, text in FENCE.findall(readme.read_text())
-        if kind in ("python", "console", "yaml")
-    ]
-    script, count = [], 0
+class Block(NamedTuple):
+    """A fenced block: its language, text, line number, and why it is not run, if so."""
+
+    language: str
+    text: str
+    line: int
+    not_run: str | None
+
+
+class Count(NamedTuple):
+    """Blocks that ran and blocks marked as not run."""
+
+    ran: int
+    not_run: int
+
+
+def blocks(text: str, name: str) -> list[Block]:
+    """Return the fenced blocks of a page; `Failed` for a fence that would be skipped without notice."""
+    lines = text.splitlines(keepends=True)
+    found, i = [], 0
+    while i < len(lines):
+        fence = FENCE.match(lines[i].rstrip("\n"))
+        if fence is None:
+            i += 1
+            continue
+        language, start = fence["language"], i
+        if fence["indent"]:
+            raise Failed(f"{name}:{start + 1}: a fence must start its line, got {lines[start]!r}")
+        if language not in (*RUN, *WRITTEN, *READ):
+            raise Failed(
+                f"{name}:{start + 1}: language must be one of {(*RUN, *WRITTEN, *READ)}, got {language!r}"
+            )
+        i += 1
+        while i < len(lines) and lines[i].rstrip() != "```":
+            i += 1
+        if i == len(lines):
+            raise Failed(f"{name}:{start + 1}: the fence is not closed")
+        marker = NOT_RUN.fullmatch(lines[start - 1].strip()) if start else None
+        found.append(Block(language, "".join(lines[start + 1 : i]), start + 1, marker and marker[1]))
+        i += 1
+    return found
+
+
+def script(page: list[Block], name: str) -> str:
+    """Return one Python program that writes the page's files and runs its blocks in order."""
+    lines = ["import pathlib, subprocess"]
+    for block in page:
+        target = NAME.match(block.text)
+        if block.not_run:
+            continue
+        if block.language in WRITTEN and target:
+            lines.append(f"pathlib.Path({target[1]!r}).write_text({block.text!r})")
+        elif block.language == "python":
+            # Blank lines keep the page's line numbers in tracebacks.
+            lines.append(f"exec(compile({chr(10) * block.line + block.text!r}, {name!r}, 'exec'), globals())")
+        elif block.language == "console":
+            lines.append(f"subprocess.run(['bash', '-euo', 'pipefail', '-c', {block.text!r}], check=True)")
+    return "\n".join(lines)
+
+
+def run(page: Path) -> Count:
+    """Run one page's blocks."""
+    found = blocks(page.read_text(), str(page))
+    environment = {
+        **os.environ,
+        "REPOSITORY": str(ROOT),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "REPOSITORY": str(ROOT),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        }
-        for kind, text in blocks:
-            name = re.match(r"# (\S+\.ya?ml)\n", text)
-            if kind == "yaml":
-                if name:
-                    script.append(f"open({name[1]!r}, 'w').write({text!r})")
-                continue
-            count += 1
-            if kind == "python":
-                script.append(f"exec(compile({text!r}, {str(readme)!r}, 'exec'), globals())")
-            else:
-                script.append(
-                    f"import subprocess; subprocess.run(['bash', '-euo', 'pipefail', '-c', {text!r}], check=True)"
-                )
+        for name in ("docs", "lammps"):
+            Path(folder, name).symlink_to(ROOT / name)
         done = subprocess.run(
-            [sys.executable, "-c", "\n".join(script)],
+            [sys.executable, "-c", script(found, str(page))],
             cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
         )
-        if done.returncode:
-            raise Failed(f"{readme}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return count
+    if done.returncode:
+        raise Failed(f"{page}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    examples = [block for block in found if block.language in RUN]
+    skipped = sum(block.not_run is not None for block in examples)
+    return Count(len(examples) - skipped, skipped)
+
+
+def pages() -> list[Path]:
+    """Return the pages of the repository whose examples run in the `docs` session."""
+    found = [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("packages/*/README.md")),
+        *sorted(ROOT.glob("docs/**/*.md")),
+    ]
+    return [page for page in found if page.relative_to(ROOT).as_posix() not in ELSEWHERE]
 
 
 def main() -> None:
-    """Run those named, or all."""
-    named = [Path(p).resolve() for p in sys.argv[1:]]
-    guides = [p for p in sorted(ROOT.glob("guides/*.md")) if p.relative_to(ROOT).as_posix() not in ELSEWHERE]
-    readmes = named or [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), *guides]
-    total = 0
+    """Run the pages named, or all."""
+    named = [Path(p).resolve() for p in sys.argv[1:]] or pages()
+    total = Count(0, 0)
     with ThreadPoolExecutor(2) as pool:
         try:
-            for readme, count in zip(readmes, pool.map(run, readmes), strict=True):
-                total += count
-                print(f"{readme.relative_to(ROOT)}: {count} examples passed", flush=True)
+            for page, count in zip(named, pool.map(run, named), strict=True):
+                total = Count(total.ran + count.ran, total.not_run + count.not_run)
+                print(
+                    f"{os.path.relpath(page, ROOT)}: {count.ran} passed, {count.not_run} not run", flush=True
+                )
         except Failed as error:
             pool.shutdown(cancel_futures=True)
             sys.exit(str(error))
-    print(f"{total} passed, 0 failed")
+    print(f"{total.ran} passed, {total.not_run} not run, 0 failed")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ def files(part: str) -> list[Path]:
 
 
 PENDING = {
-    "CONTRIBUTING.md",
     "lammps",
     *(
         part

@@ -284,7 +284,7 @@ class AllegroConfig:
         return [float(number) for number in numbers]
 
     def cutoff_matrix(self) -> list[list[float]]:
-        """Return the cutoff of each ordered pair [type of center][type of neighbor], Å."""
+        """Return the cutoff of each ordered pair ``[type of center][type of neighbor]``, Å."""
         given, names = self.type_cutoffs or {}, list(self.type_names)
 
         def require_keys(field: str, keys: Mapping[str, Any]) -> None:

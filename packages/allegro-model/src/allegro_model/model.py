@@ -152,7 +152,7 @@ class Allegro(nn.Module):
 
     @property
     def cutoffs(self) -> Tensor:
-        """Cutoff of each ordered pair [type of center, type of neighbor], (T, T) float64, Å."""
+        """Cutoff of each ordered pair ``[type of center, type of neighbor]``, (T, T) float64, Å."""
         return torch.tensor(self.config.cutoff_matrix(), dtype=torch.float64)
 
     @classmethod

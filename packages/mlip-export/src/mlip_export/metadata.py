@@ -30,7 +30,7 @@ class Metadata:
     cutoff: float
     """Largest cutoff, Å."""
     cutoffs: tuple[tuple[float, ...], ...]
-    """Cutoff of each ordered pair [type of center][type of neighbor], Å."""
+    """Cutoff of each ordered pair ``[type of center][type of neighbor]``, Å."""
     model: str
     """Name under which the model class is registered."""
     config: dict[str, Any]

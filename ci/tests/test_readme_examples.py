@@ -1,0 +1,70 @@
+"""The runner of the examples in READMEs and docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ci import readme_examples
+from ci.readme_examples import Count, Failed, blocks, run
+
+PAGE = """
+```yaml
+# a.yaml
+x: 1
+```
+
+```python
+y = open("a.yaml").read()
+```
+
+<!-- not run: needs SLURM -->
+```console
+sbatch job.sh
+```
+
+```console
+grep -q 'x: 1' a.yaml
+```
+
+```python
+assert y.endswith("x: 1\\n")
+```
+"""
+
+
+def test_blocks_share_a_folder_and_a_namespace(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    assert run(page) == Count(ran=3, not_run=1)
+
+
+@pytest.mark.parametrize("wrong", ["```python\nassert False\n```\n", "```console\nfalse\n```\n"])
+def test_a_failing_block_fails_its_page(tmp_path: Path, wrong: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE + wrong)
+    with pytest.raises(Failed, match="an example failed"):
+        run(page)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("```bash\nls\n```\n", "page.md:1: language must be one of .*, got 'bash'"),
+        ("```\nls\n```\n", "language must be one of .*, got ''"),
+        ("- item\n\n  ```python\n  x\n  ```\n", "page.md:3: a fence must start its line"),
+        ("```python\nx\n", "page.md:1: the fence is not closed"),
+    ],
+)
+def test_a_block_that_would_be_skipped_is_an_error(text: str, says: str) -> None:
+    with pytest.raises(Failed, match=says):
+        blocks(text, "page.md")
+
+
+def test_every_page_of_the_repository_parses() -> None:
+    pages = readme_examples.pages()
+    names = {page.relative_to(readme_examples.ROOT).as_posix() for page in pages}
+    assert {"README.md", "packages/localgraph/README.md", "docs/tutorials/molecular-dynamics.md"} <= names
+    assert all((readme_examples.ROOT / name).exists() for name in readme_examples.ELSEWHERE)
+    for page in pages:
+        blocks(page.read_text(), str(page))
