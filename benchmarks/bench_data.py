@@ -185,8 +185,7 @@ def measure(kind: str, path: Path, frames: int, rounds: int) -> dict:
 
 
 def prepare(folder: Path, frames: int) -> dict[str, Path]:
-    from spice_data import Store, convert
-    from spice_data.xyz import write_xyz
+    from spice_data import Store, convert, write_xyz
 
     paths = {"hdf5": folder / f"{frames}.hdf5", "store": folder / f"{frames}.store"}
     if not paths["hdf5"].exists():

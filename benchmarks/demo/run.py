@@ -26,8 +26,8 @@ CONSERVED = 1.0  # meV/atom, standard deviation of the total energy
 STEPS = (
     "spice-data info example",
     "spice-data select example --neutral --max-force 20 -o neutral.json",
-    "spice-data convert neutral.json neutral.store",
-    "spice-data split neutral.store split.json --by molecule --ratios 80:10:10 --seed 0",
+    "spice-data convert neutral.json -o neutral.store",
+    "spice-data split neutral.store -o split.json --by molecule --ratios 80:10:10 --seed 0",
     "mlip-train fit train.yaml {overrides}",
     "mlip-train evaluate train.yaml --output evaluation",
     "mlip-export compile run/model.safetensors -o model.pt2",

@@ -1,4 +1,4 @@
-"""The command line: the whole way, and one line for what a user can mend."""
+"""The command line: every command, and one line for user errors."""
 
 import json
 
@@ -13,15 +13,14 @@ def test_the_whole_way(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for line in (
         "info example",
-        "verify example",
+        "check example",
         "select example --neutral --elements H C N O --max-force 5 --no-isolated-atoms 6 -o s.json",
-        "convert s.json a.store",
-        "verify a.store",
+        "convert s.json -o a.store",
+        "check a.store",
         "info a.store",
-        "stats a.store",
-        "split a.store split.json --by molecule --ratios 80:10:10 --seed 7",
-        "convert a.store a.xyz",
-        "convert a.xyz b.store",
+        "split a.store -o split.json --by molecule --ratios 80:10:10 --seed 7",
+        "convert a.store -o a.xyz",
+        "convert a.xyz -o b.store",
         "download --list",
     ):
         assert main(line.split()) == 0, line
@@ -31,7 +30,7 @@ def test_the_whole_way(tmp_path, capsys, monkeypatch):
         "- neutral",
         "- max-force 5 eV/Å",
         "kept",
-        "checksums right",
+        "checksums correct",
         "bfba2224b6540e1390a579569b475510",
     ):
         assert text in out
@@ -44,11 +43,14 @@ def test_the_whole_way(tmp_path, capsys, monkeypatch):
 
 def test_filters_while_converting(tmp_path, capsys):
     target = str(tmp_path / "w.store")
-    assert main(["convert", "example", target, "--subset", "SPICE Water*", "--subset", "*Dipeptides*"]) == 0
+    assert (
+        main(["convert", "example", "-o", target, "--subset", "SPICE Water*", "--subset", "*Dipeptides*"])
+        == 0
+    )
     assert "80 frames of 8 molecules" in capsys.readouterr().out
-    assert main(["convert", "example", target]) == 1
-    assert "required a new file" in capsys.readouterr().err
-    assert main(["convert", "example", target, "--overwrite"]) == 0
+    assert main(["convert", "example", "-o", target]) == 2
+    assert "must be a new file" in capsys.readouterr().err
+    assert main(["convert", "example", "-o", target, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -58,19 +60,19 @@ def test_filters_while_converting(tmp_path, capsys):
         ("select example --subset Nonsense*", "'Nonsense*'"),
         ("select example --elements H Qq", "'Qq'"),
         ("select example --max-force -1", "limit"),
-        ("split nowhere.store s.json", "nowhere.store"),
+        ("split nowhere.store -o s.json", "nowhere.store"),
         ("download 9.9", "'9.9'"),
-        ("convert example nowhere/a.store", "'nowhere'"),
+        ("convert example -o nowhere/a.store", "'nowhere/a.store'"),
         ("select example -o nowhere/s.json", "nowhere"),
-        ("convert example .", "new file"),
-        ("download --folder nowhere", "nowhere"),
+        ("convert example -o .", "new file"),
+        ("download -o nowhere", "nowhere"),
     ],
 )
 def test_errors_are_one_line(tmp_path, capsys, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
-    assert main(line.split()) == 1
+    assert main(line.split()) == 2
     error = capsys.readouterr().err
-    assert error.startswith("spice-data: ") and message in error and error.count("\n") == 1
+    assert error.startswith(f"spice-data {line.split()[0]}: ") and message in error and error.count("\n") == 1
 
 
 @pytest.fixture
@@ -79,9 +81,9 @@ def made(tmp_path, monkeypatch, spice_file):
     monkeypatch.chdir(tmp_path)
     for line in (
         "select small.hdf5 -o s.json",
-        "convert small.hdf5 a.store",
-        "convert a.store a.xyz",
-        "split a.store p.json --ratios 1:1:1",
+        "convert small.hdf5 -o a.store",
+        "convert a.store -o a.xyz",
+        "split a.store -o p.json --ratios 1:1:1",
     ):
         assert main(line.split()) == 0, line
     return tmp_path
@@ -90,45 +92,48 @@ def made(tmp_path, monkeypatch, spice_file):
 @pytest.mark.parametrize("source", ["s.json", "a.xyz", "a.store"])
 def test_filters_that_would_be_ignored(made, capsys, source):
     target = "b.xyz" if source == "a.store" else "b.store"
-    assert main(f"convert {source} {target} --elements H O --max-force 1".split()) == 1
-    assert "elements H O, max-force 1 eV/Å: required a file" in capsys.readouterr().err
+    assert main(f"convert {source} -o {target} --elements H O --max-force 1".split()) == 2
+    assert (
+        "source must be a SPICE file for the filters elements H O, max-force 1 eV/Å"
+        in capsys.readouterr().err
+    )
     assert not (made / target).exists()
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("convert a.store a.xyz", "a new file"),
-        ("convert a.store a.store --overwrite", "than the source"),
-        ("convert a.store b.store", "ending in .xyz"),
-        ("convert small.hdf5 b.xyz", "ending in .xyz"),
-        ("convert small.hdf5 small.hdf5 --overwrite", "than the source"),
-        ("convert small.hdf5 link.store --overwrite", "than the source"),
-        ("convert s.json small.hdf5 --overwrite", "than the source"),
-        ("convert s.json s.json --overwrite", "than the source"),
-        ("convert a.xyz a.xyz --overwrite", "than the source"),
-        ("select small.hdf5 -o small.hdf5", "'spice-data-selection' to replace"),
-        ("select small.hdf5 -o p.json", "'spice-data-selection' to replace"),
-        ("split a.store a.store", "'spice-data-split' to replace"),
-        ("split a.store s.json", "'spice-data-split' to replace"),
+        ("convert a.store -o a.xyz", "a new file"),
+        ("convert a.store -o a.store --overwrite", "than the source"),
+        ("convert a.store -o b.store", "must end in .xyz"),
+        ("convert small.hdf5 -o b.xyz", "must not end in .xyz"),
+        ("convert small.hdf5 -o small.hdf5 --overwrite", "than the source"),
+        ("convert small.hdf5 -o link.store --overwrite", "than the source"),
+        ("convert s.json -o small.hdf5 --overwrite", "than the source"),
+        ("convert s.json -o s.json --overwrite", "than the source"),
+        ("convert a.xyz -o a.xyz --overwrite", "than the source"),
+        ("select small.hdf5 -o small.hdf5", "of format 'spice-data-selection'"),
+        ("select small.hdf5 -o p.json", "of format 'spice-data-selection'"),
+        ("split a.store -o a.store", "of format 'spice-data-split'"),
+        ("split a.store -o s.json", "of format 'spice-data-split'"),
     ],
 )
-def test_nothing_is_overwritten_unasked(made, capsys, line, message):
+def test_existing_files_are_not_overwritten(made, capsys, line, message):
     (made / "link.store").symlink_to("small.hdf5")
     before = {p.name: p.read_bytes() for p in made.iterdir()}
-    assert main(line.split()) == 1
+    assert main(line.split()) == 2
     assert message in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in made.iterdir() if not p.name.endswith(".lock")} == {
         k: v for k, v in before.items() if not k.endswith(".lock")
     }
 
 
-def test_what_is_made_anew_is_replaced(made):
+def test_overwrite(made):
     for line in (
         "select small.hdf5 --neutral -o s.json",
-        "convert s.json a.store --overwrite",
-        "convert a.store a.xyz --overwrite",
-        "split a.store p.json --ratios 1:1:1",
+        "convert s.json -o a.store --overwrite",
+        "convert a.store -o a.xyz --overwrite",
+        "split a.store -o p.json --ratios 1:1:1",
     ):
         assert main(line.split()) == 0, line
     with spice_data.Store("a.store") as store:
@@ -138,48 +143,88 @@ def test_what_is_made_anew_is_replaced(made):
 
 def test_bad_ratios(tmp_path, capsys):
     path = str(tmp_path / "a.store")
-    assert main(["convert", "example", path]) == 0
-    assert main(["split", path, str(tmp_path / "s"), "--ratios", "most:few"]) == 1
+    assert main(["convert", "example", "-o", path]) == 0
+    assert main(["split", path, "-o", str(tmp_path / "s"), "--ratios", "most:few"]) == 2
     assert "'most:few'" in capsys.readouterr().err
 
 
-def test_verify_finds_a_defect(spice_file, capsys):
-    assert main(["verify", str(spice_file)]) == 0
+def test_check_finds_a_defect(spice_file, capsys):
+    assert main(["check", str(spice_file)]) == 0
     with h5py.File(spice_file, "r+") as file:
         file["water/conformations"].attrs["units"] = "parsec"
-    assert main(["verify", str(spice_file)]) == 1
+    assert main(["check", str(spice_file)]) == 2
     out, err = capsys.readouterr()
     assert "PROBLEM" in out and "parsec" in out and "no defective group" in err
 
 
-def test_verify_checks_a_released_file(tmp_path, capsys):
+def test_check_of_a_released_file(tmp_path, capsys):
     path = tmp_path / "SPICE-2.0.1.hdf5"
     path.write_bytes(spice_data.example_path().read_bytes())
-    assert main(["verify", str(path)]) == 1
-    assert "37479271148 bytes" in capsys.readouterr().err
-    assert main(["verify", str(path), "--no-md5"]) == 0
+    assert main(["check", str(path)]) == 2
+    assert "must have 37479271148 bytes" in capsys.readouterr().err
+    assert main(["check", str(path), "--no-md5"]) == 0
 
 
 def test_download_command(site, tmp_path, monkeypatch, capsys):
     import hashlib
 
-    from spice_data import releases
+    from spice_data.download import _releases as releases
 
     entry = releases.release("test")._replace(
         size=len(site.data), md5=hashlib.md5(site.data).hexdigest(), urls=()
     )
-    monkeypatch.setattr("spice_data.source.release", lambda name: entry)
-    assert main(["download", "test", "--folder", str(tmp_path), "--mirror", site.url]) == 0
+    monkeypatch.setattr("spice_data.download._fetch.release", lambda name: entry)
+    assert main(["download", "test", "-o", str(tmp_path), "--mirror", site.url]) == 0
     assert (tmp_path / "SPICE-test.hdf5").read_bytes() == site.data
     assert str(tmp_path) in capsys.readouterr().out
 
 
-def test_help_and_version(capsys):
-    for arguments in (["--version"], ["--help"], ["select", "--help"]):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 0
-    assert spice_data.__version__ in capsys.readouterr().out
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"spice-data {spice_data.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["", "download", "info", "check", "select", "convert", "split"])
+def test_help_has_an_example(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert "example" in out and f"spice-data {command or 'convert'}" in out
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "convert example", "split a.store", "info"])
+def test_usage_errors(capsys, line):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    assert "usage: spice-data" in capsys.readouterr().err
+
+
+def test_interruption(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spice_data.commands.inspect", interrupted)
+    assert main(["info", "example"]) == 130
+    assert capsys.readouterr().err == "spice-data info: interrupted; the same command continues\n"
+
+
+def test_labels_of_other_files(made, capsys):
+    text = (made / "a.xyz").read_text().replace(" energy=", " REF_energy=")
+    (made / "r.xyz").write_text(text)
+    assert main("convert r.xyz a.xyz -o r.store".split()) == 2
+    assert "'energy' must be present" in capsys.readouterr().err
+    options = "--energy-key REF_energy --energy-unit hartree --index :2"
+    assert main(f"convert r.xyz -o r.store {options}".split()) == 0
+    assert "labels: energy 2, forces 2, stress 0" in capsys.readouterr().out
+    with spice_data.Store("r.store") as r, spice_data.Store("a.store") as a:
+        assert r[1].energy == pytest.approx(27.211386245988 * a[1].energy)
+    assert main("convert r.xyz r.xyz -o two.store --energy-key REF_energy".split()) == 0
+    assert len(spice_data.Store("two.store")) == 24
+    assert main("convert small.hdf5 -o b.store --energy-unit hartree".split()) == 2
+    assert "must be left out for a SPICE file" in capsys.readouterr().err
+    assert main("convert small.hdf5 a.xyz -o b.store".split()) == 2
+    assert "source must be one SPICE file" in capsys.readouterr().err
 
 
 def test_the_test_set_by_its_name(tmp_path, group_writer, monkeypatch, capsys):
@@ -189,11 +234,11 @@ def test_the_test_set_by_its_name(tmp_path, group_writer, monkeypatch, capsys):
             del group_writer(file, name)["subset"]
     for line in (
         "info SPICE-test.hdf5",
-        "verify SPICE-test.hdf5",
+        "check SPICE-test.hdf5",
         "select SPICE-test.hdf5 --subset *peptides -o s.json",
-        "convert s.json selected.store",
-        "convert SPICE-test.hdf5 filtered.store --neutral",
-        "convert SPICE-test.hdf5 whole.store",
+        "convert s.json -o selected.store",
+        "convert SPICE-test.hdf5 -o filtered.store --neutral",
+        "convert SPICE-test.hdf5 -o whole.store",
     ):
         assert main(line.split()) == 0, line
     assert "small ligands" in capsys.readouterr().out

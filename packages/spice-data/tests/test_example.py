@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import spice_data
-from spice_data.inspect import inspect
+from spice_data.read import inspect
 
 HARTREE, BOHR = 27.211386245988, 0.529177210903
 
@@ -59,8 +59,8 @@ def test_labels(name):
 
 
 def _atoms(smiles):
-    from spice_data.charges import smiles_atoms
     from spice_data.elements import NUMBERS
+    from spice_data.read.charges import smiles_atoms
 
     return [(NUMBERS[a.symbol], a.charge) for a in smiles_atoms(smiles)]
 

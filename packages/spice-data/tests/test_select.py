@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 import spice_data
-from spice_data.filters import Elements, MaxForce, Neutral, NeutralAtoms, NoIsolatedAtoms, Subsets
-from spice_data.select import Removed, Selection, select
+from spice_data.selection import (
+    Elements,
+    MaxForce,
+    Neutral,
+    NeutralAtoms,
+    NoIsolatedAtoms,
+    Removed,
+    Selection,
+    Subsets,
+    select,
+)
 
 
 def test_the_192_ion_pair_frames(shared):
@@ -162,7 +171,7 @@ def test_a_filter_that_does_not_answer(spice_file, answer):
         def __call__(self, molecule):
             return answer
 
-    with pytest.raises(ValueError, match=r"filter 'mine': required .* mask of bools \(4,\)"):
+    with pytest.raises(ValueError, match=r"filter 'mine' must return .* mask of bools \(4,\)"):
         select(spice_file, Mine())
 
 

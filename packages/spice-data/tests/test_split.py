@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spice_data
-from spice_data.split import Split, split
+from spice_data.store import Split, split
 
 
 @pytest.mark.parametrize("by", ["frame", "molecule"])
@@ -88,7 +88,9 @@ def test_a_large_molecule_does_not_go_to_a_small_part(tmp_path, group_writer):
 )
 def test_no_part_is_empty_in_silence(tmp_path, group_writer, counts, by):
     with _store_of(tmp_path, group_writer, counts) as store:
-        with pytest.raises(ValueError, match=rf"ratios: required .*by {by}, got .* of {sum(counts)} frames"):
+        with pytest.raises(
+            ValueError, match=rf"ratios must leave no part empty by {by}, got .* of {sum(counts)} frames"
+        ):
             split(store, by=by)
 
 

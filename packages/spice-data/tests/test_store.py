@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import spice_data
-from spice_data.filters import MaxForce, Neutral
-from spice_data.select import select
+from spice_data.selection import MaxForce, Neutral, select
 
 HARTREE, BOHR = 27.211386245988, 0.529177210903
 
@@ -54,12 +53,12 @@ def test_native_bits_are_kept(spice_file, tmp_path):
         order = ("c", "hydroxide", "water")
         positions = np.concatenate([h[n]["conformations"][()].reshape(-1, 3) for n in order])
         gradient = np.concatenate([h[n]["dft_total_gradient"][()].reshape(-1, 3) for n in order])
-        assert raw["positions"].dtype == np.float32 and raw["positions"].attrs["units"] == "bohr"
-        assert np.array_equal(raw["positions"][()], positions)
-        assert np.array_equal(raw["forces"][()], -gradient)
-        assert raw["frames"]["energy"].tolist() == [e for n in order for e in h[n]["dft_total_energy"]]
+        assert raw["0/positions"].dtype == np.float32 and raw.attrs["length_units"] == "bohr"
+        assert np.array_equal(raw["0/positions"][()], positions)
+        assert np.array_equal(raw["0/forces"][()], -gradient)
+        assert raw["0/frames"]["energy"].tolist() == [e for n in order for e in h[n]["dft_total_energy"]]
         for name in ("positions", "forces", "atomic_numbers", "frames", "molecules", "text"):
-            dataset = raw[name]
+            dataset = raw[f"0/{name}"]
             assert dataset.chunks is None and dataset.id.get_offset() % 4096 == 0
 
 
@@ -185,7 +184,7 @@ def test_statistics(example_store):
 def test_a_flipped_bit_is_found(example_store, tmp_path, dataset):
     example_store.verify()
     with h5py.File(example_store.path) as raw:
-        place = raw[dataset].id.get_offset() + raw[dataset].id.get_storage_size() // 2
+        place = raw[f"0/{dataset}"].id.get_offset() + raw[f"0/{dataset}"].id.get_storage_size() // 2
     data = bytearray(example_store.path.read_bytes())
     data[place] ^= 0x10
     (tmp_path / "bad.store").write_bytes(data)
@@ -222,7 +221,7 @@ def test_not_a_store(spice_file, tmp_path):
 
 def test_a_batch_of_what_is_no_index(example_store):
     for given in (np.arange(len(example_store)) < 3, [0.0, 1.5], np.array([1.0]), ["1"]):
-        with pytest.raises(TypeError, match="indices: required integers, got"):
+        with pytest.raises(TypeError, match="indices must be integers, got"):
             example_store.batch(given)
     assert len(example_store.batch([]).energies) == 0
     three = example_store.batch(np.flatnonzero(np.arange(len(example_store)) < 3).astype(np.uint8))

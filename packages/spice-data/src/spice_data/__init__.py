@@ -1,14 +1,21 @@
-"""The SPICE 2 dataset: download, verify, filter, split and stream."""
+"""Data for training interatomic potentials: download, check, filter, split and stream SPICE 2 and ASE inputs."""
 
-from spice_data.convert import convert
 from spice_data.errors import DataError
 from spice_data.example import example_path
-from spice_data.hdf5 import SpiceFile, open
-from spice_data.molecule import Molecule
+from spice_data.read import (
+    Labels,
+    Molecule,
+    SpiceFile,
+    from_ase,
+    inspect,
+    open,
+    read_frames,
+    to_ase,
+    write_xyz,
+)
 from spice_data.records import Batch, Frame
-from spice_data.select import Selection, select
-from spice_data.split import Split, split
-from spice_data.store import Store
+from spice_data.selection import Selection, select
+from spice_data.store import Split, Store, StoreWriter, convert, split
 
 __version__ = "0.1.0"
 
@@ -16,14 +23,21 @@ __all__ = [
     "Batch",
     "DataError",
     "Frame",
+    "Labels",
     "Molecule",
     "Selection",
     "SpiceFile",
     "Split",
     "Store",
+    "StoreWriter",
     "convert",
     "example_path",
+    "from_ase",
+    "inspect",
     "open",
+    "read_frames",
     "select",
     "split",
+    "to_ase",
+    "write_xyz",
 ]

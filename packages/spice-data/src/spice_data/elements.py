@@ -20,7 +20,7 @@ NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS) if z}
 
 
 def atomic_number(symbol: str) -> int:
-    """Atomic number of ``symbol``; ``ValueError`` naming it when there is no such element.
+    """Return the atomic number of ``symbol``; ``ValueError`` if there is no such element.
 
     Examples
     --------
@@ -28,5 +28,5 @@ def atomic_number(symbol: str) -> int:
     35
     """
     if symbol not in NUMBERS:
-        raise ValueError(f"element: required a symbol from H to Lr, got {symbol!r}")
+        raise ValueError(f"element must be a symbol from H to Lr, got {symbol!r}")
     return NUMBERS[symbol]

@@ -1,4 +1,4 @@
-"""An existing file open for reading at known bytes, without mapping it: what a SPICE file and a store share."""
+"""Files read at known bytes with ``pread``, without mapping them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class RawFile:
-    """A file read with ``pread``; a context manager, closed at the latest when it is collected.
+    """Read an existing file with ``pread``; a context manager.
 
     Parameters
     ----------
@@ -19,13 +19,13 @@ class RawFile:
     Raises
     ------
     FileNotFoundError
-        When there is no such file.
+        If there is no such file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"path: required an existing file, got {str(self.path)!r}")
+            raise FileNotFoundError(f"path must be an existing file, got {str(self.path)!r}")
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -47,12 +47,12 @@ class RawFile:
             self.close()
 
     def read_at(self, place: int, size: int) -> bytes:
-        """``size`` bytes from byte ``place`` on.
+        """Return ``size`` bytes from byte ``place`` on.
 
         Raises
         ------
         EOFError
-            When the file ends before.
+            If the file ends before.
         """
         data = os.pread(self._fd, size, place)
         while len(data) < size:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlip_train.config.data import SourceConfig
-from mlip_train.data.frame import DataError, Floats, Frame
+from mlip_train.data.frame import Floats, Frame
 from mlip_train.data.take import chosen
 
 
@@ -30,15 +30,17 @@ def read_spice(source: SourceConfig) -> Iterator[Frame]:
     ------
     ImportError
         Without spice-data.
-    DataError
-        For a value that is not finite.
+    spice_data.DataError
+        For a value of a SPICE file that is not finite; labels that a frame of a store lacks are NaN.
     """
     spice_data = _spice(source)
     if source.path.endswith(".store"):
         with spice_data.Store(source.path) as store:
             for i in _stored(spice_data, store, source):
                 f = store[i]
-                yield _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
+                frame = _spice_frame(source, f.subset, i, f.numbers, f.positions, f.energy, f.forces)
+                weight = source.weight * f.weight
+                yield frame._replace(cell=f.cell, pbc=f.pbc, stress=f.stress, weight=weight)
         return
     with spice_data.open(source.path) as file:
         for m, taken in itertools.groupby(_conformations(file, source), lambda c: c[1]):
@@ -103,9 +105,6 @@ def _spice_frame(
     energy: float,
     forces: Floats,
 ) -> Frame:
-    for key, value in (("positions", positions), ("energy", energy), ("forces", forces)):
-        if not np.isfinite(value).all():
-            raise DataError(f"{source.path}, frame {index}, key {key!r} must be finite")
     return Frame(
         numbers=np.asarray(numbers, dtype=np.int64),
         positions=np.asarray(positions, dtype=np.float64),

@@ -1,4 +1,4 @@
-"""The small dataset in SPICE's layout that ships with the package, and the script that generated it."""
+"""A small data set in SPICE's layout, and the script that generated it."""
 
 from spice_data.example.locate import example_path
 

@@ -32,14 +32,14 @@ KB = 8.617333262e-5  # eV / K
 
 
 class Surface:
-    """GFN2-xTB energy and gradient of one molecule; total charge and electrons as its formal charges say."""
+    """GFN2-xTB energy and gradient of one molecule of given charge and unpaired electrons."""
 
     def __init__(self, numbers: np.ndarray, charge: int, unpaired: int = 0) -> None:
         self.numbers = numbers
         self.charge, self.unpaired = charge, unpaired
 
     def __call__(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
-        """Energy (hartree) and gradient (N, 3) (hartree/bohr) at ``positions`` (N, 3) (Å)."""
+        """Return energy (hartree) and gradient (N, 3) (hartree/bohr) at ``positions`` (N, 3) (Å)."""
         from tblite.interface import Calculator
 
         calculator = Calculator("GFN2-xTB", self.numbers, positions / BOHR, self.charge, self.unpaired)
@@ -50,7 +50,7 @@ class Surface:
 
 @functools.cache
 def atom_energy(number: int, charge: int) -> float:
-    """Energy (hartree) of an isolated atom or ion, with the unpaired electrons of Hund's rule."""
+    """Return the energy (hartree) of an isolated atom or ion, with the unpaired electrons of Hund's rule."""
     if number - charge == 0:
         return 0.0
     core = 0 if number <= 2 else 2 if number <= 10 else 10
@@ -62,7 +62,7 @@ def atom_energy(number: int, charge: int) -> float:
 
 
 def build(entry: Entry, rng: np.random.Generator) -> tuple[Chem.Mol, np.ndarray]:
-    """The molecule with hydrogens, and positions (N, 3) in Å; fragments packed around the first one."""
+    """Return the molecule with hydrogens, and positions (N, 3) in Å; fragments packed around the first one."""
     whole = Chem.AddHs(Chem.MolFromSmiles(entry.smiles))
     positions = np.empty((whole.GetNumAtoms(), 3))
     placed: list[int] = []
@@ -90,7 +90,7 @@ def build(entry: Entry, rng: np.random.Generator) -> tuple[Chem.Mol, np.ndarray]
 
 
 def relax(surface: Surface, positions: np.ndarray, steps: int) -> np.ndarray:
-    """Positions after ``steps`` of damped descent, each atom moving at most 0.06 Å a step."""
+    """Return positions after ``steps`` of damped descent, each atom moving at most 0.06 Å a step."""
     x, previous, gain = positions.copy(), None, 0.04
     for _ in range(steps):
         force = -surface(x)[1] * HARTREE / BOHR
@@ -101,7 +101,7 @@ def relax(surface: Surface, positions: np.ndarray, steps: int) -> np.ndarray:
 
 
 def bonded(molecule: Chem.Mol, positions: np.ndarray) -> bool:
-    """Whether every bond of the SMILES is intact and no unbonded pair has come as near as a bond."""
+    """Return whether every bond of the SMILES is intact and no unbonded pair has come as near as a bond."""
     table = Chem.GetPeriodicTable()
     radii = np.array([table.GetRcovalent(a.GetAtomicNum()) for a in molecule.GetAtoms()])
     ratio = np.linalg.norm(positions[:, None] - positions[None], axis=-1) / (radii[:, None] + radii[None])
@@ -112,7 +112,7 @@ def bonded(molecule: Chem.Mol, positions: np.ndarray) -> bool:
 
 
 def sample(entry: Entry, molecule: Chem.Mol, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Conformations (M, N, 3), Å: snapshots of Langevin dynamics (BAOAB), each also briefly relaxed."""
+    """Return conformations (M, N, 3), Å: snapshots of Langevin dynamics (BAOAB), each also briefly relaxed."""
     numbers = np.array([a.GetAtomicNum() for a in molecule.GetAtoms()])
     masses = np.array([a.GetMass() for a in molecule.GetAtoms()])[:, None]
     surface = Surface(numbers, Chem.GetFormalCharge(molecule))
@@ -157,7 +157,7 @@ def sample(entry: Entry, molecule: Chem.Mol, positions: np.ndarray, rng: np.rand
 
 
 def write(file: h5py.File, entry: Entry, molecule: Chem.Mol, conformations: np.ndarray) -> int:
-    """Label ``conformations`` and write the group; the number written (frames above 10 eV/Å are dropped)."""
+    """Label ``conformations`` and write the group; return the number written (frames above 10 eV/Å are dropped)."""
     numbers = np.array([a.GetAtomicNum() for a in molecule.GetAtoms()])
     charges = [a.GetFormalCharge() for a in molecule.GetAtoms()]
     bohr = (conformations / BOHR).astype(np.float32)
@@ -185,7 +185,7 @@ def write(file: h5py.File, entry: Entry, molecule: Chem.Mol, conformations: np.n
 
 
 def generate(path: Path, entries: tuple[Entry, ...] = ENTRIES) -> int:
-    """Write the dataset to ``path`` (under a temporary name first); the number of conformations."""
+    """Write the dataset to ``path`` (under a temporary name first); return the number of conformations."""
     temporary = path.with_name(path.name + ".part")
     total = 0
     with h5py.File(temporary, "w") as file:

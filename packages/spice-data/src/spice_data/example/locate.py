@@ -1,4 +1,4 @@
-"""Where the shipped example dataset lies."""
+"""Path of the shipped example data set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ FILE_NAME = "example.hdf5"
 
 
 def example_path() -> Path:
-    """Path of the shipped example dataset, an HDF5 file in SPICE's layout.
+    """Return the path of the shipped example data set, an HDF5 file in SPICE's layout.
 
-    A few hundred conformations of molecules like those of several SPICE subsets, labelled with GFN2-xTB
+    A few hundred conformations of molecules like those of several SPICE subsets, labeled with GFN2-xTB
     (not SPICE's level of theory): enough to try every command and to train a toy potential.
 
     Examples

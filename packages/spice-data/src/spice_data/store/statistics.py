@@ -1,4 +1,4 @@
-"""Statistics of a dataset, gathered frame by frame in constant memory, and resumable."""
+"""Counts and moments of a data set, updated block by block in constant memory and resumable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spice_data.elements import SYMBOLS
 
 @dataclass
 class SubsetCount:
-    """How much of a dataset one subset is."""
+    """Molecules, frames and atoms of one subset."""
 
     molecules: int = 0
     frames: int = 0
@@ -33,20 +33,24 @@ class Statistics:
         The same, by subset.
     elements : dict of str to int
         Atoms of each element.
+    labels : dict of str to int
+        Frames with an energy, with forces and with a stress.
     energy_mean, energy_std : float
         Of the formation energy per atom over frames, eV; of the total energy per atom where there is none.
     force_rms, force_max : float
-        Root mean square and largest size of the force components, eV/Å.
+        Root mean square and largest magnitude of the force components, eV/Å.
     """
 
     molecules: int = 0
     frames: int = 0
     atoms: int = 0
     subsets: dict[str, SubsetCount] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=lambda: {"energy": 0, "forces": 0, "stress": 0})
     energy_mean: float = 0.0
     force_max: float = 0.0
     _energy_m2: float = 0.0
     _force_squares: float = 0.0
+    _force_atoms: int = 0
     _normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(SYMBOLS), len(SYMBOLS))))
     _moment: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(SYMBOLS)))
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SYMBOLS), np.int64))
@@ -59,8 +63,9 @@ class Statistics:
         per_atom: NDArray[np.float64],
         forces: NDArray[np.floating],
         new_molecule: bool = True,
+        stresses: int = 0,
     ) -> None:
-        """Add frames of one molecule.
+        """Add frames of one molecule; absent labels (NaN) count for nothing but the number of frames.
 
         Parameters
         ----------
@@ -76,6 +81,8 @@ class Statistics:
             eV/Å.
         new_molecule : bool
             ``False`` for further frames of the molecule before.
+        stresses : int
+            How many of the frames have a stress.
         """
         m, n = len(energies), len(numbers)
         count = self.subsets.setdefault(subset, SubsetCount())
@@ -85,31 +92,50 @@ class Statistics:
             c.atoms += m * n
         if m == 0:
             return
-        mean = float(per_atom.mean())
-        delta = mean - self.energy_mean
-        self._energy_m2 += (
-            float(((per_atom - mean) ** 2).sum()) + delta**2 * m * (self.frames - m) / self.frames
-        )
-        self.energy_mean += delta * m / self.frames
-        flat = forces.reshape(-1)
-        self._force_squares += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
-        self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
         every = np.bincount(numbers)
         z = np.flatnonzero(every)
-        counts = every[z]
-        self._counts[z] += m * counts
+        self._counts[z] += m * every[z]
+        self.labels["stress"] += stresses
+        self._add_energies(z, every[z], energies, per_atom)
+        known = forces if not np.isnan(forces).any() else forces[~np.isnan(forces).any(axis=(1, 2))]
+        self.labels["forces"] += len(known)
+        self._force_atoms += len(known) * n
+        flat = known.reshape(-1)
+        self._force_squares += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+        self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
+
+    def _add_energies(
+        self,
+        z: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        energies: NDArray[np.float64],
+        per_atom: NDArray[np.float64],
+    ) -> None:
+        absent = np.isnan(energies)
+        if absent.any():
+            energies, per_atom = energies[~absent], per_atom[~absent]
+        m = len(energies)
+        if m == 0:
+            return
+        self.labels["energy"] += m
+        total = self.labels["energy"]
+        mean = float(per_atom.mean())
+        delta = mean - self.energy_mean
+        self._energy_m2 += float(((per_atom - mean) ** 2).sum()) + delta**2 * m * (total - m) / total
+        self.energy_mean += delta * m / total
         self._normal[z[:, None], z] += m * np.outer(counts, counts)
         self._moment[z] += counts * energies.sum()
 
     @property
     def energy_std(self) -> float:
         """Standard deviation of the energy per atom over frames, eV."""
-        return math.sqrt(self._energy_m2 / self.frames) if self.frames else 0.0
+        n = self.labels["energy"]
+        return math.sqrt(self._energy_m2 / n) if n else 0.0
 
     @property
     def force_rms(self) -> float:
         """Root mean square of the force components, eV/Å."""
-        return math.sqrt(self._force_squares / (3 * self.atoms)) if self.atoms else 0.0
+        return math.sqrt(self._force_squares / (3 * self._force_atoms)) if self._force_atoms else 0.0
 
     @property
     def elements(self) -> dict[str, int]:
@@ -117,9 +143,9 @@ class Statistics:
         return {SYMBOLS[z]: int(self._counts[z]) for z in np.flatnonzero(self._counts)}
 
     def element_energies(self) -> dict[str, float]:
-        """Energy of each element (eV) that best explains the total energies by composition (least squares).
+        """Return the energy of each element (eV) from a least-squares fit of the total energies to the compositions.
 
-        Where the compositions do not determine them, the solution of least norm is returned.
+        Where the compositions do not determine them, it is the solution of least norm.
         """
         z = np.flatnonzero(self._counts)
         if len(z) == 0:
@@ -128,17 +154,19 @@ class Statistics:
         return {SYMBOLS[k]: float(e) for k, e in zip(z, solution, strict=True)}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain data, from which :meth:`from_json` continues exactly."""
+        """Return everything as plain data, from which :meth:`from_json` continues exactly."""
         z = np.flatnonzero(self._counts)
         return {
             "molecules": self.molecules,
             "frames": self.frames,
             "atoms": self.atoms,
             "subsets": {k: [c.molecules, c.frames, c.atoms] for k, c in self.subsets.items()},
+            "labels": self.labels,
             "energy_mean": self.energy_mean,
             "energy_m2": self._energy_m2,
             "force_max": self.force_max,
             "force_squares": self._force_squares,
+            "force_atoms": self._force_atoms,
             "numbers": z.tolist(),
             "counts": self._counts[z].tolist(),
             "normal": self._normal[np.ix_(z, z)].tolist(),
@@ -147,9 +175,10 @@ class Statistics:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Statistics:
-        """The statistics that ``to_json`` described."""
+        """Return the statistics that :meth:`to_json` described."""
         self = cls(data["molecules"], data["frames"], data["atoms"])
         self.subsets = {k: SubsetCount(*c) for k, c in data["subsets"].items()}
+        self.labels, self._force_atoms = dict(data["labels"]), data["force_atoms"]
         self.energy_mean, self._energy_m2 = data["energy_mean"], data["energy_m2"]
         self.force_max, self._force_squares = data["force_max"], data["force_squares"]
         z = np.array(data["numbers"], np.int64)
@@ -160,9 +189,10 @@ class Statistics:
         return self
 
     def table(self) -> str:
-        """A summary as text."""
+        """Return a summary as text."""
         lines = [
             f"{self.frames:,} frames of {self.molecules:,} molecules, {self.atoms:,} atoms",
+            "labels           " + ", ".join(f"{k} {n:,}" for k, n in self.labels.items()),
             f"energy per atom  {self.energy_mean:.6f} ± {self.energy_std:.6f} eV",
             f"force components rms {self.force_rms:.6f}, max {self.force_max:.6f} eV/Å",
             "elements         " + ", ".join(f"{s} {n:,}" for s, n in self.elements.items()),

@@ -7,14 +7,16 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data.charges import without_map_numbers
 from spice_data.errors import DataError
-from spice_data.select import fields_of, read_json, write_json
-from spice_data.store import Store
+from spice_data.files import read_json, write_json
+from spice_data.read.charges import without_map_numbers
+from spice_data.store.reader import Store
+from spice_data.store.shuffle import shuffled
 
 FORMAT = "spice-data-split"
 
@@ -30,7 +32,7 @@ class Split:
     by : str
         ``"frame"`` or ``"molecule"``.
     ratios : tuple of float
-        What was asked for.
+        The ratios given.
     seed : int
         Seed of the shuffle.
     store_digest : str
@@ -47,30 +49,22 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """Hash of everything: the store, how it was split, and the lists."""
+        """Hash of the store, the arguments of the split, and the lists."""
         h = hashlib.sha256(repr((self.store_digest, self.by, self.ratios, self.seed)).encode())
         for part in (self.train, self.val, self.test):
             h.update(len(part).to_bytes(8, "little") + part.astype("<i8").tobytes())
         return h.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the split as JSON, whole or not at all.
+        """Write the split as JSON, atomically.
 
         Raises
         ------
         FileExistsError
-            When ``path`` is an existing file other than a split.
+            If ``path`` is an existing file other than a split.
         """
-        data = {
-            "digest": self.digest,
-            "store_digest": self.store_digest,
-            "by": self.by,
-            "ratios": self.ratios,
-            "seed": self.seed,
-            "train": self.train.tolist(),
-            "val": self.val.tolist(),
-            "test": self.test.tolist(),
-        }
+        parts = {name: getattr(self, name).tolist() for name in ("train", "val", "test")}
+        data = vars(self) | parts | {"digest": self.digest}
         write_json(path, FORMAT, data)
 
     @classmethod
@@ -87,37 +81,29 @@ class Split:
         Raises
         ------
         DataError
-            When the file is no split, lacks a field, was altered, or belongs to another store.
+            If the file is not a split, lacks a field, was altered, or belongs to another store.
         """
-        data = read_json(path, FORMAT)
-        with fields_of(path):
+
+        def build(data: dict[str, Any]) -> tuple[Split, str]:
             train, val, test = (np.array(data[k], np.int64) for k in ("train", "val", "test"))
             a, b, c = data["ratios"]
-            self = cls(train, val, test, data["by"], (a, b, c), data["seed"], data["store_digest"])
-            digest = data["digest"]
+            split = cls(train, val, test, data["by"], (a, b, c), data["seed"], data["store_digest"])
+            return split, data["digest"]
+
+        self, digest = read_json(path, FORMAT, build)
         if self.digest != digest:
-            raise DataError(path, f"contents of digest {digest}", self.digest)
+            raise DataError(path, f"have contents of digest {digest}", self.digest)
         if store is not None and store.digest != self.store_digest:
             raise DataError(
-                path, f"the store of digest {self.store_digest}", f"{store.path} of {store.digest}"
+                path,
+                f"be used with the store of digest {self.store_digest}",
+                f"{store.path} of {store.digest}",
             )
         return self
 
 
-def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
-    """A permutation of n, the same on every platform and version: order by SplitMix64 of index and seed."""
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    key = np.frombuffer(hashlib.sha256(f"spice-data split {seed}".encode()).digest()[:8], "<u8")[0]
-    with np.errstate(over="ignore"):
-        z = (np.arange(n, dtype=np.uint64) + key) * golden + golden
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return np.argsort(z, kind="stable")
-
-
 def _by_molecule(store: Store, ratios: tuple[float, float, float], seed: int) -> list[NDArray[np.int64]]:
-    """Test, then val, take molecules in shuffled order up to their share; train, or the last asked for, the rest.
+    """Assign molecules in shuffled order to test, then val, up to their share; the rest to train.
 
     A molecule that would take a part beyond twice its share is left for the next part, unless there is no other.
     """
@@ -128,7 +114,7 @@ def _by_molecule(store: Store, ratios: tuple[float, float, float], seed: int) ->
         groups.setdefault(key, []).append((info.first_frame, info.frames))
     keys = sorted(groups)
     sizes = [sum(count for _, count in groups[key]) for key in keys]
-    rest = _shuffled(len(keys), seed).tolist()
+    rest = shuffled(len(keys), seed).tolist()
     chosen: list[list[int]] = [[], [], []]
     asked = [part for part in (2, 1, 0) if ratios[part] > 0]
     for part in asked[:-1]:
@@ -155,7 +141,7 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
     Parameters
     ----------
     store : Store
-        What to split.
+        The store to split.
     ratios : three numbers
         Proportions of train, val and test; the paper's 90:5:5 by default.
     by : str
@@ -163,14 +149,14 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
         molecule in training. ``"molecule"``: all frames of a molecule go to one side. Two groups are the same
         molecule when their SMILES agree up to map numbers, whatever their names and subsets.
     seed : int
-        Another seed, another split; the same seed, the same split on every platform.
+        Seed of the shuffle; the split is the same on every platform.
 
     Raises
     ------
     ValueError
-        When ``ratios`` or ``by`` are not as above, or a part with a ratio above 0 would be empty.
+        If ``ratios`` or ``by`` are not as above, or a part with a ratio above 0 would be empty.
     TypeError
-        When ``seed`` is no integer.
+        If ``seed`` is not an integer.
 
     Examples
     --------
@@ -183,18 +169,18 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
     """
     values = tuple(float(r) for r in ratios)
     if len(values) != 3 or not all(r >= 0 for r in values) or not sum(values) > 0:
-        raise ValueError(f"ratios: required three numbers ≥ 0 with a positive sum, got {tuple(ratios)!r}")
+        raise ValueError(f"ratios must be three numbers ≥ 0 with a positive sum, got {tuple(ratios)!r}")
     three, seed = (values[0], values[1], values[2]), operator.index(seed)
     if by == "molecule":
         train, val, test = _by_molecule(store, three, seed)
     elif by == "frame":
-        n, order = len(store), _shuffled(len(store), seed)
+        n, order = len(store), shuffled(len(store), seed)
         n_val, n_test = round(n * three[1] / sum(three)), round(n * three[2] / sum(three))
         test, val, train = (np.sort(p) for p in np.split(order, [n_test, n_test + n_val]))
     else:
-        raise ValueError(f"by: required 'frame' or 'molecule', got {by!r}")
+        raise ValueError(f"by must be 'frame' or 'molecule', got {by!r}")
     counts = (len(train), len(val), len(test))
     if any(ratio > 0 and count == 0 for ratio, count in zip(three, counts, strict=True)):
         received = f"{counts} of {len(store)} frames of {store.n_molecules} molecules"
-        raise ValueError(f"ratios: required {three} that leave no part empty by {by}, got {received}")
+        raise ValueError(f"ratios must leave no part empty by {by}, got {three} for {received}")
     return Split(train, val, test, by, three, seed, store.digest)

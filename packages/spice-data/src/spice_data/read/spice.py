@@ -1,4 +1,4 @@
-"""Reading files in SPICE's HDF5 layout, one group at a time, with every field checked."""
+"""Reader of SPICE's HDF5 layout, one group at a time, with every field checked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5s, h5t
 from numpy.typing import NDArray
 
-from spice_data import charges
 from spice_data.errors import DataError
-from spice_data.molecule import Field, Floats, Molecule
 from spice_data.rawfile import RawFile
+from spice_data.read import charges
+from spice_data.read.molecule import Field, Floats, Molecule
 from spice_data.units import ENERGY, GRADIENT, LENGTH
 
 SubsetOf = Callable[[str, int, str], str]
@@ -25,7 +25,7 @@ _FORMATION = "formation_energy"
 
 
 class SpiceFile(RawFile):
-    """A file in SPICE's layout, open for reading; a context manager and a collection of :class:`Molecule`.
+    """Read a file in SPICE's layout; a context manager and a collection of :class:`Molecule`.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class SpiceFile(RawFile):
     Raises
     ------
     FileNotFoundError
-        When there is no such file.
+        If there is no such file.
     DataError
-        When the file is not HDF5 or is truncated; later, for the group and dataset that is wrong.
+        If the file is not HDF5 or is truncated; later, for a defective group and dataset.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class SpiceFile(RawFile):
             size = self.path.stat().st_size
             raise DataError(
                 self.path,
-                "a complete HDF5 file" if truncated else "an HDF5 file",
-                f"{size} bytes ({e})" if truncated else f"something else, {size} bytes ({e})",
+                "be a complete HDF5 file" if truncated else "be an HDF5 file",
+                f"{size} bytes ({e})" if truncated else f"another kind of {size} bytes ({e})",
             ) from None
 
     def close(self) -> None:
@@ -71,15 +71,15 @@ class SpiceFile(RawFile):
             self._file.close()
 
     def __len__(self) -> int:
-        """Number of groups, empty ones included."""
+        """Return the number of groups, empty ones included."""
         return len(self._file)
 
     def names(self) -> Iterator[str]:
-        """Names of the groups, in the file's order (by name)."""
+        """Yield the names of the groups, in the file's order (by name)."""
         yield from self._file
 
     def __iter__(self) -> Iterator[Molecule]:
-        """Every molecule in turn, empty groups (``n_frames == 0``) included."""
+        """Yield every molecule in turn, empty groups (``n_frames == 0``) included."""
         for name in self.names():
             yield self[name]
 
@@ -87,59 +87,59 @@ class SpiceFile(RawFile):
         return isinstance(name, str) and name in self._file
 
     def __getitem__(self, name: str) -> Molecule:
-        """The molecule of group ``name``, its fields checked; ``KeyError`` when there is none."""
+        """Return the molecule of group ``name``, its fields checked; ``KeyError`` if there is none."""
         try:
             group = h5g.open(self._file.id, name.encode())
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as e:
             if name not in self._file:
-                raise KeyError(f"group: required one of {str(self.path)!r}, got {name!r}") from None
-            raise DataError(self.path, "a group for each molecule", str(e), name) from None
+                raise KeyError(f"group must be one of {str(self.path)!r}, got {name!r}") from None
+            raise DataError(self.path, "be a group", e, name) from None
         try:
             return self._molecule(name, group)
         except (OSError, RuntimeError) as e:
-            raise DataError(self.path, "a readable group", str(e), name) from None
+            raise DataError(self.path, "be readable", e, name) from None
 
     def read_rows(self, group: str, dataset: str, at: Field, start: int, stop: int) -> Floats:
-        """Rows ``start:stop`` of a located dataset; ``DataError`` naming it when they cannot be read."""
+        """Return rows ``start:stop`` of a located dataset; ``DataError`` if they cannot be read."""
         if at.offset is None:
             try:
                 values: Floats = self._file[group][dataset][start:stop]
             except (OSError, RuntimeError, KeyError) as e:
-                raise DataError(self.path, "readable data", str(e), group, dataset) from None
+                raise DataError(self.path, "be readable", e, group, dataset) from None
             return values
         dtype, shape = np.dtype(at.dtype), (stop - start, *at.shape[1:])
         row = dtype.itemsize * int(np.prod(at.shape[1:], dtype=np.int64))
         try:
             data = self.read_at(at.offset + start * row, (stop - start) * row)
         except EOFError as e:
-            raise DataError(self.path, "readable data", str(e), group, dataset) from None
+            raise DataError(self.path, "be readable", e, group, dataset) from None
         return np.frombuffer(data, dtype).reshape(shape)
 
     def read_optional(self, group: str, dataset: str) -> NDArray[np.generic] | None:
-        """The whole of a dataset as stored, or ``None`` where the group has none."""
+        """Return the whole of a dataset as stored, or ``None`` where the group has none."""
         try:
             found = self._file[group].get(dataset)
             return None if found is None else np.asarray(found[()])
         except (OSError, RuntimeError, TypeError) as e:
-            raise DataError(self.path, "readable data", str(e), group, dataset) from None
+            raise DataError(self.path, "be readable", e, group, dataset) from None
 
     def _find(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID | None:
-        """Dataset ``key`` of an open group; ``None`` where there is none."""
+        """Return dataset ``key`` of an open group; ``None`` where there is none."""
         try:
             return h5d.open(group, key.encode())
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as e:
             if key.encode() not in group:
                 return None
-            raise DataError(self.path, "the dataset", str(e), name, key) from None
+            raise DataError(self.path, "be a dataset", e, name, key) from None
 
     def _dataset(self, name: str, group: h5g.GroupID, key: str) -> h5d.DatasetID:
         dataset = self._find(name, group, key)
         if dataset is None:
-            raise DataError(self.path, "the dataset", "none", name, key)
+            raise DataError(self.path, "be in the file", "nothing", name, key)
         return dataset
 
     def _dtype(self, key: str, dataset: h5d.DatasetID) -> np.dtype:
-        """The dtype of a dataset; that of the one before under this name, where HDF5 finds the types equal."""
+        """Return the dtype of a dataset; cached by name, as long as the HDF5 types are equal."""
         kind = dataset.get_type()
         known = self._dtypes.get(key)
         if known is None or known[0] != kind:
@@ -149,14 +149,14 @@ class SpiceFile(RawFile):
     def _text(self, name: str, key: str, dataset: h5d.DatasetID) -> str:
         kind, shape = dataset.get_type(), dataset.shape
         if shape != (1,) or not isinstance(kind, h5t.TypeStringID):
-            raise DataError(self.path, "one string, shape (1,)", f"{dataset.dtype} {shape}", name, key)
+            raise DataError(self.path, "be one string, shape (1,)", f"{dataset.dtype} {shape}", name, key)
         variable = kind.is_variable_str()
         out: NDArray[Any] = np.empty(1, _TEXT if variable else dataset.dtype)
         dataset.read(h5s.ALL, h5s.ALL, out, _TEXT_ID if variable else None)
         try:
             return str(out[0].decode() if isinstance(out[0], bytes) else out[0])
         except UnicodeDecodeError as e:
-            raise DataError(self.path, "UTF-8 text", str(e), name, key) from None
+            raise DataError(self.path, "be UTF-8 text", e, name, key) from None
 
     def _numbers(self, name: str, group: h5g.GroupID, smiles: str) -> NDArray[np.int64]:
         key = "atomic_numbers"
@@ -165,23 +165,23 @@ class SpiceFile(RawFile):
             try:
                 mapped = charges.mapped_numbers(smiles)
             except ValueError as e:
-                raise DataError(self.path, "a SMILES that can be read", str(e), name, "smiles") from None
+                raise DataError(self.path, "be a valid SMILES", e, name, "smiles") from None
             if mapped is None:
-                raise DataError(self.path, "atomic numbers or a mapped SMILES", repr(smiles), name, key)
+                raise DataError(self.path, "be in the file, or the SMILES be mapped", repr(smiles), name, key)
             return np.array(mapped, np.int64)
         if dataset is None:
-            raise DataError(self.path, "the dataset", "none", name, key)
+            raise DataError(self.path, "be in the file", "nothing", name, key)
         shape, dtype = dataset.shape, self._dtype(key, dataset)
         if len(shape) != 1 or dtype.kind not in "iu" or shape[0] == 0:
-            raise DataError(self.path, "integers of shape (N,)", f"{dtype} {shape}", name, key)
+            raise DataError(self.path, "be integers of shape (N,)", f"{dtype} {shape}", name, key)
         at = Field(shape, dtype.str, dataset.get_offset(), "", 1.0)
         numbers = self.read_rows(name, key, at, 0, shape[0]).astype(np.int64)
         if numbers.min() < 1 or numbers.max() > 103:
-            raise DataError(self.path, "numbers from 1 to 103", str(numbers.tolist()), name, key)
+            raise DataError(self.path, "be from 1 to 103", numbers.tolist(), name, key)
         return numbers
 
     def _unit(self, dataset: h5d.DatasetID) -> object:
-        """The attribute ``units`` as it is, usually text; ``None`` where there is none."""
+        """Return the attribute ``units``, usually text; ``None`` where there is none."""
         try:
             attribute = h5a.open(dataset, b"units")
         except KeyError:
@@ -205,11 +205,13 @@ class SpiceFile(RawFile):
         dtype = self._dtype(key, dataset)
         empty = wanted[0] == 0 and shape == (0,)
         if (shape != wanted and not empty) or dtype.kind != "f":
-            raise DataError(self.path, f"floats of shape {wanted}", f"{dtype} {shape}", name, key)
+            raise DataError(self.path, f"be floats of shape {wanted}", f"{dtype} {shape}", name, key)
         unit = self._unit(dataset)
         if not isinstance(unit, str) or unit not in units:
-            received = "no such attribute" if unit is None else repr(unit)
-            raise DataError(self.path, f"attribute 'units' from {sorted(units)}", received, name, key)
+            received = "none" if unit is None else repr(unit)
+            raise DataError(
+                self.path, f"have the attribute 'units', one of {sorted(units)}", received, name, key
+            )
         return Field(shape, dtype.str, dataset.get_offset(), unit, units[unit])
 
     def _molecule(self, name: str, group: h5g.GroupID) -> Molecule:
@@ -238,7 +240,7 @@ class SpiceFile(RawFile):
         if self.subset_of is not None:
             return self.subset_of(name, n_atoms, smiles)
         if self.labels:
-            raise DataError(self.path, "the dataset", "none", name, "subset")
+            raise DataError(self.path, "be in the file", "nothing", name, "subset")
         return ""
 
 

@@ -1,4 +1,4 @@
-"""The bytes of one file arriving from a mirror: continued after a break, and refused when they are another's."""
+"""Transfer of one file over HTTP: continued after a break, refused if it is another file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
 
 
-class Patience(NamedTuple):
-    """How long to try.
+class RetryPolicy(NamedTuple):
+    """Timeouts and attempts of a transfer.
 
     Attributes
     ----------
     timeout : float
-        Seconds without a byte before a connection counts as lost.
+        Seconds without a byte after which a connection counts as lost.
     attempts : int
-        Attempts in a row that bring nothing before a mirror is given up.
+        Consecutive attempts without progress after which a mirror is given up.
     pause : float
         Seconds before the second attempt; doubled for each further one, up to a minute.
     """
@@ -36,11 +36,11 @@ class Patience(NamedTuple):
 
 
 class MirrorError(Exception):
-    """A mirror does not have the file that was asked for; another may."""
+    """A mirror does not have the requested file; another may."""
 
 
 def _content_range(header: str | None) -> tuple[int, int]:
-    """First byte and total length that a Content-Range header states."""
+    """Return first byte and total length from a Content-Range header."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", header or "")
     if not match:
         raise MirrorError(f"an unreadable Content-Range {header!r}")
@@ -48,25 +48,25 @@ def _content_range(header: str | None) -> tuple[int, int]:
 
 
 class RangeRefused(MirrorError):
-    """The mirror will not, or does not, continue where asked."""
+    """A mirror does not continue from the requested byte."""
 
 
 class Transfer:
-    """Bytes of one file arriving in ``part`` from one mirror after another.
+    """Receive one file in ``part`` from one mirror after another.
 
     A body from the first byte on goes to a second file while ``part`` holds something: the longer is kept.
     """
 
     def __init__(
-        self, part: Path, size: int, session: requests.Session, patience: Patience, progress: Progress | None
+        self, part: Path, size: int, session: requests.Session, retry: RetryPolicy, progress: Progress | None
     ) -> None:
         self.part, self.size, self.session = part, size, session
-        self.patience, self.progress = patience, progress
+        self.retry, self.progress = retry, progress
         self.second = part.with_name(f"{part.name}2")
         self.settle()
 
     def have(self) -> int:
-        """Bytes in ``part``."""
+        """Return the bytes in ``part``."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def restart(self) -> None:
@@ -80,13 +80,13 @@ class Transfer:
         self.second.unlink(missing_ok=True)
 
     def need(self, size: int) -> None:
-        """``OSError`` when the disk has no room for ``size`` more bytes."""
+        """Raise ``OSError`` if the disk has no space for ``size`` more bytes."""
         free = shutil.disk_usage(self.part.parent).free
         if free < size:
             raise OSError(errno.ENOSPC, f"{size} more bytes are needed, {free} are free", str(self.part))
 
     def _once(self, url: str, resume: bool) -> None:
-        """One request, from where ``part`` ends or from the first byte; raises for whatever cuts it short."""
+        """Make one request, from the end of ``part`` or from the first byte; raise if it ends early."""
         if self.have() > self.size:
             self.restart()
         start = self.have() if resume else 0
@@ -95,7 +95,7 @@ class Transfer:
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-        with self.session.get(url, headers=headers, stream=True, timeout=self.patience.timeout) as answer:
+        with self.session.get(url, headers=headers, stream=True, timeout=self.retry.timeout) as answer:
             self._check(answer, start)
             if resume:
                 self._receive(answer, self.part, start)
@@ -131,7 +131,7 @@ class Transfer:
             raise RangeRefused(f"the whole file instead of a range from byte {start}")
 
     def _receive(self, answer: requests.Response, target: Path, done: int) -> None:
-        answer.raw.enforce_content_length = False  # what came before a break is kept; length is checked here
+        answer.raw.enforce_content_length = False  # bytes before a break are kept; the length is checked here
         with open(target, "ab") as file:
             for piece in answer.iter_content(CHUNK):
                 if done + len(piece) > self.size:
@@ -146,8 +146,8 @@ class Transfer:
             raise requests.ConnectionError(f"the connection ended at byte {done} of {self.size}")
 
     def run(self, url: str, resume: bool) -> None:
-        """Fetch what is missing from ``url``, or everything; ``MirrorError`` when that cannot be."""
-        failures, pause = 0, self.patience.pause
+        """Fetch the missing bytes from ``url``, or all; ``MirrorError`` if that fails."""
+        failures, pause = 0, self.retry.pause
         while True:
             before = self.have()
             try:
@@ -155,9 +155,9 @@ class Transfer:
             except requests.RequestException as e:
                 reason = str(e)
             if self.have() > before:
-                failures, pause = 0, self.patience.pause
+                failures, pause = 0, self.retry.pause
             failures += 1
-            if failures >= self.patience.attempts:
-                raise MirrorError(f"{failures} attempts in vain, the last: {reason}") from None
+            if failures >= self.retry.attempts:
+                raise MirrorError(f"{failures} attempts without progress, the last: {reason}") from None
             time.sleep(pause)
             pause = min(2 * pause, 60.0)

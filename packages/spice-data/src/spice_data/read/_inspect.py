@@ -1,4 +1,4 @@
-"""What a file in SPICE's layout holds, and whether it is sound: every group walked, every oddity counted."""
+"""Contents and defects of a file in SPICE's layout: every group is checked and counted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spice_data import charges
 from spice_data.elements import SYMBOLS
 from spice_data.errors import DataError
-from spice_data.filters import blocks
-from spice_data.hdf5 import SpiceFile
-from spice_data.molecule import Molecule
+from spice_data.read import charges
+from spice_data.read.molecule import Molecule
+from spice_data.read.spice import SpiceFile
+from spice_data.selection.filters import blocks
 
 
 @dataclass
@@ -31,7 +31,7 @@ class SubsetInfo:
 
 @dataclass
 class Report:
-    """Contents of a file, and what is wrong or odd in it.
+    """Contents and defects of a file.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Report:
     colliding : list of tuple
         Groups of names that are the same up to letter case.
     problems : list of str
-        Messages of the defects found; each names file, group and dataset.
+        Messages of the defects; each names file, group and dataset.
     """
 
     groups: int = 0
@@ -58,7 +58,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """The report as text."""
+        """Return the report as text."""
         lines = [f"{self.groups:,} groups, {self.frames:,} conformations"]
         width = max([len(s) for s in self.subsets] + [6])
         header = f"{'subset':{width}}  {'groups':>8} {'frames':>10} {'charged':>8}  {'atoms':>7}  elements"
@@ -85,7 +85,7 @@ def _check_values(molecule: Molecule) -> None:
     if mapped is not None and not np.array_equal(mapped, molecule.numbers):
         raise DataError(
             molecule.path,
-            f"the atoms of the SMILES, {list(mapped)}",
+            f"have the atoms of the SMILES, {list(mapped)}",
             str(molecule.numbers.tolist()),
             molecule.name,
             "atomic_numbers",
@@ -98,12 +98,12 @@ def inspect(
     values: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Walk every group of ``file``.
+    """Check every group of ``file``.
 
     Parameters
     ----------
     file : SpiceFile or path
-        What to look at.
+        The file to check.
     values : bool
         Also read all values (they must be finite) and compare the atoms with the SMILES.
     progress : callable, optional

@@ -1,4 +1,4 @@
-"""Getting a released file: resumable, checked by size and md5, from several mirrors, by one process."""
+"""Downloads: resumable, checked by size and md5, from several mirrors, by one process at a time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import requests
 
-from spice_data.atomic import exclusive, sync_directory
+from spice_data.download._releases import Release, completed, release
+from spice_data.download.transfer import CHUNK, MirrorError, Progress, RangeRefused, RetryPolicy, Transfer
 from spice_data.errors import DataError
-from spice_data.releases import Release, completed, release
-from spice_data.transfer import CHUNK, MirrorError, Patience, Progress, RangeRefused, Transfer
+from spice_data.files import exclusive, sync
 
 
 def file_md5(path: str | os.PathLike[str], progress: Progress | None = None) -> str:
-    """MD5 of a file, hexadecimal, read in pieces; ``progress`` is called with (bytes done, bytes)."""
+    """Return the MD5 of a file, hexadecimal; ``progress`` is called with (bytes done, bytes)."""
     digest, done, size = hashlib.md5(usedforsecurity=False), 0, os.stat(path).st_size
     with open(path, "rb") as file:
         while piece := file.read(8 * CHUNK):
@@ -28,13 +28,13 @@ def file_md5(path: str | os.PathLike[str], progress: Progress | None = None) -> 
 
 
 def check_file(path: str | os.PathLike[str], size: int, md5: str, progress: Progress | None = None) -> None:
-    """Compare a file with its expected size, then its md5; ``DataError`` when either differs."""
+    """Compare a file with its expected size, then its md5; ``DataError`` if either differs."""
     actual = os.stat(path).st_size
     if actual != size:
-        raise DataError(path, f"{size} bytes", f"{actual} bytes")
+        raise DataError(path, f"have {size} bytes", actual)
     found = file_md5(path, progress)
     if found != md5:
-        raise DataError(path, f"md5 {md5}", f"md5 {found}")
+        raise DataError(path, f"have md5 {md5}", found)
 
 
 def fetch(
@@ -44,27 +44,27 @@ def fetch(
     md5: str,
     *,
     proxy: str | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Download a file of known size and md5 to ``path``, from the first of ``urls`` that has it.
 
-    What has arrived is kept beside ``path`` under a hidden name and continued by the next call, in this
-    process or another, until something longer has arrived. Mirrors that refuse to continue are asked for the
-    whole file after all others. ``path`` appears only when size and md5 are right.
+    Bytes received are kept beside ``path`` under a hidden name, and the next call continues from them, in this process
+    or another. Mirrors that refuse to continue are asked for the whole file after all others. ``path`` appears only
+    when size and md5 are correct.
 
     Parameters
     ----------
     urls : sequence of str
         Mirrors, in order of preference.
     path : path
-        Where the file goes. A right file that is already there is left alone.
+        The file to write. A correct file that is already there is kept.
     size, md5 : int, str
-        What the file must be.
+        Of the correct file.
     proxy : str, optional
         Proxy for http and https; otherwise the environment's (``HTTPS_PROXY``…).
-    patience : Patience, optional
+    retry : RetryPolicy, optional
         Timeouts and attempts.
     wait : bool
         Wait when another process is downloading the same file, instead of raising.
@@ -79,19 +79,19 @@ def fetch(
     Raises
     ------
     ValueError
-        When ``urls`` is empty.
+        If ``urls`` is empty.
     DataError
-        When a file is already at ``path`` and is not the right one (it is left as it is).
+        If a file is already at ``path`` and is not the right one (it is not changed).
     ConnectionError
-        When no mirror has the file; the message gives each one's reason.
+        If no mirror has the file; the message gives each one's reason.
     BlockingIOError
-        When another process is downloading it and ``wait`` is not set.
+        If another process is downloading it and ``wait`` is not set.
     OSError
-        When the disk is, or would become, full; what has arrived is kept.
+        If the disk is, or would become, full; received bytes are kept.
     """
     path = Path(path)
     if not urls:
-        raise ValueError("urls: required at least one, got none")
+        raise ValueError("urls must be at least one, got none")
     with exclusive(path, wait):
         if path.exists():
             check_file(path, size, md5, progress)
@@ -100,17 +100,17 @@ def fetch(
         session = requests.Session()
         if proxy is not None:
             session.proxies = {"http": proxy, "https": proxy}
-        transfer = Transfer(part, size, session, patience or Patience(), progress)
+        transfer = Transfer(part, size, session, retry or RetryPolicy(), progress)
         transfer.need(size - transfer.have())
         with session:
             _from_mirrors(transfer, urls, part, md5)
         os.replace(part, path)
-        sync_directory(path.parent)
+        sync(path.parent)
     return path
 
 
 def _from_mirrors(transfer: Transfer, urls: Sequence[str], part: Path, md5: str) -> None:
-    """Continue from each mirror in turn; then start anew with those that refused to continue."""
+    """Continue from each mirror in turn; then start again with those that refused to continue."""
     reasons: list[str] = []
     queue = [(url, True) for url in urls]
     while queue:
@@ -141,7 +141,7 @@ def download(
     *,
     mirrors: Sequence[str] = (),
     proxy: str | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -155,7 +155,7 @@ def download(
         An existing folder.
     mirrors : sequence of str
         Further URLs, tried before the table's.
-    proxy, patience, wait, progress
+    proxy, retry, wait, progress
         As for :func:`fetch`.
 
     Returns
@@ -166,22 +166,22 @@ def download(
     Raises
     ------
     ValueError
-        When there is no such release.
+        If there is no such release.
     NotADirectoryError
-        When ``folder`` is not an existing folder.
+        If ``folder`` is not an existing folder.
     ConnectionError
-        When the record that says size and md5 cannot be read, or no mirror has the file.
+        If the record that says size and md5 cannot be read, or no mirror has the file.
     DataError, BlockingIOError, OSError
         As for :func:`fetch`.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise NotADirectoryError(f"folder: required an existing folder, got {str(folder)!r}")
-    patience = patience or Patience()
+        raise NotADirectoryError(f"folder must be an existing folder, got {str(folder)!r}")
+    retry = retry or RetryPolicy()
     with requests.Session() as session:
         if proxy is not None:
             session.proxies = {"http": proxy, "https": proxy}
-        entry: Release = completed(release(name), session, patience.timeout)
+        entry: Release = completed(release(name), session, retry.timeout)
     urls = (*mirrors, *entry.urls)
     return fetch(
         urls,
@@ -189,7 +189,7 @@ def download(
         entry.size or 0,
         entry.md5 or "",
         proxy=proxy,
-        patience=patience,
+        retry=retry,
         wait=wait,
         progress=progress,
     )

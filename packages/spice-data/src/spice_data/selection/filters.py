@@ -1,4 +1,4 @@
-"""Filters: named requirements that a molecule, or each of its frames, meets or does not."""
+"""Filters: named predicates of molecules and their frames."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spice_data.elements import atomic_number
-from spice_data.molecule import Molecule
+from spice_data.read.molecule import Molecule
 
 BLOCK_BYTES = 16 << 20
 
 
 class Filter(Protocol):
-    """Decides which frames of a molecule stay: one answer for all, or a mask (M,) of those kept."""
+    """Protocol of a filter: keeps all frames of a molecule, none, or those of a mask (M,)."""
 
     @property
     def name(self) -> str:
-        """What the filter requires, in a few words with its parameters."""
+        """Short description with the parameters."""
         ...
 
     def __call__(self, molecule: Molecule) -> bool | NDArray[np.bool_]:
-        """``True``/``False`` for every frame, or a boolean mask (M,)."""
+        """Return ``True`` or ``False`` for every frame, or a boolean mask (M,)."""
         ...
 
 
 def blocks(molecule: Molecule) -> Iterator[tuple[int, int]]:
-    """Frame ranges of ``molecule`` of bounded size in memory."""
+    """Yield frame ranges of ``molecule`` of bounded size in memory."""
     step = max(1, BLOCK_BYTES // (24 * molecule.n_atoms))
     for start in range(0, molecule.n_frames, step):
         yield start, min(start + step, molecule.n_frames)
@@ -48,7 +48,7 @@ class Neutral:
     name: str = "neutral"
 
     def __call__(self, molecule: Molecule) -> bool:
-        """Whether the total charge is zero."""
+        """Return whether the total charge is zero."""
         return molecule.charge == 0
 
 
@@ -59,27 +59,27 @@ class NeutralAtoms:
     name: str = "neutral-atoms"
 
     def __call__(self, molecule: Molecule) -> bool:
-        """Whether every formal charge is zero."""
+        """Return whether every formal charge is zero."""
         return not any(molecule.formal_charges)
 
 
 @dataclass(frozen=True)
 class MaxForce:
-    """Keep frames in which no Cartesian component of the gradient exceeds ``limit`` (eV/Å) in size."""
+    """Keep frames in which no Cartesian component of the gradient exceeds ``limit`` (eV/Å) in magnitude."""
 
     limit: float
 
     def __post_init__(self) -> None:
         if not self.limit > 0:
-            raise ValueError(f"limit: required a force above 0 eV/Å, got {self.limit!r}")
+            raise ValueError(f"limit must be a force above 0 eV/Å, got {self.limit!r}")
 
     @property
     def name(self) -> str:
-        """The requirement."""
+        """Short description with the parameters."""
         return f"max-force {self.limit:g} eV/Å"
 
     def __call__(self, molecule: Molecule) -> NDArray[np.bool_]:
-        """Mask of the frames within the limit."""
+        """Return the mask of the frames within the limit."""
         return _mask(
             molecule, lambda a, b: np.abs(molecule.forces(a, b)).max(axis=(1, 2), initial=0.0) <= self.limit
         )
@@ -89,7 +89,7 @@ class MaxForce:
 class NoIsolatedAtoms:
     """Keep frames in which every atom has another atom nearer than ``cutoff`` (Å).
 
-    A strictly local potential of that cutoff sees no edge at an isolated atom. At 6 Å the paper drops
+    A strictly local potential of that cutoff has no edge at an isolated atom. At 6 Å the paper drops
     the 192 ion-pair frames of SPICE 2 that lie at 6 Å and beyond.
     """
 
@@ -97,11 +97,11 @@ class NoIsolatedAtoms:
 
     def __post_init__(self) -> None:
         if not self.cutoff > 0:
-            raise ValueError(f"cutoff: required a distance above 0 Å, got {self.cutoff!r}")
+            raise ValueError(f"cutoff must be a distance above 0 Å, got {self.cutoff!r}")
 
     @property
     def name(self) -> str:
-        """The requirement."""
+        """Short description with the parameters."""
         return f"no-isolated-atoms {self.cutoff:g} Å"
 
     def _keep(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -113,7 +113,7 @@ class NoIsolatedAtoms:
         return keep
 
     def __call__(self, molecule: Molecule) -> NDArray[np.bool_]:
-        """Mask of the frames without isolated atoms."""
+        """Return the mask of the frames without isolated atoms."""
         return _mask(molecule, lambda a, b: self._keep(molecule.positions(a, b)))
 
 
@@ -125,11 +125,11 @@ class Subsets:
 
     @property
     def name(self) -> str:
-        """The requirement."""
+        """Short description with the parameters."""
         return "subsets " + " | ".join(self.patterns)
 
     def __call__(self, molecule: Molecule) -> bool:
-        """Whether the molecule's subset matches."""
+        """Return whether the molecule's subset matches."""
         return any(fnmatchcase(molecule.subset, p) for p in self.patterns)
 
 
@@ -145,9 +145,9 @@ class Elements:
 
     @property
     def name(self) -> str:
-        """The requirement."""
+        """Short description with the parameters."""
         return "elements " + " ".join(self.symbols)
 
     def __call__(self, molecule: Molecule) -> bool:
-        """Whether every atom is one of the elements."""
+        """Return whether every atom is one of the elements."""
         return bool(np.isin(molecule.numbers, [atomic_number(s) for s in self.symbols]).all())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import spice_data
-from spice_data.inspect import inspect
+from spice_data.read import inspect
 
 HARTREE, BOHR = 27.211386245988, 0.529177210903
 FILES = ("real_spice_1.1.4_slice.hdf5", "real_spice.hdf5", "spice_like_quirks.hdf5", "spice_like_10k.hdf5")
@@ -219,7 +219,7 @@ def test_defects_are_named(spice_file, tmp_path, defect):
     change, dataset = DEFECTS[defect]
     with h5py.File(spice_file, "r+") as file:
         change(file["water"])
-    pattern = rf"small\.hdf5'.*group 'water'.*dataset '{dataset}'.*required.*got"
+    pattern = rf"small\.hdf5'.*group 'water'.*dataset '{dataset}'.*must .*got"
     with spice_data.open(spice_file) as file, pytest.raises(spice_data.DataError, match=pattern):
         file["water"]
     report = inspect(spice_file)
@@ -255,10 +255,22 @@ def test_dataset_at_the_root(spice_file):
         file["stray"]
 
 
+def test_errors_travel_between_processes():
+    import pickle
+
+    for error in (
+        spice_data.DataError("a", "be b", "c", "g", "d"),
+        spice_data.DataError("a", "be b", 1, at="frame 3"),
+        spice_data.DataError.inside("a", "frame 3", ValueError("key 'e' must be finite, got nan")),
+    ):
+        back = pickle.loads(pickle.dumps(error))
+        assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
+
+
 def test_not_hdf5(tmp_path):
     path = tmp_path / "a.hdf5"
     path.write_bytes(b"not an HDF5 file at all")
-    with pytest.raises(spice_data.DataError, match=r"a\.hdf5.*required an HDF5 file.*23 bytes"):
+    with pytest.raises(spice_data.DataError, match=r"a\.hdf5.*must be an HDF5 file.*23 bytes"):
         spice_data.open(path)
     with pytest.raises(FileNotFoundError, match=r"missing\.hdf5"):
         spice_data.open(tmp_path / "missing.hdf5")
@@ -267,7 +279,7 @@ def test_not_hdf5(tmp_path):
 def test_truncated(spice_file, tmp_path):
     path = tmp_path / "cut.hdf5"
     path.write_bytes(spice_file.read_bytes()[:-3000])
-    with pytest.raises(spice_data.DataError, match=r"cut\.hdf5.*required a complete HDF5 file"):
+    with pytest.raises(spice_data.DataError, match=r"cut\.hdf5.*must be a complete HDF5 file"):
         spice_data.open(path)
 
 

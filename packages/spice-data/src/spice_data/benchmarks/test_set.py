@@ -1,4 +1,4 @@
-"""The SPICE test set: its four kinds of systems, and the error measure of the benchmark made from it."""
+"""The SPICE test set: its four parts, and the error measure of its benchmark."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spice_data.hdf5 import SpiceFile
+from spice_data.read.spice import SpiceFile
 
 LARGE = 60
 
 
 def category(name: str, n_atoms: int, smiles: str) -> str:
-    """Which part of the SPICE test set a group belongs to.
+    """Return the part of the SPICE test set that a group belongs to.
 
     Dimers have two components; pentapeptides are named by five residues with dashes; the ligands of the set
     have 40–50 atoms (small) or 70–80 (large).
@@ -31,12 +31,12 @@ def category(name: str, n_atoms: int, smiles: str) -> str:
 
 
 def open_test_set(path: str | os.PathLike[str]) -> SpiceFile:
-    """Open ``SPICE-test.hdf5``: the layout of SPICE, with the part as the subset where none is stored."""
+    """Open ``SPICE-test.hdf5``: the part is the subset of groups that store none."""
     return SpiceFile(path, subset_of=category)
 
 
 def pairwise_energy_error(reference: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean absolute error of the energy differences between all pairs of conformations of one molecule.
+    """Return the mean absolute error of the energy differences between all pairs of conformations of one molecule.
 
     The measure of the SPICE test set: independent of any constant per molecule.
 
@@ -53,7 +53,7 @@ def pairwise_energy_error(reference: ArrayLike, predicted: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        When the shapes are not equal (M,) with M ≥ 2.
+        If the shapes are not equal (M,) with M ≥ 2.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def pairwise_energy_error(reference: ArrayLike, predicted: ArrayLike) -> float:
     a, b = np.asarray(reference, np.float64), np.asarray(predicted, np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
         raise ValueError(
-            f"reference, predicted: required equal shapes (M,) with M ≥ 2, got {a.shape} and {b.shape}"
+            f"reference and predicted must have equal shapes (M,) with M ≥ 2, got {a.shape} and {b.shape}"
         )
     error = np.sort(b - a)
     m = len(error)

@@ -1,4 +1,4 @@
-"""One molecule of a SPICE file: what is known of it at once, and arrays that are read when asked for."""
+"""One molecule of a SPICE file: metadata, and arrays read on request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data import charges
 from spice_data.errors import DataError
+from spice_data.read import charges
 
 Floats = NDArray[np.floating]
 
@@ -41,22 +41,22 @@ class Field(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a molecule needs of its file: :class:`spice_data.SpiceFile` is one."""
+    """Protocol of the file a molecule is read from: :class:`spice_data.SpiceFile` is one."""
 
     path: Path
 
     def read_rows(self, group: str, dataset: str, at: Field, start: int, stop: int) -> Floats:
-        """Rows ``start:stop`` of a located dataset."""
+        """Return rows ``start:stop`` of a located dataset."""
         ...
 
     def read_optional(self, group: str, dataset: str) -> NDArray[np.generic] | None:
-        """The whole of a dataset as stored, or ``None`` where the group has none."""
+        """Return the whole of a dataset as stored, or ``None`` where the group has none."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Molecule:
-    """One group of a SPICE file: a molecule or complex and its conformations, read when asked for.
+    """One group of a SPICE file: a molecule or complex and its conformations, read on request.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Molecule:
     subset : str
         The subset it belongs to; empty when a geometry-only file does not say.
     smiles : str
-        SMILES with map numbers, from which alone charges are known.
+        SMILES with map numbers, the only source of charges.
     numbers : (N,) int64
         Atomic numbers.
     n_frames : int
@@ -95,7 +95,7 @@ class Molecule:
         try:
             return charges.formal_charges(self.smiles)
         except ValueError as e:
-            raise DataError(self.path, "a SMILES that can be read", str(e), self.name, "smiles") from None
+            raise DataError(self.path, "be a valid SMILES", e, self.name, "smiles") from None
 
     @property
     def charge(self) -> int:
@@ -108,15 +108,15 @@ class Molecule:
         return len(self.numbers)
 
     def raw(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
-        """Rows ``start:stop`` of dataset ``name`` as stored: native units and dtype.
+        """Return rows ``start:stop`` of dataset ``name`` as stored: native units and dtype.
 
         Raises
         ------
         DataError
-            When the file has no such dataset, cannot be read there, or holds values that are not finite.
+            If the file has no such dataset, cannot be read there, or has values that are not finite.
         """
         if name not in self.fields:
-            raise DataError(self.path, "the dataset", "none", self.name, name)
+            raise DataError(self.path, "be in the file", "nothing", self.name, name)
         first, last, _ = slice(start, stop).indices(self.n_frames)
         if self.n_frames == 0:
             shape = (0, self.n_atoms, 3) if name in ("conformations", "dft_total_gradient") else (0,)
@@ -124,11 +124,11 @@ class Molecule:
         values = self.file.read_rows(self.name, name, self.fields[name], first, max(first, last))
         if not np.isfinite(values).all():
             frame = first + int(np.argwhere(~np.isfinite(values))[0][0])
-            raise DataError(self.path, "finite values", f"NaN or infinity in frame {frame}", self.name, name)
+            raise DataError(self.path, "be finite", f"NaN or infinity in frame {frame}", self.name, name)
         return values
 
     def optional(self, name: str) -> NDArray[np.generic] | None:
-        """The whole of any other dataset of the group, as stored; ``None`` where the file has none.
+        """Return the whole of any other dataset of the group, as stored; ``None`` where the file has none.
 
         SPICE's ``mbis_*`` and ``*_indices`` are missing where their calculation did not converge.
         """
@@ -138,17 +138,17 @@ class Molecule:
         return np.multiply(self.raw(name, start, stop), self.fields[name].scale, dtype=np.float64)
 
     def positions(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Positions of frames ``start:stop``, (M, N, 3) float64 Å."""
+        """Return positions of frames ``start:stop``, (M, N, 3) float64 Å."""
         return self._scaled("conformations", start, stop)
 
     def energies(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Total energies ``dft_total_energy``, (M,) float64 eV."""
+        """Return total energies ``dft_total_energy``, (M,) float64 eV."""
         return self._scaled("dft_total_energy", start, stop)
 
     def formation_energies(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Energies of formation from isolated atoms, (M,) float64 eV."""
+        """Return energies of formation from isolated atoms, (M,) float64 eV."""
         return self._scaled("formation_energy", start, stop)
 
     def forces(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Forces, minus ``dft_total_gradient``, (M, N, 3) float64 eV/Å."""
+        """Return forces, minus ``dft_total_gradient``, (M, N, 3) float64 eV/Å."""
         return -self._scaled("dft_total_gradient", start, stop)

@@ -1,4 +1,4 @@
-"""Formal charges read from a SMILES: a small exact parser of its atoms, no chemistry library needed."""
+"""Formal charges from a SMILES: a parser of its atoms that needs no chemistry library."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _bracket(text: str, smiles: str) -> SmilesAtom:
     symbol = match["symbol"].capitalize() if match else ""
     if not match or (symbol != "*" and symbol not in NUMBERS):
         raise ValueError(
-            f"smiles: required bracket atoms of the OpenSMILES grammar, got [{text}] in {smiles!r}"
+            f"smiles must have bracket atoms of the OpenSMILES grammar, got [{text}] in {smiles!r}"
         )
     sign, count = match["charge"] or "", match["hydrogens"] or ""
     if not sign:
@@ -59,12 +59,12 @@ def _bracket(text: str, smiles: str) -> SmilesAtom:
 
 
 def smiles_atoms(smiles: str) -> tuple[SmilesAtom, ...]:
-    """The atoms written in ``smiles``, in order of writing; implicit hydrogens are not listed.
+    """Return the atoms written in ``smiles``, in order; implicit hydrogens are not listed.
 
     Raises
     ------
     ValueError
-        When a part of the text is neither atom, bond, branch nor ring closure.
+        If a part of the text is neither atom, bond, branch nor ring closure.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def smiles_atoms(smiles: str) -> tuple[SmilesAtom, ...]:
         if smiles[i] == "[":
             end = smiles.find("]", i)
             if end < 0:
-                raise ValueError(f"smiles: required a closing bracket after position {i}, got {smiles!r}")
+                raise ValueError(f"smiles must have a closing bracket after position {i}, got {smiles!r}")
             atoms.append(_bracket(smiles[i + 1 : end], smiles))
             i = end + 1
         elif match := _BARE.match(smiles, i):
@@ -87,20 +87,20 @@ def smiles_atoms(smiles: str) -> tuple[SmilesAtom, ...]:
             i = match.end()
         else:
             raise ValueError(
-                f"smiles: required an atom, bond or ring closure at position {i}, got {smiles!r}"
+                f"smiles must have an atom, bond or ring closure at position {i}, got {smiles!r}"
             )
     if not atoms:
-        raise ValueError(f"smiles: required at least one atom, got {smiles!r}")
+        raise ValueError(f"smiles must have at least one atom, got {smiles!r}")
     return tuple(atoms)
 
 
 def formal_charges(smiles: str) -> tuple[int, ...]:
-    """Formal charge of each atom written in ``smiles``."""
+    """Return the formal charge of each atom written in ``smiles``."""
     return tuple(a.charge for a in smiles_atoms(smiles))
 
 
 def total_charge(smiles: str) -> int:
-    """Sum of the formal charges.
+    """Return the sum of the formal charges.
 
     Examples
     --------
@@ -110,24 +110,8 @@ def total_charge(smiles: str) -> int:
     return sum(formal_charges(smiles))
 
 
-def rdkit_total_charge(smiles: str) -> int:
-    """The same through RDKit (the extra ``spice-data[rdkit]``), unsanitised so that all of SPICE parses.
-
-    Raises
-    ------
-    ValueError
-        When RDKit cannot parse ``smiles``.
-    """
-    from rdkit import Chem
-
-    molecule = Chem.MolFromSmiles(smiles, sanitize=False)
-    if molecule is None:
-        raise ValueError(f"smiles: required a SMILES that RDKit parses, got {smiles!r}")
-    return int(Chem.GetFormalCharge(molecule))
-
-
 def mapped_numbers(smiles: str) -> tuple[int, ...] | None:
-    """Atomic numbers in order of the map numbers 1…N, or ``None`` when the atoms are not so numbered.
+    """Return the atomic numbers in order of the map numbers 1…N; ``None`` if the atoms are numbered otherwise.
 
     Examples
     --------
@@ -142,7 +126,7 @@ def mapped_numbers(smiles: str) -> tuple[int, ...] | None:
 
 
 def without_map_numbers(smiles: str) -> str:
-    """``smiles`` with its map numbers removed: what two groups of the same molecule have in common.
+    """Return ``smiles`` without its map numbers, which is equal for two groups of the same molecule.
 
     Examples
     --------

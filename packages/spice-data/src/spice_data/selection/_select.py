@@ -1,11 +1,9 @@
-"""Selection: named filters, applied in order, each with the count of what it removed."""
+"""Selection of frames by filters applied in order, with the count that each removed."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data.atomic import write_text
 from spice_data.errors import DataError
-from spice_data.filters import Filter, Subsets
-from spice_data.hdf5 import SpiceFile
-from spice_data.molecule import Molecule
+from spice_data.files import read_json, write_json
+from spice_data.read.molecule import Molecule
+from spice_data.read.spice import SpiceFile
+from spice_data.selection.filters import Filter, Subsets
 
 FORMAT = "spice-data-selection"
 
 
 class Removed(NamedTuple):
-    """What one filter removed: frames, and molecules of which nothing was left after it."""
+    """Frames that one filter removed, and molecules of which it left none."""
 
     filter: str
     frames: int
@@ -36,18 +34,18 @@ Runs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Selection:
-    """The frames that passed, and the count of those that did not.
+    """Frames that passed the filters, and the count of those that did not.
 
     Attributes
     ----------
     path : Path
         The file selected from.
     size : int
-        Its size in bytes, by which another file is noticed.
+        Its size in bytes, by which another file is recognized.
     groups, frames : int
         Groups and frames in the file.
     empty : tuple of str
-        Groups without a single frame; they are left out, and said.
+        Groups without frames; they are left out.
     removed : tuple of Removed
         One per filter, in the order applied; a frame counts for the first filter that rejects it.
     kept : dict of str to runs
@@ -76,7 +74,7 @@ class Selection:
         return len(self.kept)
 
     def table(self) -> str:
-        """The counts as text, one line per filter."""
+        """Return the counts as text, one line per filter."""
         rows = [("in the file", self.frames, self.groups), ("- empty groups", 0, len(self.empty))]
         rows += [(f"- {r.filter}", r.frames, r.molecules) for r in self.removed]
         rows += [("kept", self.n_frames, self.n_molecules)]
@@ -85,76 +83,27 @@ class Selection:
         return "\n".join(lines + [f"{label:{width}}  {f:>10,}  {m:>10,}" for label, f, m in rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the selection as JSON, whole or not at all.
+        """Write the selection as JSON, atomically.
 
         Raises
         ------
         FileExistsError
-            When ``path`` is an existing file other than a selection.
+            If ``path`` is an existing file other than a selection.
         """
-        data = {
-            "path": str(self.path),
-            "size": self.size,
-            "groups": self.groups,
-            "frames": self.frames,
-            "labels": self.labels,
-            "empty": self.empty,
-            "removed": [r._asdict() for r in self.removed],
-            "kept": self.kept,
-        }
+        data = vars(self) | {"path": str(self.path), "removed": [r._asdict() for r in self.removed]}
         write_json(path, FORMAT, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Selection:
-        """Read a selection; ``DataError`` when the file is not one or lacks a field."""
-        data = read_json(path, FORMAT)
-        with fields_of(path):
+        """Read a selection; ``DataError`` if the file is not one or lacks a field."""
+
+        def build(data: dict[str, Any]) -> Selection:
             kept = {name: tuple((int(a), int(b)) for a, b in runs) for name, runs in data["kept"].items()}
-            return cls(
-                Path(data["path"]),
-                data["size"],
-                data["groups"],
-                data["frames"],
-                tuple(data["empty"]),
-                tuple(Removed(**r) for r in data["removed"]),
-                kept,
-                data["labels"],
-            )
+            counts = data["size"], data["groups"], data["frames"]
+            removed = tuple(Removed(**r) for r in data["removed"])
+            return cls(Path(data["path"]), *counts, tuple(data["empty"]), removed, kept, data["labels"])
 
-
-def read_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """The JSON object in ``path``, whose ``format`` must be ``kind`` and whose version must be 1."""
-    try:
-        data = json.loads(Path(path).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise DataError(path, f"JSON of format {kind!r}", str(e)) from None
-    received = (data.get("format"), data.get("version")) if isinstance(data, dict) else type(data).__name__
-    if received != (kind, 1):
-        raise DataError(path, f"format {kind!r} version 1", str(received))
-    return dict(data)
-
-
-@contextmanager
-def fields_of(path: str | os.PathLike[str]) -> Iterator[None]:
-    """``DataError`` naming ``path`` where a field of its JSON object is missing or of another type."""
-    try:
-        yield
-    except KeyError as e:
-        raise DataError(path, f"the field {e}", "none") from None
-    except (TypeError, ValueError, AttributeError) as e:
-        raise DataError(path, "fields of the right types", str(e)) from None
-
-
-def write_json(path: str | os.PathLike[str], kind: str, data: dict[str, Any]) -> None:
-    """Write ``data`` as what :func:`read_json` reads; ``FileExistsError`` where ``path`` is of another kind."""
-    path, text = Path(path), json.dumps({"format": kind, "version": 1, **data}, ensure_ascii=False)
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(64)
-        if head and not head.startswith(f'{{"format": "{kind}"'.encode()):
-            required = f"a new file, or one of format {kind!r} to replace"
-            raise FileExistsError(f"path: required {required}, got the existing {str(path)!r}")
-    write_text(path, text)
+        return read_json(path, FORMAT, build)
 
 
 def _runs(mask: NDArray[np.bool_]) -> Runs:
@@ -163,13 +112,13 @@ def _runs(mask: NDArray[np.bool_]) -> Runs:
 
 
 def _answer(accept: Filter, molecule: Molecule) -> NDArray[np.bool_]:
-    """What a filter says of a molecule, () or (M,)."""
+    """Return the answer of a filter for a molecule, () or (M,)."""
     answer = np.asarray(accept(molecule))
     if answer.dtype != bool or answer.shape not in ((), (molecule.n_frames,)):
         required = f"True, False or a mask of bools ({molecule.n_frames},)"
         received = f"{answer.dtype} of shape {answer.shape}"
         raise ValueError(
-            f"filter {accept.name!r}: required {required}, got {received} for group {molecule.name!r}"
+            f"filter {accept.name!r} must return {required}, got {received} for group {molecule.name!r}"
         )
     return answer
 
@@ -184,9 +133,9 @@ def select(
     Parameters
     ----------
     file : SpiceFile or path
-        What to select from.
+        The file to select from.
     *filters : Filter
-        Those of :mod:`spice_data.filters`, or any callables with a ``name``.
+        Those of :mod:`spice_data.selection`, or any callables with a ``name``.
     progress : callable, optional
         Called with (groups done, groups).
 
@@ -195,12 +144,12 @@ def select(
     DataError
         For a defective group, or a subset pattern that matches nothing in the file.
     ValueError
-        When a filter answers neither ``True``, ``False`` nor a boolean mask of the frames.
+        If a filter returns neither ``True``, ``False`` nor a boolean mask of the frames.
 
     Examples
     --------
     >>> from spice_data import example_path, select
-    >>> from spice_data.filters import Elements, Neutral
+    >>> from spice_data.selection.filters import Elements, Neutral
     >>> selection = select(example_path(), Neutral(), Elements(("H", "C", "N", "O")))
     >>> selection.frames, [(r.filter, r.frames) for r in selection.removed]
     (1022, [('neutral', 102), ('elements H C N O', 90)])
@@ -233,7 +182,9 @@ def select(
     for accept in filters:
         for pattern in accept.patterns if isinstance(accept, Subsets) else ():
             if not any(fnmatchcase(s, pattern) for s in subsets):
-                raise DataError(file.path, f"a subset that matches {pattern!r}", f"only {sorted(subsets)}")
+                raise DataError(
+                    file.path, f"have a subset that matches {pattern!r}", f"only {sorted(subsets)}"
+                )
     removed = tuple(Removed(f.name, lost_frames[i], lost_molecules[i]) for i, f in enumerate(filters))
     size = file.path.stat().st_size
     return Selection(file.path, size, total, frames, tuple(empty), removed, kept, file.labels)

@@ -1,4 +1,4 @@
-"""The released files: where they are, how long, and with which checksum (``releases.json``)."""
+"""Table of released files: URLs, sizes and checksums (``releases.json``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Release(NamedTuple):
     record : int
         Number of the Zenodo record.
     size : int or None
-        Bytes; ``None`` where the table does not know, and the record is asked.
+        Bytes; ``None`` where only the record states it.
     md5 : str or None
         Hexadecimal; likewise.
     license : str or None
@@ -33,7 +33,7 @@ class Release(NamedTuple):
     groups, conformations : int or None
         Counts stated by the release.
     urls : tuple of str
-        Where to get it, in order of preference.
+        Mirrors, in order of preference.
     """
 
     name: str
@@ -50,32 +50,32 @@ class Release(NamedTuple):
 
 
 def releases() -> dict[str, Release]:
-    """The table of releases by name.
+    """Return the table of releases by name.
 
     Examples
     --------
     >>> releases()["2.0.1"].size
     37479271148
     """
-    table = json.loads(files("spice_data").joinpath("releases.json").read_text("utf-8"))
+    table = json.loads(files("spice_data.download").joinpath("releases.json").read_text("utf-8"))
     return {name: Release(name=name, **{**row, "urls": tuple(row["urls"])}) for name, row in table.items()}
 
 
 def release(name: str) -> Release:
-    """The release ``name``; ``ValueError`` naming the known ones otherwise."""
+    """Return release ``name``; ``ValueError`` naming the known ones otherwise."""
     table = releases()
     if name not in table:
-        raise ValueError(f"release: required one of {sorted(table)}, got {name!r}")
+        raise ValueError(f"release must be one of {sorted(table)}, got {name!r}")
     return table[name]
 
 
 def completed(entry: Release, session: requests.Session, timeout: float, api: str = RECORD_API) -> Release:
-    """``entry`` with size and md5, asked of its Zenodo record where the table does not hold them.
+    """Return ``entry`` with size and md5, from its Zenodo record where the table has none.
 
     Raises
     ------
     ConnectionError
-        When the record cannot be read or does not list the file.
+        If the record cannot be read or does not list the file.
     """
     if entry.size is not None and entry.md5 is not None:
         return entry
@@ -88,7 +88,7 @@ def completed(entry: Release, session: requests.Session, timeout: float, api: st
         kind, _, md5 = str(row["checksum"]).partition(":")
         size = int(row["size"])
     except (requests.RequestException, ValueError, KeyError, TypeError, StopIteration) as e:
-        raise ConnectionError(f"size and md5 of {entry.file}: required from {url}, got {e!r}") from None
+        raise ConnectionError(f"size and md5 of {entry.file} must be at {url}, got {e!r}") from None
     if kind != "md5":
-        raise ConnectionError(f"checksum of {entry.file}: required an md5 from {url}, got {kind!r}")
+        raise ConnectionError(f"checksum of {entry.file} must be an md5 at {url}, got {kind!r}")
     return entry._replace(size=size, md5=md5)

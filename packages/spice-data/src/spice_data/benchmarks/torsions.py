@@ -1,4 +1,4 @@
-"""TorsionNet500: torsion profiles read from SDF or JSON, and the error of their barrier heights."""
+"""TorsionNet500: torsion profiles from SDF or JSON, and errors of their barrier heights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spice_data.elements import NUMBERS
 from spice_data.errors import DataError
-from spice_data.units import HARTREE
-
-KCAL = 1 / 23.060547830619026
-"""eV per kcal/mol."""
+from spice_data.units import HARTREE, KCAL
 
 UNITS = {"kcal/mol": KCAL, "hartree": HARTREE, "eV": 1.0}
 PROFILES, POINTS = 500, 24
@@ -54,7 +51,7 @@ class _Record(NamedTuple):
 
 
 def _sdf_records(path: Path) -> Iterator[_Record]:
-    """The records of an SDF file (V2000 molblocks) with their data items."""
+    """Yield the records of an SDF file (V2000 molblocks) with their data items."""
     index = 0
     lines: list[str] = []
     with path.open(encoding="utf-8") as file:
@@ -65,19 +62,19 @@ def _sdf_records(path: Path) -> Iterator[_Record]:
             else:
                 lines.append(line.rstrip("\n"))
     if any(line.strip() for line in lines):
-        raise DataError(path, "a record ended by $$$$", "the end of the file", f"record {index}")
+        raise DataError(path, "end each record by $$$$", "the end of the file", at=f"record {index}")
 
 
 def _sdf_record(path: Path, lines: list[str], where: str) -> _Record:
     if len(lines) < 4 or "V2000" not in lines[3]:
-        raise DataError(path, "a V2000 molblock", repr(lines[3] if len(lines) > 3 else lines), where)
+        raise DataError(path, "be a V2000 molblock", repr(lines[3] if len(lines) > 3 else lines), at=where)
     try:
         n = int(lines[3][:3])
         rows = [(line[:10], line[10:20], line[20:30], line[31:34].strip()) for line in lines[4 : 4 + n]]
         positions = np.array([[float(v) for v in row[:3]] for row in rows]).reshape(n, 3)
         numbers = tuple(NUMBERS[row[3]] for row in rows)
     except (ValueError, KeyError) as e:
-        raise DataError(path, "atom lines of coordinates and a symbol", repr(e), where) from None
+        raise DataError(path, "have atom lines of coordinates and a symbol", repr(e), at=where) from None
     data, key = {}, ""
     for line in lines[4 + n :]:
         if line.startswith(">") and "<" in line:
@@ -92,11 +89,11 @@ def _sdf_record(path: Path, lines: list[str], where: str) -> _Record:
 
 def _value(path: Path, record: _Record, tag: str, where: str) -> float:
     if tag not in record.data:
-        raise DataError(path, "the data item", f"only {sorted(record.data)}", where, tag)
+        raise DataError(path, "be a data item", f"only {sorted(record.data)}", dataset=tag, at=where)
     try:
         return float(record.data[tag])
     except ValueError:
-        raise DataError(path, "a number", repr(record.data[tag]), where, tag) from None
+        raise DataError(path, "be a number", repr(record.data[tag]), dataset=tag, at=where) from None
 
 
 def _from_sdf(path: Path, scale: float, points: int, energy_tag: str, angle_tag: str) -> Iterator[Profile]:
@@ -105,7 +102,7 @@ def _from_sdf(path: Path, scale: float, points: int, energy_tag: str, angle_tag:
     for index, record in enumerate(_sdf_records(path)):
         group.append(record)
         if record.numbers != group[0].numbers:
-            raise DataError(path, f"the atoms of record {start}", f"{record.numbers}", f"record {index}")
+            raise DataError(path, f"have the atoms of record {start}", record.numbers, at=f"record {index}")
         if len(group) == points:
             places = [f"record {start + k}" for k in range(points)]
             angles = [_value(path, r, angle_tag, w) for r, w in zip(group, places, strict=True)]
@@ -119,26 +116,33 @@ def _from_sdf(path: Path, scale: float, points: int, energy_tag: str, angle_tag:
             )
             group, start = [], index + 1
     if group:
-        raise DataError(path, f"a multiple of {points} records", f"{len(group)} left over", f"record {start}")
+        raise DataError(
+            path, f"have a multiple of {points} records", f"{len(group)} left over", at=f"record {start}"
+        )
 
 
 def _from_json(path: Path, scale: float) -> Iterator[Profile]:
     try:
         table = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise DataError(path, "JSON", str(e)) from None
+        raise DataError(path, "be JSON", e) from None
     if not isinstance(table, dict):
-        raise DataError(path, "an object of profiles by name", type(table).__name__)
+        raise DataError(path, "be an object of profiles by name", type(table).__name__)
     for name, row in table.items():
         try:
             profile = np.array(row["dft_energy_profile"], np.float64)
             positions = np.array(row["conformer_coordinates"], np.float64)
             numbers = np.array([NUMBERS[s] for s in row["atom_symbols"]], np.int64)
         except (KeyError, ValueError, TypeError) as e:
-            raise DataError(path, "profile, coordinates and symbols", repr(e), name) from None
+            raise DataError(
+                path, "have profile, coordinates and symbols", repr(e), at=f"profile {name!r}"
+            ) from None
         if profile.shape != (len(positions), 2) or positions.shape != (len(positions), len(numbers), 3):
             raise DataError(
-                path, "one (angle, energy) per conformer", f"{profile.shape}, {positions.shape}", name
+                path,
+                "have one (angle, energy) per conformer",
+                f"{profile.shape}, {positions.shape}",
+                at=f"profile {name!r}",
             )
         yield Profile(name, numbers, positions, profile[:, 0], profile[:, 1] * scale)
 
@@ -151,7 +155,7 @@ def read_torsions(
     energy_tag: str = "Energy",
     angle_tag: str = "TORSION_ANGLE",
 ) -> Iterator[Profile]:
-    """Torsion profiles from a file, one at a time.
+    """Yield torsion profiles from a file, one at a time.
 
     Parameters
     ----------
@@ -161,7 +165,7 @@ def read_torsions(
         ``atom_symbols``, ``conformer_coordinates`` (Å) and ``dft_energy_profile`` (pairs of degrees and
         energy).
     energy_unit : str
-        ``"kcal/mol"``, ``"hartree"`` or ``"eV"``: neither format says.
+        ``"kcal/mol"``, ``"hartree"`` or ``"eV"``: neither format states it.
     points : int
         Records per profile in an SDF.
     energy_tag, angle_tag : str
@@ -172,15 +176,15 @@ def read_torsions(
     ValueError
         For an unknown ``energy_unit``.
     FileNotFoundError
-        When there is no such file.
+        If there is no such file.
     DataError
         Naming file, record and data item.
     """
     if energy_unit not in UNITS:
-        raise ValueError(f"energy_unit: required one of {sorted(UNITS)}, got {energy_unit!r}")
+        raise ValueError(f"energy_unit must be one of {sorted(UNITS)}, got {energy_unit!r}")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: required an existing file, got {str(path)!r}")
+        raise FileNotFoundError(f"path must be an existing file, got {str(path)!r}")
     if path.suffix == ".json":
         yield from _from_json(path, UNITS[energy_unit])
     else:
@@ -188,23 +192,25 @@ def read_torsions(
 
 
 def read_torsionnet500(path: str | os.PathLike[str], *, energy_unit: str = "kcal/mol") -> list[Profile]:
-    """The 500 profiles of 24 angles each; ``DataError`` when there are more or fewer."""
+    """Return the 500 profiles of 24 angles each; ``DataError`` if there are more or fewer."""
     profiles = list(read_torsions(path, energy_unit=energy_unit))
     short = [p.name for p in profiles if len(p.energies) != POINTS]
     if len(profiles) != PROFILES or short:
         raise DataError(
-            path, f"{PROFILES} profiles of {POINTS} angles", f"{len(profiles)}, of other lengths: {short[:5]}"
+            path,
+            f"have {PROFILES} profiles of {POINTS} angles",
+            f"{len(profiles)}, of other lengths: {short[:5]}",
         )
     return profiles
 
 
 def barrier_height(energies: ArrayLike) -> float:
-    """Highest minus lowest energy along a profile, in the unit given.
+    """Return highest minus lowest energy along a profile, in the unit given.
 
     Raises
     ------
     ValueError
-        When there are not at least two finite energies (K,).
+        If there are not at least two finite energies (K,).
 
     Examples
     --------
@@ -213,7 +219,7 @@ def barrier_height(energies: ArrayLike) -> float:
     """
     values = np.asarray(energies, np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"energies: required at least two finite values (K,), got shape {values.shape}")
+        raise ValueError(f"energies must be at least two finite values (K,), got shape {values.shape}")
     return float(values.max() - values.min())
 
 
@@ -225,7 +231,7 @@ class BarrierErrors(NamedTuple):
     mae, rmse : float
         Of the barrier heights over profiles, eV.
     above_1_kcal : int
-        Profiles whose barrier is wrong by more than 1 kcal/mol.
+        Profiles whose barrier is off by more than 1 kcal/mol.
     profile_mae : float
         Mean over profiles of the mean absolute error of the energies relative to the reference minimum, eV.
     profiles : int
@@ -252,7 +258,7 @@ def barrier_errors(reference: Iterable[ArrayLike], predicted: Iterable[ArrayLike
     Raises
     ------
     ValueError
-        When there are no profiles, not as many predicted ones, or any two differ in length or have no
+        If there are no profiles, not as many predicted ones, or any two differ in length or have no
         :func:`barrier_height`.
 
     Examples
@@ -263,12 +269,12 @@ def barrier_errors(reference: Iterable[ArrayLike], predicted: Iterable[ArrayLike
     """
     pairs: Sequence[tuple[ArrayLike, ArrayLike]] = list(zip(reference, predicted, strict=True))
     if not pairs:
-        raise ValueError("reference: required at least one profile, got none")
+        raise ValueError("reference must be at least one profile, got none")
     errors, along = [], []
     for a, b in pairs:
         x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
         if x.shape != y.shape:
-            raise ValueError(f"predicted: required the reference's shape {x.shape}, got {y.shape}")
+            raise ValueError(f"predicted must have the reference's shape {x.shape}, got {y.shape}")
         errors.append(barrier_height(y) - barrier_height(x))
         low = int(x.argmin())
         along.append(np.abs((y - y[low]) - (x - x[low])).mean())
