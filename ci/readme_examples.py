@@ -7,7 +7,8 @@ checkout, whose place is `$REPOSITORY`. A `yaml` or `text` block whose first lin
 written to that file. Two files run at a time. Without arguments every file runs but those of `ELSEWHERE`.
 
 A block that cannot run here (SLURM, a GPU) has the line `<!-- not run: REASON -->` above its fence; the report counts
-such blocks. Other languages, and fences that are indented, are errors, since they would be skipped without notice.
+such blocks. `sh` blocks show `pip install` and are for reading. Other languages, and fences that are indented, are
+errors, since they would be skipped without notice.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ ELSEWHERE = {"docs/tutorials/import-model.md"}
 """Pages that need what only another session installs (here: interop)."""
 RUN = ("python", "console")
 WRITTEN = ("yaml", "text")
-READ = ("cpp", "cmake", "mermaid")
-"""Languages of blocks that are for reading."""
+READ = ("cpp", "cmake", "mermaid", "sh")
+"""Languages of blocks that are for reading; `sh` is for `pip install` alone, which the environment has behind it."""
 FENCE = re.compile(r"^(?P<indent>[ \t]*)```(?P<language>[^\s`]*)(?P<options>[^\n]*)$")
 NOT_RUN = re.compile(r"<!-- not run: (\S[^>]*) -->")
+INSTALL = re.compile(r"\s*(#|pip install |$)")
 NAME = re.compile(r"# (in\.\w+|[\w-]+\.\w+)\n")
 
 
@@ -75,6 +77,8 @@ def blocks(text: str, name: str) -> list[Block]:
         if i == len(lines):
             raise Failed(f"{name}:{start + 1}: the fence is not closed")
         marker = NOT_RUN.fullmatch(lines[start - 1].strip()) if start else None
+        if language == "sh" and not all(INSTALL.match(line) for line in lines[start + 1 : i]):
+            raise Failed(f"{name}:{start + 1}: sh must hold pip install alone; console is run")
         found.append(Block(language, "".join(lines[start + 1 : i]), start + 1, marker and marker[1]))
         i += 1
     return found

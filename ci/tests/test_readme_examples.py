@@ -54,6 +54,7 @@ def test_a_failing_block_fails_its_page(tmp_path: Path, wrong: str) -> None:
         ("```\nls\n```\n", "language must be one of .*, got ''"),
         ("- item\n\n  ```python\n  x\n  ```\n", "page.md:3: a fence must start its line"),
         ("```python\nx\n", "page.md:1: the fence is not closed"),
+        ("```sh\npip install x\nls\n```\n", "page.md:1: sh must hold pip install alone"),
     ],
 )
 def test_a_block_that_would_be_skipped_is_an_error(text: str, says: str) -> None:
