@@ -82,7 +82,7 @@ def spice_file(tmp_path: Path) -> Path:
 
 
 class Site:
-    """A web server on this machine that serves ``data`` and answers each request as ``script`` says.
+    """A web server on this machine that sends ``data`` and answers each request as ``script`` says.
 
     The script is a list of words, one per request; when it is used up, requests are answered properly.
     """

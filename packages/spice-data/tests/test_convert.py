@@ -174,7 +174,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 spice_data.convert(spice_data.example_path(), {str(tmp_path / "a.store")!r})
 """
     run = _run(code)
-    assert run.returncode == 1 and "OSError" in run.stderr and "no room for" in run.stderr
+    assert run.returncode == 1 and "OSError" in run.stderr and "no space for" in run.stderr
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
 
 
@@ -207,7 +207,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 spice_data.convert(spice_data.example_path(), {str(tmp_path / "a.store")!r})
 """
     run = _run(code)
-    assert run.returncode == 1 and "OSError" in run.stderr and "no room for" in run.stderr
+    assert run.returncode == 1 and "OSError" in run.stderr and "no space for" in run.stderr
     with spice_data.convert(spice_data.example_path(), tmp_path / "a.store") as store:
         store.verify()
         assert len(store) == 1022

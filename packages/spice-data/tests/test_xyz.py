@@ -257,6 +257,30 @@ def test_an_empty_file_has_no_frames(tmp_path):
         convert(tmp_path / "none.xyz", tmp_path / "a.store")
 
 
+def test_workers_give_the_same_frames(example_store, tmp_path):
+    write_xyz(tmp_path / "a.xyz", example_store[:200])
+    with convert(tmp_path / "a.xyz", tmp_path / "a.store") as a:
+        with convert(tmp_path / "a.xyz", tmp_path / "b.store", workers=2) as b:
+            assert a.digest == b.digest and len(b) == 200
+    _write(tmp_path / "bad.xyz", GOOD * 100 + GOOD.replace("energy=-1.5", "energy=inf") + GOOD)
+    with pytest.raises(spice_data.DataError, match=r"bad\.xyz', frame 100, key 'energy' must be finite"):
+        list(read_frames(tmp_path / "bad.xyz", workers=2))
+    with pytest.raises(ValueError, match="workers must be 0 or more"):
+        read_frames(tmp_path / "a.xyz", workers=-1)
+
+
+def test_workers_of_a_script_without_a_main_guard(tmp_path):
+    import subprocess
+    import sys
+
+    _write(tmp_path / "a.xyz", GOOD * 100)
+    _write(
+        tmp_path / "s.py", "import spice_data\nprint(len(list(spice_data.read_frames('a.xyz', workers=2))))\n"
+    )
+    run = subprocess.run([sys.executable, "s.py"], cwd=tmp_path, text=True, capture_output=True, timeout=200)
+    assert run.returncode == 1 and "workers must be 0 unless the script runs under" in run.stderr
+
+
 @pytest.mark.parametrize("index", [":", "2:", ":3", "1:5:2"])
 @pytest.mark.parametrize("name", ["a.xyz", "a.traj"])
 def test_index(tmp_path, index, name):

@@ -63,6 +63,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--partial-labels", action="store_true", help="allow frames without energy or forces")
     group.add_argument("--format", help="ASE's name of the file format")
     group.add_argument("--index", default=":", metavar="START:STOP:STEP", help="frames of each file to read")
+    group.add_argument("--workers", type=int, default=0, help="processes that parse extended XYZ")
 
 
 def build_parser() -> argparse.ArgumentParser:

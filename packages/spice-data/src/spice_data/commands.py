@@ -185,6 +185,7 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
             labels=_labels(a),
             format=a.format,
             index=a.index,
+            workers=a.workers,
             overwrite=a.overwrite,
             wait=a.wait,
             progress=bar("convert", "groups" if file else "B"),

@@ -26,13 +26,13 @@ class RawFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"path must be an existing file, got {str(self.path)!r}")
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +43,7 @@ class RawFile:
         self.close()
 
     def __del__(self) -> None:
-        if "_fd" in self.__dict__:
+        if "fd" in self.__dict__:
             self.close()
 
     def read_at(self, place: int, size: int) -> bytes:
@@ -54,9 +54,9 @@ class RawFile:
         EOFError
             If the file ends before.
         """
-        data = os.pread(self._fd, size, place)
+        data = os.pread(self.fd, size, place)
         while len(data) < size:
-            more = os.pread(self._fd, size - len(data), place + len(data))
+            more = os.pread(self.fd, size - len(data), place + len(data))
             if not more:
                 raise EOFError(f"the end of the file, {len(data)} of {size} bytes after byte {place}")
             data += more

@@ -104,7 +104,7 @@ def _stress(atoms: Atoms, labels: Labels, per_energy: float, per_length: float) 
         stress = 0.5 * (stress + stress.T) * STRESS[labels.stress_unit]
     if virial is None:
         return NO_STRESS if stress is None else stress
-    volume = atoms.get_volume() * per_length**3
+    volume = abs(float(np.linalg.det(atoms.cell.array))) * per_length**3
     if not volume > 0:
         raise ValueError(
             f"key {labels.virial!r} must come with a cell of non-zero volume, got {atoms.cell.tolist()}"
@@ -173,7 +173,7 @@ def from_ase(atoms: Atoms, labels: Labels | None = None, subset: str = "") -> Fr
         np.full((n, 3), np.nan) if forces is None else forces * (per_energy / per_length),
         _number(info, "formation_energy", np.nan) * per_energy,
         str(info.get("subset", info.get("config_type", subset))),
-        str(info.get("name", atoms.get_chemical_formula())),
+        str(info["name"]) if "name" in info else atoms.symbols.get_chemical_formula(),
         0,
         int(_number(info, "source_frame", -1, whole=True)),
         str(info.get("smiles", "")),
@@ -201,5 +201,5 @@ def to_ase(frame: Frame) -> Atoms:
         "stress": frame.stress.reshape(9)[[0, 4, 8, 5, 2, 1]],
     }
     results = {key: value for key, value in given.items() if not np.isnan(value).all()}
-    atoms.calc = SinglePointCalculator(atoms, **results)
+    atoms.calc = SinglePointCalculator(atoms, **results)  # type: ignore[no-untyped-call]
     return atoms

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spice_data.errors import DataError
 from spice_data.read.atoms import Labels, found_keys, from_ase
-from spice_data.read.xyz import iterate_xyz, slice_of
+from spice_data.read.xyz import Text, parse, slice_of, texts
 from spice_data.records import Frame
 
 if TYPE_CHECKING:
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
 XYZ_SUFFIXES = (".xyz", ".extxyz")
 COMPRESSED = (".gz", ".bz2", ".xz")
+CHUNK, AHEAD = 64, 3
 
 
 def is_xyz(path: str | os.PathLike[str]) -> bool:
@@ -25,6 +31,9 @@ def is_xyz(path: str | os.PathLike[str]) -> bool:
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
     return name.endswith(XYZ_SUFFIXES)
+
+
+Job = tuple[Path, Labels, str, list[Text]]
 
 
 class FrameReader:
@@ -39,25 +48,29 @@ class FrameReader:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], labels: Labels, format: str | None = None, index: str = ":"
+        self,
+        path: str | os.PathLike[str],
+        labels: Labels,
+        format: str | None = None,
+        index: str = ":",
+        workers: int = 0,
     ) -> None:
         self.path, self.labels, self.format, self.index = Path(path), labels, format, index
+        self.workers, self.subset = workers, self.path.name.split(".")[0]
         if not self.path.exists():
             raise FileNotFoundError(f"path must be an existing file, got {str(self.path)!r}")
+        if workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {workers}")
         slice_of(index)
         self.position = 0
         self.keys: set[str] = set()
 
     def __iter__(self) -> Iterator[Frame]:
-        subset = self.path.name.split(".")[0]
-        i = -1
-        for i, atoms in self._atoms():
-            self.keys |= found_keys(atoms)
-            try:
-                yield from_ase(atoms, self.labels, subset)
-            except ValueError as e:
-                raise DataError.inside(self.path, f"frame {i}", e) from None
-        if i < 0:
+        found = 0
+        for frame in self._xyz() if self._format() in ("extxyz", "xyz") else self._ase():
+            found += 1
+            yield frame
+        if not found:
             raise DataError(self.path, f"have at least one frame in {self.index!r}", "none")
 
     def _format(self) -> str:
@@ -71,31 +84,73 @@ class FrameReader:
         except UnknownFileTypeError as e:
             raise DataError(self.path, "be of a format that ASE reads", e or "an unknown one") from None
 
-    def _atoms(self) -> Iterator[tuple[int, Atoms]]:
-        if self._format() in ("extxyz", "xyz"):
-            for i, atoms, position in iterate_xyz(self.path, self.index):
-                self.position = position
-                yield i, atoms
+    def _xyz(self) -> Iterator[Frame]:
+        frames = texts(self.path, self.index)
+        chunks = iter(lambda: list(itertools.islice(frames, CHUNK if self.workers else 1)), [])
+        for parsed, keys, position in self._parsed((self.path, self.labels, self.subset, c) for c in chunks):
+            self.keys, self.position = self.keys | keys, position
+            yield from parsed
+
+    def _parsed(self, jobs: Iterable[Job]) -> Iterator[tuple[list[Frame], set[str], int]]:
+        """Parse chunks in order, here or in workers."""
+        if self.workers == 0:
+            yield from map(_parse, jobs)
             return
+        pending: collections.deque[Future[tuple[list[Frame], set[str], int]]] = collections.deque()
+        with ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn")) as pool:
+            try:
+                for job in jobs:
+                    pending.append(pool.submit(_parse, job))
+                    if len(pending) > AHEAD * self.workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            except BrokenProcessPool:
+                guard = 'must be 0 unless the script runs under if __name__ == "__main__":'
+                raise ValueError(f"workers {guard}, got a worker that died (or memory ran out)") from None
+
+    def _ase(self) -> Iterator[Frame]:
         from ase.io import iread
 
-        step = slice_of(self.index).step or 1
-        i = slice_of(self.index).start or 0
+        wanted = slice_of(self.index)
         frames = iread(self.path, self.index, self.format)
-        while True:
+        for i in itertools.count(wanted.start or 0, wanted.step or 1):
             try:
-                found: Atoms | None = next(frames, None)
+                atoms: Atoms | None = next(frames, None)
             except Exception as e:  # ASE's readers raise anything
                 received = f"{type(e).__name__}: {e}"
                 raise DataError(self.path, "be readable by ASE", received, at=f"frame {i}") from None
-            if found is None:
+            if atoms is None:
                 return
-            yield i, found
-            i += step
+            self.keys |= found_keys(atoms)
+            yield _frame(self.path, self.labels, self.subset, i, atoms)
+
+
+def _frame(path: Path, labels: Labels, subset: str, i: int, atoms: Atoms) -> Frame:
+    try:
+        return from_ase(atoms, labels, subset)
+    except ValueError as e:
+        raise DataError.inside(path, f"frame {i}", e) from None
+
+
+def _parse(job: Job) -> tuple[list[Frame], set[str], int]:
+    """Return the frames of a chunk, the keys found and the bytes read by its end."""
+    path, labels, subset, chunk = job
+    frames, keys = [], set()
+    for text in chunk:
+        atoms = parse(path, text)
+        keys |= found_keys(atoms)
+        frames.append(_frame(path, labels, subset, text.frame, atoms))
+    return frames, keys, chunk[-1].position
 
 
 def read_frames(
-    path: str | os.PathLike[str], labels: Labels | None = None, *, format: str | None = None, index: str = ":"
+    path: str | os.PathLike[str],
+    labels: Labels | None = None,
+    *,
+    format: str | None = None,
+    index: str = ":",
+    workers: int = 0,
 ) -> Iterator[Frame]:
     """Yield the frames of a file that ASE reads, one at a time (extra ``spice-data[ase]``).
 
@@ -111,6 +166,8 @@ def read_frames(
         ASE's name of the format; by default from the name of the file.
     index : str
         A slice ``start:stop:step`` of the frames, without negative numbers.
+    workers : int
+        Processes that parse extended XYZ; 0 parses in this one.
 
     Raises
     ------
@@ -119,4 +176,4 @@ def read_frames(
     DataError
         Naming file and frame: for a defective or truncated frame, or a missing or contradictory label.
     """
-    return iter(FrameReader(path, labels or Labels(), format, index))
+    return iter(FrameReader(path, labels or Labels(), format, index, workers))

@@ -38,7 +38,7 @@ def slice_of(index: str) -> slice:
     return slice(*parts)
 
 
-class _Text(NamedTuple):
+class Text(NamedTuple):
     """Number of a frame, its lines, and the bytes of the file read by then."""
 
     frame: int
@@ -46,7 +46,7 @@ class _Text(NamedTuple):
     position: int
 
 
-def _texts(path: Path) -> Iterator[_Text]:
+def _texts(path: Path) -> Iterator[Text]:
     """Yield the lines of each frame; blank lines between frames are passed over."""
     from ase.io.formats import open_with_compression
 
@@ -67,7 +67,7 @@ def _texts(path: Path) -> Iterator[_Text]:
             rows = sum(1 for line in lines[2:] if line.strip())
             if rows < n:
                 raise DataError(path, f"have {n} atoms", f"{rows} lines of atoms", at=where)
-            yield _Text(index, "".join(lines), os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            yield Text(index, "".join(lines), os.lseek(file.fileno(), 0, os.SEEK_CUR))
 
 
 def _nine(match: re.Match[str]) -> str:
@@ -81,7 +81,7 @@ def _comment(line: str) -> dict[str, Any]:
     """Parse a comment line as ASE does, but keep names as written: ASE makes "007" a number and "[H]" an array."""
     from ase.io.extxyz import key_val_str_to_dict
 
-    info: dict[str, Any] = key_val_str_to_dict(_VOIGT.sub(_nine, line))
+    info: dict[str, Any] = key_val_str_to_dict(_VOIGT.sub(_nine, line))  # type: ignore[no-untyped-call]
     for match in _TEXT.finditer(line):
         quoted = [m for m in _QUOTED.finditer(line) if m.start() < match.start() < m.end()]
         if not quoted:
@@ -89,18 +89,22 @@ def _comment(line: str) -> dict[str, Any]:
     return info
 
 
-def iterate_xyz(path: Path, index: str) -> Iterator[tuple[int, Atoms, int]]:
-    """Yield number, Atoms and bytes read for the frames of an extended XYZ file."""
+def texts(path: Path, index: str) -> Iterator[Text]:
+    """Yield the frames of a slice as text."""
+    wanted = slice_of(index)
+    return itertools.islice(_texts(path), wanted.start, wanted.stop, wanted.step)
+
+
+def parse(path: Path, text: Text) -> Atoms:
+    """Return the Atoms of one frame; ``DataError`` if ASE cannot read it."""
     from ase.io.extxyz import read_xyz
 
-    wanted = slice_of(index)
-    for text in itertools.islice(_texts(path), wanted.start, wanted.stop, wanted.step):
-        try:
-            atoms = next(read_xyz(io.StringIO(text.lines), 0, _comment))
-        except Exception as e:  # ASE raises anything, KeyError for an unknown element for instance
-            received = f"{type(e).__name__}: {e}"
-            raise DataError(path, "be readable by ASE", received, at=f"frame {text.frame}") from None
-        yield text.frame, atoms, text.position
+    try:
+        atoms: Atoms = next(read_xyz(io.StringIO(text.lines), 0, _comment))
+        return atoms
+    except Exception as e:  # ASE raises anything, KeyError for an unknown element for instance
+        received = f"{type(e).__name__}: {e}"
+        raise DataError(path, "be readable by ASE", received, at=f"frame {text.frame}") from None
 
 
 def write_xyz(

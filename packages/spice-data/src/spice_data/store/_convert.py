@@ -53,6 +53,7 @@ def _source(
     labels: Labels | None,
     format: str | None,
     index: str,
+    workers: int,
     stack: ExitStack,
 ) -> Source:
     """Return the frames of ``source``; what is opened for it is closed by ``stack``."""
@@ -69,7 +70,7 @@ def _source(
         return SpiceSource(file or stack.enter_context(SpiceFile(source.path, source.labels)), source)
     if isinstance(source, SpiceFile):
         return SpiceSource(source)
-    return AseSource(source, labels or Labels(), format, index)
+    return AseSource(source, labels or Labels(), format, index, workers)
 
 
 def convert(
@@ -80,6 +81,7 @@ def convert(
     labels: Labels | None = None,
     format: str | None = None,
     index: str = ":",
+    workers: int = 0,
     overwrite: bool = False,
     wait: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -100,7 +102,7 @@ def convert(
     file : SpiceFile, optional
         With a selection: the open file it was made from, where its path alone does not say how to open it (the
         SPICE test set). By default the selection's path is opened.
-    labels, format, index : Labels, str, str
+    labels, format, index, workers : Labels, str, str, int
         For files that ASE reads; see :func:`spice_data.read_frames`.
     overwrite : bool
         Replace an existing file.
@@ -136,7 +138,7 @@ def convert(
     (1022, ('H', 'C', 'N', 'O', 'F', 'S', 'Cl'))
     """
     with ExitStack() as stack:
-        frames = _source(source, file, labels, format, index, stack)
+        frames = _source(source, file, labels, format, index, workers, stack)
         writer = StoreWriter(
             path,
             units=frames.units,

@@ -28,8 +28,8 @@ class AseSource:
         The files, one after another.
     labels : Labels
         Keys and units of the labels.
-    format, index : str
-        ASE's format and slice of frames for every file; see :func:`spice_data.read_frames`.
+    format, index, workers : str, str, int
+        ASE's format, slice of frames and parsing processes for every file; see :func:`spice_data.read_frames`.
 
     Attributes
     ----------
@@ -40,9 +40,14 @@ class AseSource:
     units = Units()
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], labels: Labels, format: str | None, index: str
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        labels: Labels,
+        format: str | None,
+        index: str,
+        workers: int,
     ) -> None:
-        self.readers = [FrameReader(path, labels, format, index) for path in paths]
+        self.readers = [FrameReader(path, labels, format, index, workers) for path in paths]
         self.labels, self.path = labels, Path(paths[0])
         stats = [reader.path.stat() for reader in self.readers]
         named = [

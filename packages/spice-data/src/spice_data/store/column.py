@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -108,11 +109,14 @@ class Column:
         view = out.reshape(-1).view(np.uint8).data
         places = (offsets * self.row_bytes).tolist()
         base = np.array(self._base)[np.searchsorted(self._first, starts, "right") - 1]
-        at, read_at = (base + starts * self.row_bytes).tolist(), self.file.read_at
+        at, fd = (base + starts * self.row_bytes).tolist(), self.file.fd
         try:
             for i in order.tolist():
                 start, stop = places[i], places[i + 1]
-                view[start:stop] = read_at(at[i], stop - start)
+                data = os.pread(fd, stop - start, at[i])
+                view[start:stop] = (
+                    data if len(data) == stop - start else self.file.read_at(at[i], stop - start)
+                )
         except EOFError as e:
             raise DataError(self.file.path, f"have {self.rows} rows", e, dataset=self.name) from None
         return out

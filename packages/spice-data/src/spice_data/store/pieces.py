@@ -96,7 +96,7 @@ class Pieces:
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 os.ftruncate(fd, end)
-                message = f"{os.strerror(e.errno)}: no room for {size} more bytes of a store"
+                message = f"{os.strerror(e.errno)}: no space for {size} more bytes of a store"
                 raise OSError(e.errno, message, str(self.path)) from None
         finally:
             os.close(fd)

@@ -1,0 +1,197 @@
+"""Growth of a store with its number of frames: writing, opening, checking, a first pass over every frame, reading.
+
+    python -m benchmarks.bench_store --folder /scratch                  # 10⁴, 10⁵ and 10⁶ frames, 2 workers
+
+synthesizes stores of molecules of 10 to 54 atoms (32 on average, 50 frames each, atoms on a jittered grid of 1.5 Å) in
+float32, runs every stage in a process of its own, and records wall-clock and processor seconds (of all workers) and the
+peak of resident memory of one process. The first pass validates positions and labels, and counts edges within 6 Å,
+isolated and overlapping atoms with localgraph, in pieces that workers share; its result is one int32 per frame.
+``extxyz`` is the streamed conversion of an extended XYZ file of the first frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.common import RESULTS
+
+PER_MOLECULE, PIECE, BATCH, CUTOFF, CLOSEST = 50, 8192, 256, 6.0, 1e-3
+XYZ_FRAMES = 20_000
+STAGES = ("write", "open", "check", "first pass", "read", "extxyz")
+
+
+def blocks(frames: int) -> Iterator[Any]:
+    """Yield ``frames`` frames of random molecules, a molecule at a time."""
+    from spice_data.records import Block
+
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3) * 1.5
+    for i in range(frames // PER_MOLECULE):
+        n = int(rng.integers(10, 55))
+        shape = (PER_MOLECULE, n, 3)
+        positions = grid[:n] + 0.1 * rng.standard_normal(shape, np.float32)
+        numbers = rng.choice([1, 6, 7, 8], n).astype(np.int64)
+        energies = rng.standard_normal(PER_MOLECULE)
+        yield Block(
+            f"m{i}",
+            f"subset {i % 6}",
+            "",
+            0,
+            numbers,
+            positions.astype(np.float32),
+            rng.standard_normal(shape, np.float32),
+            energies,
+            np.full(PER_MOLECULE, np.nan),
+            np.arange(PER_MOLECULE),
+        )
+
+
+def write(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from spice_data import StoreWriter
+    from spice_data.store import Units
+
+    with StoreWriter(path, units=Units(dtype="f4"), overwrite=True) as writer:
+        for block in blocks(frames):
+            writer.write(block)
+    return {"bytes": path.stat().st_size, "atoms": writer.statistics.atoms}
+
+
+def open_store(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from spice_data import Store
+
+    with Store(path) as store:
+        assert len(store) == frames
+    return {}
+
+
+def check(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from spice_data import Store
+
+    with Store(path) as store:
+        store.verify()
+    return {}
+
+
+def _count(job: tuple[Path, int, int]) -> tuple[np.ndarray, int, int]:
+    """Return edges of each frame of a range, isolated atoms, and pairs of atoms that overlap."""
+    import torch
+
+    import localgraph
+    from spice_data import Store
+
+    torch.set_num_threads(1)
+    path, start, stop = job
+    counts, isolated, overlapping = [], 0, 0
+    with Store(path) as store:
+        for first in range(start, stop, BATCH):
+            b = store.batch(np.arange(first, min(first + BATCH, stop)))
+            for name in ("positions", "forces", "energies"):
+                if not np.isfinite(getattr(b, name)).all():
+                    raise ValueError(f"{name} must be finite from frame {first} on")
+            frame = np.repeat(np.arange(len(b.energies)), np.diff(b.offsets))
+            positions = torch.from_numpy(b.positions)
+            graph = localgraph.neighbors(positions, CUTOFF, batch=torch.from_numpy(frame))
+            vectors = localgraph.edge_vectors(positions, graph)
+            overlapping += int(((vectors * vectors).sum(1) < CLOSEST**2).sum())
+            per_atom = np.bincount(graph.edge_index[0].numpy(), minlength=len(frame))
+            isolated += int((per_atom == 0).sum())
+            counts.append(np.add.reduceat(per_atom, b.offsets[:-1]).astype(np.int32))
+    return np.concatenate(counts), isolated, overlapping
+
+
+def first_pass(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    jobs = ((path, start, min(start + PIECE, frames)) for start in range(0, frames, PIECE))
+    edges, isolated, overlapping, at = np.empty(frames, np.int32), 0, 0, 0
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for counts, alone, close in pool.imap(_count, jobs):
+            edges[at : at + len(counts)] = counts
+            at, isolated, overlapping = at + len(counts), isolated + alone, overlapping + close
+    return {"edges": int(edges.sum(dtype=np.int64)), "isolated": isolated, "overlapping": overlapping}
+
+
+def read(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from spice_data import Store
+
+    with Store(path) as store:
+        order = store.shard(0, max(1, frames // 10_000), seed=1)
+        rates = []
+        for k in range(0, len(order) - 999, 1000):
+            start = time.perf_counter()
+            for j in range(k, k + 1000, 100):
+                store.batch(order[j : j + 100])
+            rates.append(1000 / (time.perf_counter() - start))
+    return {"frames_read": len(order), "best_frames_per_second": max(rates)}
+
+
+def extxyz(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from spice_data import Store, convert, write_xyz
+
+    count = min(frames, XYZ_FRAMES)
+    text, target = path.with_suffix(".xyz"), path.with_name("from_xyz.store")
+    with Store(path) as store:
+        write_xyz(text, (store[i] for i in range(count)), overwrite=True)
+    start, cpu = time.perf_counter(), time.process_time()
+    convert(text, target, overwrite=True).close()
+    seconds = {"convert_seconds": time.perf_counter() - start, "convert_cpu": time.process_time() - cpu}
+    result = {"frames_converted": count, "text_bytes": text.stat().st_size, **seconds}
+    text.unlink()
+    target.unlink()
+    return result
+
+
+CALLS = dict(zip(STAGES, (write, open_store, check, first_pass, read, extxyz), strict=True))
+
+
+def measure(stage: str, path: Path, frames: int, workers: int) -> dict[str, Any]:
+    """Run one stage in this process."""
+    start = time.perf_counter()
+    result = CALLS[stage](path, frames, workers)
+    wall = time.perf_counter() - start
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = sum(u.ru_utime + u.ru_stime for u in (own, children))
+    peak = max(own.ru_maxrss, children.ru_maxrss) / 1024
+    return {"stage": stage, "frames": frames, "seconds": wall, "cpu": cpu, "peak_MB": peak, **result}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--folder", type=Path, required=True, help="where the stores are made, and removed")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=RESULTS / "data_growth.json")
+    parser.add_argument("--measure", nargs=3, metavar=("STAGE", "PATH", "FRAMES"), help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.measure:
+        stage, path, frames = a.measure
+        print(json.dumps(measure(stage, Path(path), int(frames), a.workers)))
+        return
+    a.folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    itself = [sys.executable, "-m", "benchmarks.bench_store", "--folder", str(a.folder)]
+    for frames in a.frames:
+        path = a.folder / f"{frames}.store"
+        for stage in STAGES:
+            command = [*itself, "--workers", str(a.workers), "--measure", stage, str(path), str(frames)]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append({**json.loads(run.stdout), "load": round(os.getloadavg()[0], 1)})
+            print(json.dumps(rows[-1]), flush=True)
+        path.unlink()
+    arguments = f"--folder {a.folder} --workers {a.workers} --frames {' '.join(map(str, a.frames))}"
+    command = f"python -m benchmarks.bench_store {arguments}"
+    machine = {"cores": os.cpu_count()}
+    a.json.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
