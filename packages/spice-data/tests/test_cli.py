@@ -209,6 +209,18 @@ def test_interruption(monkeypatch, capsys):
     assert capsys.readouterr().err == "spice-data info: interrupted; the same command continues\n"
 
 
+def test_info_and_check_of_extended_xyz(made, capsys):
+    for command in ("info", "check"):
+        assert main([command, "a.xyz"]) == 0
+        out = capsys.readouterr().out
+        assert "a.xyz: 12 frames, keys" in out and "energy 12, forces 12, stress 0" in out
+    text = (made / "a.xyz").read_text()
+    (made / "b.xyz").write_text(text[: len(text) - 40])
+    assert main(["check", "b.xyz"]) == 2
+    assert "'b.xyz', frame 11 must" in capsys.readouterr().err
+    assert main(["check", "none.xyz"]) == 2
+
+
 def test_labels_of_other_files(made, capsys):
     text = (made / "a.xyz").read_text().replace(" energy=", " REF_energy=")
     (made / "r.xyz").write_text(text)
@@ -216,7 +228,7 @@ def test_labels_of_other_files(made, capsys):
     assert "'energy' must be present" in capsys.readouterr().err
     options = "--energy-key REF_energy --energy-unit hartree --index :2"
     assert main(f"convert r.xyz -o r.store {options}".split()) == 0
-    assert "labels: energy 2, forces 2, stress 0" in capsys.readouterr().out
+    assert "labels: energy 2, forces 2, stress 0\n  r.xyz: 2 frames" in capsys.readouterr().out
     with spice_data.Store("r.store") as r, spice_data.Store("a.store") as a:
         assert r[1].energy == pytest.approx(27.211386245988 * a[1].energy)
     assert main("convert r.xyz r.xyz -o two.store --energy-key REF_energy".split()) == 0

@@ -11,6 +11,7 @@ from spice_data import __version__, commands
 from spice_data.download import RetryPolicy
 from spice_data.units import ENERGY, LENGTH, STRESS
 
+FILE = "SPICE file, store, file that ASE reads, or 'example'"
 EXAMPLES = """examples:
   spice-data download 2.0.1 -o data
   spice-data info example
@@ -91,13 +92,17 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--wait", action="store_true", help="wait for a process that downloads the same file")
     p.set_defaults(run=commands.download_release)
 
-    p = _add(sub, "info", "print the contents of a SPICE file or a store", "example")
-    p.add_argument("file", help="SPICE file, store, or 'example'")
+    p = _add(sub, "info", "print the contents of a file or a store", "example")
+    p.add_argument("file", help=FILE)
+    _add_labels(p)
     p.set_defaults(run=commands.info)
 
-    p = _add(sub, "check", "check size, md5 and every group, or the checksums of a store", "neutral.store")
-    p.add_argument("file", help="SPICE file, store, or 'example'")
+    p = _add(
+        sub, "check", "check every group or frame of a file, or the checksums of a store", "neutral.store"
+    )
+    p.add_argument("file", help=FILE)
     p.add_argument("--no-md5", action="store_true", help="skip size and md5 of a released file")
+    _add_labels(p)
     p.set_defaults(run=commands.check)
 
     p = _add(sub, "select", "apply filters and print what each removed", "example --neutral -o neutral.json")

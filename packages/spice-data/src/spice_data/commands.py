@@ -29,7 +29,8 @@ from spice_data.selection import (
     Subsets,
     select,
 )
-from spice_data.store import Store, convert, split
+from spice_data.store import Statistics, Store, convert, split
+from spice_data.store.ase_source import AseSource
 from spice_data.store.layout import FORMAT
 
 
@@ -85,9 +86,28 @@ def download_release(a: argparse.Namespace, bar: Bars) -> None:
     print(download(a.release, a.output, retry=RetryPolicy(a.timeout, a.attempts), **keywords))
 
 
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix in (".hdf5", ".h5") or (path.is_file() and h5py.is_hdf5(path))
+
+
+def _frames(path: Path, a: argparse.Namespace, bar: Bars) -> None:
+    """Read and count the frames of a file that ASE reads."""
+    source = AseSource([path], _labels(a) or Labels(), a.format, a.index, a.workers)
+    statistics, show = Statistics(), bar("read", "B")
+    for block in source.blocks(0):
+        statistics.add(block, new_molecule=True)
+        show(source.done, source.total)
+    source.check(statistics)
+    print(f"{path}: {statistics.frames:,} frames, keys {', '.join(sorted(source.readers[0].keys))}")
+    print(statistics.table())
+
+
 def check(a: argparse.Namespace, bar: Bars) -> None:
-    """Check a store's checksums, or size, md5 and every group of a SPICE file."""
+    """Check a store's checksums, every group of a SPICE file, or every frame of other files."""
     path = resolve(a.file)
+    if not _is_hdf5(path):
+        _frames(path, a, bar)
+        return
     if is_store(path):
         with Store(path) as store:
             store.verify(bar("check", "B"))
@@ -106,8 +126,11 @@ def check(a: argparse.Namespace, bar: Bars) -> None:
 
 
 def info(a: argparse.Namespace, bar: Bars) -> None:
-    """Print the contents of a SPICE file or a store."""
+    """Print the contents of a SPICE file, a store, or a file that ASE reads."""
     path = resolve(a.file)
+    if not _is_hdf5(path):
+        _frames(path, a, bar)
+        return
     if is_store(path):
         with Store(path) as store:
             print(f"{path}: store of {len(store):,} frames, {store.n_molecules:,} molecules")
@@ -159,9 +182,9 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
     path = paths[0]
     for each in paths:
         check_target(a.output, True, each)
-    if len(paths) > 1 and any(p.suffix == ".json" or (p.is_file() and h5py.is_hdf5(p)) for p in paths):
+    if len(paths) > 1 and any(p.suffix == ".json" or _is_hdf5(p) for p in paths):
         raise ValueError(f"source must be one SPICE file, selection or store, got {len(paths)} files")
-    if filters and (is_store(path) or path.suffix == ".json" or not (path.is_file() and h5py.is_hdf5(path))):
+    if filters and (is_store(path) or not _is_hdf5(path)):
         names = ", ".join(f.name for f in filters)
         raise ValueError(f"source must be a SPICE file for the filters {names}, got {str(path)!r}")
     if is_store(path):
@@ -172,7 +195,7 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
     with ExitStack() as stack:
         selection = Selection.load(path) if path.suffix == ".json" else None
         file = None
-        if selection or (path.is_file() and h5py.is_hdf5(path)) or path.suffix in (".hdf5", ".h5"):
+        if selection or _is_hdf5(path):
             file = stack.enter_context(_spice(selection.path if selection else path))
         if file and filters:
             selection = select(file, *filters, progress=bar("select", "groups"))
@@ -193,7 +216,10 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
         with store:
             print(f"{a.output}: {len(store):,} frames of {store.n_molecules:,} molecules")
             print("labels: " + ", ".join(f"{k} {n:,}" for k, n in store.statistics.labels.items()))
-            print(f"empty groups left out: {store.provenance['empty_groups']}")
+            for name, frames in store.provenance.get("files", {}).items():
+                print(f"  {name}: {frames:,} frames")
+            if file:
+                print(f"empty groups left out: {store.provenance['empty_groups']}")
 
 
 def _labels(a: argparse.Namespace) -> Labels | None:

@@ -43,6 +43,8 @@ class FrameReader:
     ----------
     position : int
         Bytes of the file that have been read, roughly; 0 where ASE opens the file itself.
+    count : int
+        Frames read so far.
     keys : set of str
         Keys of labels and other data found so far.
     """
@@ -62,15 +64,15 @@ class FrameReader:
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
         slice_of(index)
-        self.position = 0
+        self.position = self.count = 0
         self.keys: set[str] = set()
 
     def __iter__(self) -> Iterator[Frame]:
-        found = 0
+        self.count = 0
         for frame in self._xyz() if self._format() in ("extxyz", "xyz") else self._ase():
-            found += 1
+            self.count += 1
             yield frame
-        if not found:
+        if not self.count:
             raise DataError(self.path, f"have at least one frame in {self.index!r}", "none")
 
     def _format(self) -> str:

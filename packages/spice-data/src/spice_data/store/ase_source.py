@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +58,12 @@ class AseSource:
         ]
         self.identity = repr((named, labels, format, index))
         self.total, self.done = sum(s.st_size for s in stats), 0
-        names = ", ".join(reader.path.name for reader in self.readers)
-        self.provenance = {"file": names, "bytes": self.total, "empty_groups": 0, "removed": []}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Number of frames of each file, and the size of all."""
+        files = {str(reader.path): reader.count for reader in self.readers}
+        return {"files": files, "bytes": self.total, "labels": asdict(self.labels)}
 
     def _frames(self) -> Iterator[Frame]:
         before = 0

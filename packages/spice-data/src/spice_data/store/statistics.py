@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spice_data.elements import SYMBOLS
+from spice_data.records import Block
+from spice_data.store.layout import Units
+from spice_data.units import ENERGY, GRADIENT
 
 
 @dataclass
@@ -54,6 +57,21 @@ class Statistics:
     _normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(SYMBOLS), len(SYMBOLS))))
     _moment: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(SYMBOLS)))
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SYMBOLS), np.int64))
+
+    def add(self, block: Block, units: Units | None = None, *, new_molecule: bool) -> None:
+        """Add a block whose values are in ``units``, by default Å and eV."""
+        per_energy, per_force = (ENERGY[units.energy], GRADIENT[units.force]) if units else (1.0, 1.0)
+        formation = np.where(np.isnan(block.formation_energies), block.energies, block.formation_energies)
+        stresses = 0 if block.stresses is None else int((~np.isnan(block.stresses).any(axis=(1, 2))).sum())
+        self.update(
+            block.subset,
+            block.numbers,
+            block.energies * per_energy,
+            formation * per_energy / len(block.numbers),
+            block.forces.astype(np.float64) * per_force,
+            new_molecule,
+            stresses,
+        )
 
     def update(
         self,

@@ -19,7 +19,6 @@ from spice_data.records import Block, Frame, check_block
 from spice_data.store.layout import CELL, FORMAT, FRAME, MOLECULE, VERSION, Units
 from spice_data.store.pieces import Pieces
 from spice_data.store.statistics import Statistics
-from spice_data.units import ENERGY, GRADIENT
 
 PIECE_BYTES = 64 << 20
 JOURNAL = "spice-data-journal"
@@ -219,31 +218,21 @@ class StoreWriter:
         self._pieces.add("forces", block.forces.reshape(-1, 3))
         self._pieces.add("atomic_numbers", np.tile(block.numbers.astype(np.uint8), m))
         self._pieces.add("frames", rows)
-        stresses = self._add_cells(block, m)
-        per_energy = ENERGY[self.units.energy]
-        formation = np.where(np.isnan(block.formation_energies), block.energies, block.formation_energies)
-        self.statistics.update(
-            block.subset,
-            block.numbers,
-            block.energies * per_energy,
-            formation * per_energy / n,
-            block.forces.astype(np.float64) * GRADIENT[self.units.force],
-            new,
-            stresses,
-        )
+        self._add_cells(block, m)
+        self.statistics.add(block, self.units, new_molecule=new)
         if self._pieces.bytes >= PIECE_BYTES:
             self._checkpoint()
 
-    def _add_cells(self, block: Block, m: int) -> int:
-        """Buffer cells, periodic axes and stresses; return how many frames have a stress."""
+    def _add_cells(self, block: Block, m: int) -> None:
+        """Buffer cells, periodic axes and stresses; a piece without any does not store them."""
         cells = np.zeros(m, CELL)
         cells["stress"] = np.nan if block.stresses is None else block.stresses
         if block.cells is not None:
             cells["cell"], cells["pbc"] = block.cells, block.pbc
-        stresses = int((~np.isnan(cells["stress"]).any(axis=(1, 2))).sum())
-        self._periodic |= bool(cells["cell"].any() or cells["pbc"].any() or stresses)
+        self._periodic |= bool(
+            cells["cell"].any() or cells["pbc"].any() or not np.isnan(cells["stress"]).all()
+        )
         self._pieces.add("cells", cells)
-        return stresses
 
     def _enter_molecule(self, block: Block) -> bool:
         """Open the molecule of ``block`` unless it is open; whether it is new."""
