@@ -31,7 +31,7 @@ STEPS = (
     "mlip-train fit train.yaml {overrides}",
     "mlip-train evaluate train.yaml --output evaluation",
     "mlip-export compile run/model.safetensors -o model.pt2",
-    "mlip-export inspect model.pt2",
+    "mlip-export info model.pt2",
     "mlip-export lammps build",
 )
 

@@ -16,8 +16,8 @@ import equitensor.triton.resources
 import localgraph
 import mlip_train.steps.trace
 from ci.regressions.counting import count
-from mlip_export.graphs import Edges
-from mlip_export.trace import trace
+from mlip_export._trace import trace
+from mlip_export.graphs import Inputs
 from mlip_train import Batch, compile_step
 from mlip_train.config import LossConfig
 
@@ -96,7 +96,7 @@ def exported(preset: str) -> Counters:
     system, potential = box(3), model(preset).for_inference()
     for parameter in potential.parameters():
         parameter.requires_grad_(False)
-    return nodes(trace(potential, Edges(system.vectors, system.graph.edge_index, system.types)).graph)
+    return nodes(trace(potential, Inputs(system.vectors, system.graph.edge_index, system.types)).graph)
 
 
 def compiled(preset: str) -> Counters:

@@ -1,10 +1,9 @@
-// The device-resident pair style: count, scan, fill, evaluate in place, scatter with atomics. One package, no committee.
+// The device-resident pair style: count, scan, fill, evaluate in place, scatter with atomics. One model, no committee.
 
 #include "pair_allegro_kokkos.h"
 
 #include "edge_potential.h"
 
-#include "atom_kokkos.h"
 #include "atom_masks.h"
 #include "error.h"
 #include "force.h"
@@ -15,6 +14,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <string>
 
 using namespace LAMMPS_NS;
@@ -30,7 +30,7 @@ PairAllegroKokkos<DeviceType>::PairAllegroKokkos(LAMMPS *lmp) : PairAllegro(lmp)
   datamask_modify = F_MASK | ENERGY_MASK | VIRIAL_MASK;
 }
 
-// The package goes to the device that Kokkos uses.
+// The model goes to the device that Kokkos uses.
 template <class DeviceType> int PairAllegroKokkos<DeviceType>::local_rank()
 {
   if constexpr (ON_HOST)
@@ -42,9 +42,9 @@ template <class DeviceType> int PairAllegroKokkos<DeviceType>::local_rank()
 template <class DeviceType> void PairAllegroKokkos<DeviceType>::init_style()
 {
   PairAllegro::init_style();
-  if (members.size() > 1) error->all(FLERR, "pair_style allegro/kk: required one package, use allegro for a committee");
+  if (members.size() > 1) error->all(FLERR, "pair_style allegro/kk: model must be one file (use allegro for a committee), got {}", members.size());
   if (!ON_HOST && members[0]->info().device != "cuda")
-    error->all(FLERR, "pair_style allegro/kk: required a package compiled for cuda on a Kokkos device, got one for {}",
+    error->all(FLERR, "pair_style allegro/kk: model must be compiled for cuda on a Kokkos device, got {}",
                members[0]->info().device);
   auto request = neighbor->find_request(this);
   request->set_kokkos_host(std::is_same_v<DeviceType, LMPHostType> && !std::is_same_v<DeviceType, LMPDeviceType>);
@@ -90,20 +90,26 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
   atomKK->modified(execution_space, datamask_modify);
 }
 
+template <class DeviceType> typename PairAllegroKokkos<DeviceType>::Reader PairAllegroKokkos<DeviceType>::reader()
+{
+  auto *k_list = static_cast<NeighListKokkos<DeviceType> *>(list);
+  return {atomKK->k_x.template view<DeviceType>(),
+          atomKK->k_type.template view<DeviceType>(),
+          atomKK->k_mask.template view<DeviceType>(),
+          k_list->d_ilist,
+          k_list->d_numneigh,
+          k_list->d_neighbors,
+          d_type_of,
+          d_cutoffs_sq,
+          atom->ntypes,
+          hidden_groups};
+}
+
 template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
 {
   typedef Kokkos::RangePolicy<DeviceType> Range;
-  auto x = atomKK->k_x.template view<DeviceType>();
-  auto type = atomKK->k_type.template view<DeviceType>();
-  auto *k_list = static_cast<NeighListKokkos<DeviceType> *>(list);
-  auto d_ilist = k_list->d_ilist;
-  auto d_numneigh = k_list->d_numneigh;
-  auto d_neighbors = k_list->d_neighbors;
-  const int inum = list->inum, ntypes = atom->ntypes;
-  auto types_of = d_type_of;
-  auto cuts = d_cutoffs_sq;
-  auto mask = atomKK->k_mask.template view<DeviceType>();
-  const int hidden = hidden_groups;
+  const Reader reader = this->reader();
+  const int inum = list->inum;
   const double shortest = shortest_allowed_sq;
   const bool skips = rejects;
 
@@ -113,32 +119,30 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   Kokkos::parallel_reduce(
       "allegro:count", Range(0, inum),
       KOKKOS_LAMBDA(const int ii, int &first_wild, int &first_near) {
-        const int i = d_ilist(ii);
+        const int i = reader.ilist(ii);
         for (int d = 0; d < 3; d++)
-          if (!Kokkos::isfinite(x(i, d)) && ii < first_wild) first_wild = ii;
+          if (!Kokkos::isfinite(reader.x(i, d)) && ii < first_wild) first_wild = ii;
         int64_t count = 0;
-        if (types_of(type(i)) >= 0 && !(mask(i) & hidden))
-          for (int jj = 0; jj < d_numneigh(i); jj++) {
-            const int j = d_neighbors(i, jj) & NEIGHMASK;
-            const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
-            const double rsq = dx * dx + dy * dy + dz * dz;
-            if (rsq < cuts(type(i) * (ntypes + 1) + type(j))) {
-              if (rsq < shortest && ii < first_near) first_near = ii;
-              if (!(rsq < shortest && skips)) count++;
-            }
+        if (reader.center_type(i) >= 0)
+          for (int jj = 0; jj < reader.numneigh(i); jj++) {
+            double r[3];
+            const double rsq = reader.edge(i, reader.neighbors(i, jj) & NEIGHMASK, r);
+            if (rsq < 0.0) continue;
+            if (rsq < shortest && ii < first_near) first_near = ii;
+            if (!(rsq < shortest && skips)) count++;
           }
         offsets(ii + 1) = count;
       },
       Kokkos::Min<int>(wild), Kokkos::Min<int>(near));
   if (wild < inum)
-    error->one(FLERR, "pair_style allegro/kk, step {}: required finite positions, got NaN or infinity for atom {}",
+    error->one(FLERR, "pair_style allegro/kk, step {}: positions must be finite, got NaN or infinity for atom {}",
                update->ntimestep, tag_of(wild));
   if (near < inum && rejects)
     overlaps = 1;
   else if (near < inum)
     error->one(FLERR,
-               "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: required a distance of at least 0.1 Angstrom",
-               update->ntimestep, tag_of(near));
+               "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: distance must be at least {} Angstrom, got less",
+               update->ntimestep, tag_of(near), std::sqrt(shortest_allowed_sq));
   Kokkos::parallel_scan("allegro:scan", Range(0, inum + 1), KOKKOS_LAMBDA(const int k, int64_t &sum, const bool last) {
     if (k > 0) sum += offsets(k);
     if (last) offsets(k) = sum;
@@ -148,36 +152,27 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
   return edges;
 }
 
-// Edges sorted by center; neighbors are stand-ins of their types behind the centers.
+// Edges sorted by center; neighbors are representatives of their types behind the centers.
 template <class DeviceType>
 void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int64_t edges)
 {
   typedef Kokkos::RangePolicy<DeviceType> Range;
-  auto x = atomKK->k_x.template view<DeviceType>();
-  auto type = atomKK->k_type.template view<DeviceType>();
-  auto *k_list = static_cast<NeighListKokkos<DeviceType> *>(list);
-  auto d_ilist = k_list->d_ilist;
-  auto d_numneigh = k_list->d_numneigh;
-  auto d_neighbors = k_list->d_neighbors;
-  auto mask = atomKK->k_mask.template view<DeviceType>();
-  const int hidden = hidden_groups;
+  const Reader reader = this->reader();
   const double skipped = rejects ? shortest_allowed_sq : 0.0;
-  const int rows = last - first, ntypes = atom->ntypes;
+  const int rows = last - first;
   const int kinds = static_cast<int>(members[0]->info().type_names.size());
 
   if (static_cast<int64_t>(d_atoms.extent(0)) < edges) {
-    const int64_t room = edges + edges / 8;
-    d_atoms = Kokkos::View<int *, DeviceType>("allegro:atoms", room);
-    d_vectors = Doubles("allegro:vectors", 3 * room);
-    d_forces = Doubles("allegro:forces", 3 * room);
-    d_index = Integers("allegro:index", 2 * room);
+    const int64_t capacity = edges + edges / 8;
+    d_atoms = Kokkos::View<int *, DeviceType>("allegro:atoms", capacity);
+    d_vectors = Doubles("allegro:vectors", 3 * capacity);
+    d_forces = Doubles("allegro:forces", 3 * capacity);
+    d_index = Integers("allegro:index", 2 * capacity);
   }
   if (static_cast<int>(d_types.extent(0)) < rows + kinds) {
     d_types = Integers("allegro:types", rows + kinds);
     d_energies = Doubles("allegro:energies", rows + kinds);
   }
-  auto types_of = d_type_of;
-  auto cuts = d_cutoffs_sq;
   auto offsets = d_offsets;
   auto index = d_index;
   auto vectors = d_vectors;
@@ -188,21 +183,18 @@ void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int
       types(row) = row - rows;
       return;
     }
-    const int i = d_ilist(first + row);
-    const int itype = types_of(type(i));
+    const int i = reader.ilist(first + row);
+    const int itype = reader.center_type(i);
     types(row) = itype < 0 ? 0 : itype;
-    if (itype < 0 || (mask(i) & hidden)) return;
+    if (itype < 0) return;
     int64_t e = offsets(first + row) - start;
-    for (int jj = 0; jj < d_numneigh(i); jj++) {
-      const int j = d_neighbors(i, jj) & NEIGHMASK;
-      const double dx = x(j, 0) - x(i, 0), dy = x(j, 1) - x(i, 1), dz = x(j, 2) - x(i, 2);
-      const double rsq = dx * dx + dy * dy + dz * dz;
-      if (!(rsq < cuts(type(i) * (ntypes + 1) + type(j))) || rsq < skipped) continue;
-      vectors(3 * e) = dx;
-      vectors(3 * e + 1) = dy;
-      vectors(3 * e + 2) = dz;
+    for (int jj = 0; jj < reader.numneigh(i); jj++) {
+      const int j = reader.neighbors(i, jj) & NEIGHMASK;
+      double r[3];
+      if (reader.edge(i, j, r) < skipped) continue;
+      for (int d = 0; d < 3; d++) vectors(3 * e + d) = r[d];
       index(e) = row;
-      index(edges + e) = rows + types_of(type(j));
+      index(edges + e) = rows + reader.type_of(reader.type(j));
       atoms(e) = j;
       e++;
     }
@@ -232,12 +224,8 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
   typedef Kokkos::RangePolicy<DeviceType> Range;
   typedef Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>> EdgeRange;
   auto f = atomKK->k_f.template view<DeviceType>();
-  auto type = atomKK->k_type.template view<DeviceType>();
-  auto mask = atomKK->k_mask.template view<DeviceType>();
-  const int hidden = hidden_groups;
-  auto d_ilist = static_cast<NeighListKokkos<DeviceType> *>(list)->d_ilist;
+  const Reader reader = this->reader();
   const int rows = last - first;
-  auto types_of = d_type_of;
   auto index = d_index;
   auto vectors = d_vectors;
   auto atoms = d_atoms;
@@ -254,8 +242,8 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
   Kokkos::parallel_reduce(
       "allegro:energy", Range(0, rows),
       KOKKOS_LAMBDA(const int row, double &sum, int &first_wild) {
-        const int i = d_ilist(first + row);
-        if (types_of(type(i)) < 0 || (mask(i) & hidden)) return;
+        const int i = reader.ilist(first + row);
+        if (reader.center_type(i) < 0) return;
         sum += energies(row);
         if (!Kokkos::isfinite(energies(row)) && row < first_wild) first_wild = row;
         if (per_atom) eatoms(i) = scale * energies(row);
@@ -265,7 +253,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
       "allegro:forces", EdgeRange(0, edges),
       KOKKOS_LAMBDA(const int64_t e, int &first_wild) {
         const int row = static_cast<int>(index(e));
-        const int i = d_ilist(first + row), j = atoms(e);
+        const int i = reader.ilist(first + row), j = atoms(e);
         double g[3], r[3];
         for (int d = 0; d < 3; d++) {
           r[d] = vectors(3 * e + d);
@@ -289,8 +277,8 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int firs
       Kokkos::Min<int>(wild_force));
   if (std::min(wild, wild_force) < rows)
     error->one(FLERR,
-               "pair_style allegro/kk, step {}: required finite energies and forces, the potential gave NaN or infinity for "
-               "the {} of atom {}", update->ntimestep, wild < rows ? "energy" : "edges",
+               "pair_style allegro/kk, step {}: energies and forces must be finite, got NaN or infinity for the {} of "
+               "atom {}", update->ntimestep, wild < rows ? "energy" : "edges",
                tag_of(first + (wild < rows ? wild : wild_force)));
   if (eflag_global) eng_vdwl += scale * total;
   if (vflag_global) {

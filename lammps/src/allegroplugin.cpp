@@ -42,7 +42,7 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
   plugin.version = MLIP_LAMMPS_VERSION;
   plugin.style = "pair";
   plugin.name = "allegro";
-  plugin.info = "packages compiled by mlip-export";
+  plugin.info = "potentials exported by mlip-export";
   plugin.author = "mlip-export";
   plugin.creator.v1 = &create_pair_allegro;
   plugin.handle = handle;

@@ -1,8 +1,8 @@
-// Loading and calling an AOT-Inductor package, with the checks that it does not make itself.
+// Load and call an exported model, with the checks that compiled code does not make itself.
 
 #include "edge_potential.h"
 
-#include "package_archive.h"
+#include "model_archive.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -52,7 +52,7 @@ std::string field(const Strings &metadata, const std::string &name, const std::s
 {
   auto found = metadata.find(name);
   if (found == metadata.end())
-    throw std::runtime_error(path + ": required a package written by mlip-export compile, got one without '" + name +
+    throw std::runtime_error(path + " must be an exported model, written by mlip-export compile, got a file without '" + name +
                              "' in its metadata");
   return found->second;
 }
@@ -85,15 +85,15 @@ void keep_freed_memory()
 #endif
 }
 
-PackageInfo read_info(const Strings &metadata, const std::string &path)
+ModelInfo read_info(const Strings &metadata, const std::string &path)
 {
   if (field(metadata, "format", path) != "mlip-export" || field(metadata, "format_version", path) != "1")
-    throw std::runtime_error(path + ": required format mlip-export version 1, got " + field(metadata, "format", path) +
+    throw std::runtime_error(path + " must have format mlip-export version 1, got " + field(metadata, "format", path) +
                              " version " + field(metadata, "format_version", path));
   if (field(metadata, "length_unit", path) != "angstrom" || field(metadata, "energy_unit", path) != "eV")
-    throw std::runtime_error(path + ": required a package in angstrom and eV, got " +
+    throw std::runtime_error(path + " must be in angstrom and eV, got " +
                              field(metadata, "length_unit", path) + " and " + field(metadata, "energy_unit", path));
-  PackageInfo info;
+  ModelInfo info;
   info.model = field(metadata, "model", path);
   info.dtype = field(metadata, "dtype", path);
   info.device = field(metadata, "device", path);
@@ -101,19 +101,22 @@ PackageInfo read_info(const Strings &metadata, const std::string &path)
   info.torch_version = field(metadata, "torch_version", path);
   info.type_names = json_items(field(metadata, "type_names", path));
   info.cutoff = std::stod(field(metadata, "cutoff", path));
+  info.shortest_distance = std::stod(field(metadata, "shortest_distance", path));
+  info.edges_per_call = std::stoll(field(metadata, "edges_per_call", path));
   for (const auto &item : json_items(field(metadata, "cutoffs", path))) info.cutoffs.push_back(std::stod(item));
   const size_t types = info.type_names.size();
   if (info.cutoffs.size() != types * types)
-    throw std::runtime_error(path + ": required one cutoff per ordered pair of types in its metadata");
+    throw std::runtime_error(path + " must have one cutoff per ordered pair of types in its metadata, got " +
+                             std::to_string(info.cutoffs.size()));
   const std::string here =
       std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR);
   if (until_second_dot(info.torch_version) != here)
-    throw std::runtime_error(path + ": compiled by torch " + info.torch_version + ", this plugin runs torch " + here);
+    throw std::runtime_error(path + " must be compiled by torch " + here + ", which this plugin runs, got " + info.torch_version);
   if (info.device == "cuda" && !torch::cuda::is_available())
-    throw std::runtime_error(path + ": compiled for cuda, but torch finds no CUDA device here");
+    throw std::runtime_error(path + " must be compiled for cpu where torch sees no CUDA device, got cuda");
   if (info.device == "cpu" && !runs_here(info.isa))
-    throw std::runtime_error(path + ": compiled for " + info.isa +
-                             " instructions, which this processor lacks (compile with --isa avx2)");
+    throw std::runtime_error(path + " must be compiled for instructions of this processor, got " + info.isa +
+                             " (compile with --isa avx2)");
   return info;
 }
 
@@ -132,7 +135,7 @@ template <class L> auto peek(const std::string &path, int) -> decltype(L::load_m
 }
 template <class L> Strings peek(const std::string &, long) { return {}; }
 
-// torch unpacks a package into a folder of its own under $TMPDIR and removes it when the loader ends, which it does not
+// torch unpacks an exported model into a folder of its own under $TMPDIR and removes it when the loader ends, which it does not
 // where an error stops LAMMPS. The code for a CPU is mapped by now and reads no other file, so the folder may go.
 void remove_unpacked(const std::vector<std::string> &entries)
 {
@@ -145,7 +148,7 @@ void remove_unpacked(const std::vector<std::string> &entries)
     const auto visit = [](dl_phdr_info *info, size_t, void *data) {
       auto *search = static_cast<Search *>(data);
       const std::string place = info->dlpi_name;
-      std::error_code ignored;    // an earlier load of the same package has no file any more
+      std::error_code ignored;    // an earlier load of the same file has none any more
       if (place.ends_with(search->end) && std::filesystem::exists(place, ignored))
         search->folder = place.substr(0, place.size() - search->end.size());
       return 0;
@@ -162,7 +165,7 @@ void remove_unpacked(const std::vector<std::string> &entries)
 }    // namespace
 
 struct EdgePotential::Implementation {
-  PackageInfo info;
+  ModelInfo info;
   std::unique_ptr<Loader> loader;
   c10::Device device{c10::kCPU};
 
@@ -198,7 +201,7 @@ EdgePotential::EdgePotential(const std::string &path, int local_rank)
   try {
     self = std::make_shared<Implementation>(path, archive.names, local_rank);
   } catch (const c10::Error &e) {
-    throw std::runtime_error(path + ": required a complete .pt2 package whose code loads here, got an error from torch: " +
+    throw std::runtime_error(path + " must be an exported model whose code loads here, got an error from torch: " +
                              first_line(e));
   }
   found = self;
@@ -207,11 +210,11 @@ EdgePotential::EdgePotential(const std::string &path, int local_rank)
 
 EdgePotential::~EdgePotential() = default;
 
-const PackageInfo &EdgePotential::info() const { return self->info; }
+const ModelInfo &EdgePotential::info() const { return self->info; }
 
 namespace {
 
-// Wraps memory at either place as the package's inputs, runs it, and copies the outputs to the same place.
+// Wraps memory at either place as inputs, runs the model, and copies the outputs to the same place.
 void run(Loader &loader, c10::Device from, c10::Device device, const double *vectors, const int64_t *edge_index,
          int64_t edges, const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
 {
@@ -219,18 +222,18 @@ void run(Loader &loader, c10::Device from, c10::Device device, const double *vec
   const auto doubles = at::TensorOptions().dtype(at::kDouble).device(from);
   const auto integers = at::TensorOptions().dtype(at::kLong).device(from);
   try {
-    // from_blob takes no const; the package does not write to its inputs
+    // from_blob takes no const; the model does not write to its inputs
     at::Tensor r = at::from_blob(const_cast<double *>(vectors), {edges, 3}, doubles);
     at::Tensor index = at::from_blob(const_cast<int64_t *>(edge_index), {2, edges}, integers);
     at::Tensor kinds = at::from_blob(const_cast<int64_t *>(types), {atoms}, integers);
     std::vector<at::Tensor> out = loader.run({r.to(device), index.to(device), kinds.to(device)});
     if (out.size() != 2 || out[0].numel() != atoms || out[1].numel() != 3 * edges)
-      throw std::runtime_error("the package returned tensors of other shapes than energies and edge forces");
+      throw std::runtime_error("the model returned tensors of other shapes than energies and edge forces");
     at::from_blob(energies, {atoms}, doubles).copy_(out[0].view({atoms}));
     at::from_blob(edge_forces, {edges, 3}, doubles).copy_(out[1].view({edges, 3}));
     if (from.is_cuda()) torch::cuda::synchronize(from.index());    // the caller's stream is another one
   } catch (const c10::Error &e) {
-    throw std::runtime_error("evaluating the package failed in torch: " + first_line(e));
+    throw std::runtime_error("evaluating the model failed in torch: " + first_line(e));
   }
 }
 

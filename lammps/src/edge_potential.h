@@ -1,4 +1,4 @@
-// A compiled package as a plain C++ function of edges: the only file pair styles need to see of torch.
+// An exported model as a plain C++ function of edges: the only interface that pair styles have to torch.
 
 #ifndef MLIP_EDGE_POTENTIAL_H
 #define MLIP_EDGE_POTENTIAL_H
@@ -10,10 +10,12 @@
 
 namespace mlip {
 
-struct PackageInfo {
+struct ModelInfo {
   std::string model, dtype, device, isa, torch_version;
   std::vector<std::string> type_names;
   double cutoff;                  // largest, Angstrom
+  double shortest_distance;       // nearer atoms are an error in the geometry, Angstrom
+  int64_t edges_per_call;         // default
   std::vector<double> cutoffs;    // [center][neighbor], row by row, Angstrom
 };
 
@@ -24,14 +26,14 @@ class EdgePotential {
   EdgePotential(const std::string &path, int local_rank);
   ~EdgePotential();
 
-  const PackageInfo &info() const;
+  const ModelInfo &info() const;
 
   // vectors (edges, 3) Angstrom; edge_index (2, edges) [center; neighbor] sorted by center; types (atoms).
   // Fills energies (atoms) eV and edge_forces (edges, 3) eV/Angstrom. Throws std::runtime_error.
   void evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                 int64_t atoms, double *energies, double *edge_forces);
 
-  // The same with every pointer on the device of the package.
+  // The same with every pointer on the device of the model.
   void evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                           int64_t atoms, double *energies, double *edge_forces);
 

@@ -26,11 +26,7 @@
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr double SHORTEST = 0.1;    // Angstrom; nearer atoms are an error in the geometry
-constexpr bigint DEFAULT_EDGES_CPU = 4096;
-constexpr bigint DEFAULT_EDGES_GPU = 2000000;
-
-bool is_package(const char *name)
+bool is_model(const char *name)
 {
   const size_t n = std::strlen(name);
   return n > 4 && std::strcmp(name + n - 4, ".pt2") == 0;
@@ -40,9 +36,9 @@ bool is_package(const char *name)
 /* ---------------------------------------------------------------------- */
 
 PairAllegro::PairAllegro(LAMMPS *lmp) :
-    Pair(lmp), asked_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0),
+    Pair(lmp), chosen_edges(0), max_edges(0), overlap(Overlap::AUTO), hidden_groups(0), rejects(false), overlaps(0),
     largest_cutoff(0.0), energy_unit(1.0), scale(1.0), energy_scale(1.0),
-    shortest_allowed_sq(SHORTEST * SHORTEST), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
+    shortest_allowed_sq(0.0), spread_max(0), force_spread(nullptr), energy_spread(nullptr),
     largest_force_spread(0.0), reversed(0)
 {
   single_enable = 0;
@@ -83,12 +79,12 @@ void PairAllegro::allocate()
 
 /* pair_style allegro [edges N] [overlap auto|error|reject]
    N = edges evaluated per call, which bounds memory
-   overlap = what atoms nearer than 0.1 Angstrom do: stop the run, or give the configuration a very large energy, as
+   overlap = what atoms nearer than the model's shortest distance (0.1 Angstrom) do: stop the run, or give the configuration a very large energy, as
              trial insertions need it; auto rejects where fix gcmc or fix widom make trials, and stops elsewhere */
 
 void PairAllegro::settings(int narg, char **arg)
 {
-  bigint asked = 0;
+  bigint chosen = 0;
   Overlap how = Overlap::AUTO;
   for (int iarg = 0; iarg < narg; iarg += 2) {
     const std::string key = arg[iarg];
@@ -97,8 +93,8 @@ void PairAllegro::settings(int narg, char **arg)
     if (iarg + 1 >= narg) error->all(FLERR, "pair_style allegro: keyword '{}' must be followed by a value, got none", key);
     const std::string value = arg[iarg + 1];
     if (key == "edges") {
-      asked = utils::bnumeric(FLERR, value, false, lmp);
-      if (asked < 1) error->all(FLERR, "pair_style allegro: edges must be at least 1, got {}", asked);
+      chosen = utils::bnumeric(FLERR, value, false, lmp);
+      if (chosen < 1) error->all(FLERR, "pair_style allegro: edges must be at least 1, got {}", chosen);
     } else if (value == "auto" || value == "error" || value == "reject") {
       how = value == "auto" ? Overlap::AUTO : (value == "error" ? Overlap::ERROR : Overlap::REJECT);
     } else {
@@ -106,7 +102,7 @@ void PairAllegro::settings(int narg, char **arg)
     }
   }
   overlap = how;
-  asked_edges = asked;
+  chosen_edges = chosen;
 }
 
 /* pair_coeff * * model.pt2 [model2.pt2 ...] element-of-type-1 element-of-type-2 ...   (NULL: not this potential's) */
@@ -114,18 +110,18 @@ void PairAllegro::settings(int narg, char **arg)
 void PairAllegro::coeff(int narg, char **arg)
 {
   if (!allocated) allocate();
-  if (narg < 4) error->all(FLERR, "pair_coeff for allegro: required * * model.pt2 and one element per atom type");
-  int packages = 0;
-  while (2 + packages < narg && is_package(arg[2 + packages])) packages++;
-  if (packages == 0)
-    error->all(FLERR, "pair_coeff for allegro: required a package ending in .pt2 after * *, got '{}'", arg[2]);
+  if (narg < 4) error->all(FLERR, "pair_coeff for allegro must be * * model.pt2 and one element per atom type, got {} words", narg);
+  int models = 0;
+  while (2 + models < narg && is_model(arg[2 + models])) models++;
+  if (models == 0)
+    error->all(FLERR, "pair_coeff for allegro: model must be a file ending in .pt2, got '{}'", arg[2]);
 
   mlip::set_threads(comm->nthreads);
   std::vector<std::unique_ptr<mlip::EdgePotential>> loaded;    // kept at the end: a failure changes nothing
   const int rank_here = local_rank();
   std::string problem;
   try {
-    for (int k = 0; k < packages; k++)
+    for (int k = 0; k < models; k++)
       loaded.push_back(std::make_unique<mlip::EdgePotential>(arg[2 + k], rank_here));
   } catch (const std::exception &e) {
     problem = e.what();
@@ -134,15 +130,15 @@ void PairAllegro::coeff(int narg, char **arg)
   int any_bad = 0;
   MPI_Allreduce(&bad, &any_bad, 1, MPI_INT, MPI_MAX, world);
   if (bad) error->one(FLERR, "pair_coeff for allegro: {}", problem);
-  if (any_bad) error->all(FLERR, "pair_coeff for allegro: a package did not load on another rank");
+  if (any_bad) error->all(FLERR, "pair_coeff for allegro: a model did not load on another rank");
 
   const auto &info = loaded[0]->info();
-  for (int k = 1; k < packages; k++)
+  for (int k = 1; k < models; k++)
     if (loaded[k]->info().type_names != info.type_names || loaded[k]->info().cutoffs != info.cutoffs)
-      error->all(FLERR, "pair_coeff for allegro: required a committee of equal elements and cutoffs, {} differs from {}",
+      error->all(FLERR, "pair_coeff for allegro: committee must have equal elements and cutoffs, got {} beside {}",
                  arg[2 + k], arg[2]);
 
-  map_element2type(narg - 2 - packages, arg + 2 + packages, false);
+  map_element2type(narg - 2 - models, arg + 2 + models, false);
   const int n = atom->ntypes;
   const auto &names = info.type_names;
   std::vector<int> types(n + 1, -1);
@@ -152,7 +148,7 @@ void PairAllegro::coeff(int narg, char **arg)
     if (found == names.end()) {
       std::string known;
       for (const auto &name : names) known += " " + name;
-      error->all(FLERR, "pair_coeff for allegro: required elements among those of {}:{}; got {}", arg[2], known,
+      error->all(FLERR, "pair_coeff for allegro: elements must be among those of {}:{}, got {}", arg[2], known,
                  elements[map[i]]);
     }
     types[i] = static_cast<int>(found - names.begin());
@@ -166,52 +162,53 @@ void PairAllegro::coeff(int narg, char **arg)
         squares[i * (n + 1) + j] = cut * cut;
         largest = std::max(largest, cut);
       }
-  map_element2type(narg - 2 - packages, arg + 2 + packages);
+  map_element2type(narg - 2 - models, arg + 2 + models);
   members = std::move(loaded);
   type_of = std::move(types);
   cutoffs_sq = std::move(squares);
   largest_cutoff = largest;
-  if (packages > 1) grow_spread();
+  if (models > 1) grow_spread();
 
   if (comm->me == 0) {
     std::string list;
     for (const auto &name : names) list += " " + name;
-    utils::logmesg(lmp, "Package {}: model {}, {}, {} ({}), cutoff {} Angstrom, elements{}{}\n", arg[2], info.model,
+    utils::logmesg(lmp, "Exported model {}: {}, {}, {} ({}), cutoff {} Angstrom, elements{}{}\n", arg[2], info.model,
                    info.dtype, info.device, info.isa, info.cutoff, list,
-                   packages > 1 ? fmt::format(", committee of {}", packages) : std::string());
+                   models > 1 ? fmt::format(", committee of {}", models) : std::string());
   }
 }
 
 void PairAllegro::init_style()
 {
-  if (members.empty()) error->all(FLERR, "pair_style allegro: required a pair_coeff command that loaded a package, got none");
-  const bool on_gpu = members[0]->info().device == "cuda";
-  max_edges = asked_edges > 0 ? asked_edges : (on_gpu ? DEFAULT_EDGES_GPU : DEFAULT_EDGES_CPU);
+  if (members.empty()) error->all(FLERR, "pair_style allegro: pair_coeff must name an exported model, got no such command");
+  const auto &info = members[0]->info();
+  max_edges = chosen_edges > 0 ? chosen_edges : info.edges_per_call;
+  shortest_allowed_sq = info.shortest_distance * info.shortest_distance;
   if (std::strcmp(update->unit_style, "metal") == 0)
     energy_unit = 1.0;
   else if (std::strcmp(update->unit_style, "real") == 0)
     energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
   else
-    error->all(FLERR, "pair_style allegro: required units metal or real, got {}", update->unit_style);
-  if (force->newton_pair == 0) error->all(FLERR, "pair_style allegro: required newton pair on, got newton pair off");
+    error->all(FLERR, "pair_style allegro: units must be metal or real, got {}", update->unit_style);
+  if (force->newton_pair == 0) error->all(FLERR, "pair_style allegro: newton pair must be on, got off");
   const bool in_hybrid = utils::strmatch(force->pair_style, "^hybrid");    // where the factors are for other styles
   if (atom->molecular != Atom::ATOMIC)
     for (int k = 1; k <= 3; k++)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
         error->all(FLERR,
-                   "pair_style allegro: special_bonds drop 1-{} neighbors from the list; required special_bonds lj/coul "
-                   "1.0 1.0 1.0 with bonded atom styles", k + 1);
+                   "pair_style allegro: special_bonds must be lj/coul 1.0 1.0 1.0 with bonded atom styles, got 0.0, which drops "
+                   "1-{} neighbors from the list", k + 1);
       else if ((force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0) && !in_hybrid && comm->me == 0)
         error->warning(FLERR,
-                       "pair_style allegro: 1-{} neighbors count in full, whatever special_bonds says; required special_bonds "
-                       "lj/coul 1.0 1.0 1.0 to say so, got lj {} and coul {}", k + 1, force->special_lj[k],
+                       "pair_style allegro: 1-{} neighbors count in full; special_bonds must be lj/coul 1.0 1.0 1.0 to state "
+                       "it, got lj {} and coul {}", k + 1, force->special_lj[k],
                        force->special_coul[k]);
   // an atom's energy depends on all of its neighbors at once; only a group hidden from all atoms is simply absent
   bool partial = neighbor->nex_type > 0 || neighbor->nex_mol > 0;
   for (int k = 0; k < neighbor->nex_group; k++) partial |= neighbor->ex1_group[k] != 0 && neighbor->ex2_group[k] != 0;
   if (partial)
-    error->all(FLERR, "pair_style allegro: required every neighbor within the cutoff, got neigh_modify exclude (an atom's energy "
-               "is no sum over pairs, so forces would be wrong)");
+    error->all(FLERR, "pair_style allegro: every neighbor within the cutoff must be in the list, got neigh_modify exclude (an "
+               "atom's energy is no sum over pairs, so forces would be wrong)");
   rejects = overlap == Overlap::REJECT;
   if (overlap == Overlap::AUTO)
     rejects = !modify->get_fix_by_style("^gcmc").empty() || !modify->get_fix_by_style("^widom").empty();
@@ -222,7 +219,7 @@ void PairAllegro::setup()
 {
   const double reach = comm->get_comm_cutoff();
   if (reach < largest_cutoff)
-    error->all(FLERR, "pair_style allegro: required a communication cutoff of at least {}, got {}", largest_cutoff, reach);
+    error->all(FLERR, "pair_style allegro: communication cutoff must be at least {}, got {}", largest_cutoff, reach);
 }
 
 double PairAllegro::init_one(int i, int j)
@@ -310,7 +307,7 @@ void PairAllegro::check_positions()
     for (int d = 0; d < 3; d++)
       if (!std::isfinite(x[i][d]))
         throw std::runtime_error(
-            fmt::format("required finite positions, got {} {} {} for atom {}", x[i][0], x[i][1], x[i][2], atom->tag[i]));
+            fmt::format("positions must be finite, got {} {} {} for atom {}", x[i][0], x[i][1], x[i][2], atom->tag[i]));
 }
 
 // Append one center and its neighbors within the model's cutoffs.
@@ -338,9 +335,8 @@ void PairAllegro::gather(int i)
       continue;
     }
     if (rsq < shortest_allowed_sq)
-      throw std::runtime_error("atoms " + std::to_string(atom->tag[i]) + " and " + std::to_string(atom->tag[j]) +
-                               " overlap: required a distance of at least 0.1 Angstrom, got " +
-                               std::to_string(std::sqrt(rsq)));
+      throw std::runtime_error(fmt::format("atoms {} and {} overlap: distance must be at least {} Angstrom, got {:.6g}",
+                                           atom->tag[i], atom->tag[j], std::sqrt(shortest_allowed_sq), std::sqrt(rsq)));
     chunk.vectors.push_back(dx);
     chunk.vectors.push_back(dy);
     chunk.vectors.push_back(dz);
@@ -350,7 +346,7 @@ void PairAllegro::gather(int i)
   }
 }
 
-// Mean energies and edge forces of the members; neighbors are stand-ins of their types behind the centers.
+// Mean energies and edge forces of the members; neighbors are representatives of their types behind the centers.
 void PairAllegro::evaluate()
 {
   const size_t rows = chunk.centers.size(), edges = chunk.atoms.size();
@@ -401,7 +397,7 @@ void PairAllegro::evaluate()
 
 std::string PairAllegro::what_is_not_finite()
 {
-  const std::string text = "required finite energies and forces, the potential gave NaN or infinity";
+  const std::string text = "energies and forces must be finite, got NaN or infinity";
   for (size_t row = 0; row < chunk.centers.size(); row++)
     if (!std::isfinite(chunk.energies[row]))
       return text + fmt::format(" for the energy of atom {}", atom->tag[chunk.centers[row]]);

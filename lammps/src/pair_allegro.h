@@ -1,4 +1,4 @@
-// pair_style allegro: any potential compiled by mlip-export, with domain decomposition, per-atom virials and committees.
+// pair_style allegro: any potential exported by mlip-export, with domain decomposition, per-atom virials and committees.
 
 #ifdef PAIR_CLASS
 // clang-format off
@@ -47,7 +47,7 @@ class PairAllegro : public Pair {
   struct Chunk {
     std::vector<double> vectors;         // (E, 3)
     std::vector<int64_t> index;          // (2, E) once closed: row 0 filled while gathering, row 1 appended
-    std::vector<int64_t> neighbor;      // (E) stand-in atom of each neighbor's type, counted from 0
+    std::vector<int64_t> neighbor;      // (E) representative of each neighbor's type, counted from 0
     std::vector<int64_t> types;          // (n + T)
     std::vector<int> centers;            // atom of each row
     std::vector<int> atoms;              // (E) local or ghost atom of each neighbor
@@ -61,7 +61,7 @@ class PairAllegro : public Pair {
   Chunk chunk;
   std::vector<int> type_of;              // model's type of each LAMMPS type, -1 for NULL
   std::vector<double> cutoffs_sq;        // [center][neighbor] by LAMMPS type
-  bigint asked_edges, max_edges;         // edges per call: of the pair_style command (0: none), and in use
+  bigint chosen_edges, max_edges;        // edges per call: of the pair_style command (0: none), and in use
   Overlap overlap;                       // what atoms nearer than shortest_allowed do
   int hidden_groups;                     // bits of groups that neigh_modify excludes from all: their atoms are absent
   bool rejects;                          // overlaps give a very large energy

@@ -153,13 +153,13 @@ def compiled(shared):
 
 
 @pytest.fixture(scope="session")
-def water_package(water_model, shared):
+def water_pt2(water_model, shared):
     """The path of the compiled ``water_model``."""
     return _compiled(shared, "water.pt2", water_model, training={"energy_mae_meV": 1.25})
 
 
 @pytest.fixture(scope="session")
-def second_package(shared):
+def second_pt2(shared):
     """A committee member: the same elements and cutoffs, other weights."""
     model = Toy(("H", "O"), 3.5, cutoffs=[[2.5, 3.5], [3.5, 3.5]], seed=1)
     return _compiled(shared, "second.pt2", model)

@@ -32,10 +32,10 @@ def eager(model, atoms):
 
 @pytest.mark.parametrize("triclinic", [False, True])
 @pytest.mark.parametrize("pbc", [True, (True, True, False)])
-def test_equals_eager(water_package, water_model, make_water, triclinic, pbc):
+def test_equals_eager(water_pt2, water_model, make_water, triclinic, pbc):
     atoms = make_water(3, triclinic)
     atoms.pbc = pbc
-    atoms.calc = Calculator(water_package, max_edges=200)
+    atoms.calc = Calculator(water_pt2, max_edges=200)
     energies, forces, stress = eager(water_model, atoms)
     assert atoms.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-10)
     np.testing.assert_allclose(atoms.get_potential_energies(), energies, rtol=0, atol=1e-11)
@@ -44,18 +44,18 @@ def test_equals_eager(water_package, water_model, make_water, triclinic, pbc):
     np.testing.assert_allclose(atoms.get_stresses().sum(0), atoms.get_stress(), rtol=0, atol=1e-12)
 
 
-def test_a_cell_smaller_than_the_cutoff(water_package, water_model):
+def test_a_cell_smaller_than_the_cutoff(water_pt2, water_model):
     atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[2.9, 3.0, 3.1], pbc=True)
-    atoms.calc = Calculator(water_package)
+    atoms.calc = Calculator(water_pt2)
     energies, forces, stress = eager(water_model, atoms)
     assert atoms.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-11)
     np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-11)
     np.testing.assert_allclose(atoms.get_stress(voigt=False), stress, rtol=0, atol=1e-12)
 
 
-def test_forces_and_stress_against_finite_differences(water_package, make_water):
+def test_forces_and_stress_against_finite_differences(water_pt2, make_water):
     atoms = make_water(2, triclinic=True)
-    atoms.calc = Calculator(water_package)
+    atoms.calc = Calculator(water_pt2)
     numerical = calculate_numerical_forces(atoms, eps=1e-4, iatoms=[0, 5, 11])
     np.testing.assert_allclose(atoms.get_forces()[[0, 5, 11]], numerical, rtol=0, atol=1e-6)
     np.testing.assert_allclose(
@@ -63,20 +63,20 @@ def test_forces_and_stress_against_finite_differences(water_package, make_water)
     )
 
 
-def test_molecules_isolated_atoms_and_no_atoms(water_package, water_model):
+def test_molecules_isolated_atoms_and_no_atoms(water_pt2, water_model):
     molecule = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    molecule.calc = Calculator(water_package)
+    molecule.calc = Calculator(water_pt2)
     energies, forces, _ = eager(water_model, molecule)
     assert molecule.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-12)
     np.testing.assert_allclose(molecule.get_forces(), forces, rtol=0, atol=1e-12)
-    with pytest.raises(PropertyNotImplementedError, match="required a cell with a volume"):
+    with pytest.raises(PropertyNotImplementedError, match="cell must have a volume"):
         molecule.get_stress()
     far = Atoms("HOH", [[0, 0, 0], [50, 0, 0], [0, 50, 0]])
-    far.calc = Calculator(water_package)
+    far.calc = Calculator(water_pt2)
     assert far.get_potential_energies().tolist() == [-1.5, -0.5, -1.5]
     assert not far.get_forces().any()
     none = Atoms(cell=[5, 5, 5], pbc=True)
-    none.calc = Calculator(water_package)
+    none.calc = Calculator(water_pt2)
     assert none.get_potential_energy() == 0.0 and none.get_forces().shape == (0, 3)
 
 
@@ -93,52 +93,52 @@ def _drift(path, atoms, femtoseconds, total=20.0):
     return float(np.std(energies))
 
 
-def test_energy_error_scales_as_the_square_of_the_time_step(water_package, make_water):
+def test_energy_error_scales_as_the_square_of_the_time_step(water_pt2, make_water):
     atoms = make_water(2)
-    atoms.calc = Calculator(water_package)
+    atoms.calc = Calculator(water_pt2)
     BFGS(atoms, logfile=None).run(fmax=0.5, steps=40)
-    ratio = _drift(water_package, atoms, 0.2) / _drift(water_package, atoms, 0.1)
+    ratio = _drift(water_pt2, atoms, 0.2) / _drift(water_pt2, atoms, 0.1)
     assert 3.5 < ratio < 4.5
 
 
-def test_bad_geometries(water_package):
-    calculator = Calculator(water_package)
+def test_bad_geometries(water_pt2):
+    calculator = Calculator(water_pt2)
     with pytest.raises(ValueError, match=r"atoms must be among the types \['H', 'O'\], got also \['Si'\]"):
         Atoms("SiO", [[0, 0, 0], [0, 0, 1]], calculator=calculator).get_potential_energy()
-    with pytest.raises(ValueError, match=r"required finite vectors longer than 0.1 Å"):
+    with pytest.raises(ValueError, match=r"must be finite and longer than 0.1 Å"):
         Atoms("HO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator).get_potential_energy()
-    with pytest.raises(ValueError, match="positions: required finite positions"):
+    with pytest.raises(ValueError, match="positions must be finite"):
         Atoms("HO", [[0, 0, 0], [0, 0, np.nan]], calculator=calculator).get_potential_energy()
 
 
-def test_options(water_package):
+def test_options(water_pt2):
     for options, kind, message in (
         ({"max_edge": 3}, TypeError, "max_edge"),
-        ({"max_edges": 0}, ValueError, "max_edges: required at least 1, got 0"),
+        ({"max_edges": 0}, ValueError, "max_edges must be at least 1, got 0"),
         ({"skin": -0.1}, ValueError, "skin must be a finite number ≥ 0, got -0.1"),
     ):
         with pytest.raises(kind, match=message):
-            Calculator(water_package, **options)
-    with pytest.raises(ValueError, match=r"set: required no options .*, got \['skin'\]"):
-        Calculator(water_package).set(skin=2.0)
+            Calculator(water_pt2, **options)
+    with pytest.raises(ValueError, match=r"options of set must be none .*, got \['skin'\]"):
+        Calculator(water_pt2).set(skin=2.0)
 
 
-def test_a_failed_evaluation_keeps_no_results(water_package):
-    calculator = Calculator(water_package)
+def test_a_failed_evaluation_keeps_no_results(water_pt2):
+    calculator = Calculator(water_pt2)
     good = Atoms("HO", [[0, 0, 0], [0, 0, 1]])
     calculator.calculate(good)
     with pytest.raises(ValueError, match=r"longer than 0\.1 Å"):
         calculator.calculate(Atoms("HO", [[0, 0, 0], [0, 0, 0.01]]))
     assert calculator.results == {} and calculator.spread is None
     calculator.calculate(good)
-    assert calculator.results["energy"] == Calculator(water_package).get_potential_energy(good)
+    assert calculator.results["energy"] == Calculator(water_pt2).get_potential_energy(good)
 
 
-def test_pickles_and_results_that_ase_takes(water_package, make_water, tmp_path, monkeypatch):
+def test_pickles_and_results_that_ase_takes(water_pt2, make_water, tmp_path, monkeypatch):
     """Of a committee, found by relative paths, in another folder."""
-    monkeypatch.chdir(water_package.parent)
+    monkeypatch.chdir(water_pt2.parent)
     atoms = make_water(2)
-    atoms.calc = Calculator([water_package.name] * 2, skin=0.2, max_edges=300)
+    atoms.calc = Calculator([water_pt2.name] * 2, skin=0.2, max_edges=300)
     energy = atoms.get_potential_energy()
     monkeypatch.chdir(tmp_path)
     again = pickle.loads(pickle.dumps(atoms.calc))
@@ -150,13 +150,13 @@ def test_pickles_and_results_that_ase_takes(water_package, make_water, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_committee(water_package, second_package, make_water):
+def test_a_committee(water_pt2, second_pt2, make_water):
     atoms = make_water(2)
     single = []
-    for path in (water_package, second_package):
+    for path in (water_pt2, second_pt2):
         atoms.calc = Calculator(path)
         single.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
-    atoms.calc = Calculator([water_package, second_package])
+    atoms.calc = Calculator([water_pt2, second_pt2])
     assert atoms.get_potential_energy() == pytest.approx((single[0][0] + single[1][0]) / 2, abs=1e-10)
     mean = (single[0][1] + single[1][1]) / 2
     np.testing.assert_allclose(atoms.get_forces(), mean, rtol=0, atol=1e-11)

@@ -20,7 +20,7 @@ def name():
     return f"mlip-export-{uuid.uuid4().hex}"
 
 
-def serve(package, atoms, name):
+def run_server(package, atoms, name):
     """Answer whoever listens on the socket until it says EXIT, on a thread."""
     atoms = atoms.copy()
     atoms.calc = Calculator(package)
@@ -33,11 +33,11 @@ def serve(package, atoms, name):
     return thread
 
 
-def test_energy_forces_and_stress_cross_the_socket(water_package, make_water, name):
-    atoms, direct = make_water(2, triclinic=True), Calculator(water_package)
+def test_energy_forces_and_stress_cross_the_socket(water_pt2, make_water, name):
+    atoms, direct = make_water(2, triclinic=True), Calculator(water_pt2)
     generator = np.random.default_rng(0)
     with SocketIOCalculator(unixsocket=name, timeout=120) as server:
-        client = serve(water_package, atoms, name)
+        client = run_server(water_pt2, atoms, name)
         for scale in (1.0, 1.0, 0.98):
             atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
             atoms.positions += 0.01 * generator.normal(size=atoms.positions.shape)
@@ -80,7 +80,7 @@ Simulation.load_from_xml(open("input.xml"), request_banner=False).run()
 """
 
 
-def test_ipi(water_package, make_water, name, tmp_path):
+def test_ipi(water_pt2, make_water, name, tmp_path):
     """Five steps of NVE by i-PI: the direct calculator's energies, forces and virial along its trajectory."""
     pytest.importorskip("ipi")
     atoms = make_water(2)
@@ -95,16 +95,16 @@ def test_ipi(water_package, make_water, name, tmp_path):
         give_up = time.monotonic() + 120
         while not Path(f"/tmp/ipi_{name}").exists() and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.1)
-        client = serve(water_package, atoms, name)
-        said, _ = process.communicate(timeout=240)
+        client = run_server(water_pt2, atoms, name)
+        output, _ = process.communicate(timeout=240)
     finally:
         process.kill()
-    assert process.returncode == 0, said
+    assert process.returncode == 0, output
     client.join(60)
     out, virials = (np.loadtxt(tmp_path / f"run.{k}", ndmin=2) for k in ("out", "virial"))
     positions, forces = (frames(tmp_path / f"run.{k}_0.xyz", len(atoms)) for k in ("positions", "forces"))
     assert len(out) == 6 and np.ptp(out[:, 1]) < 0.1 * np.ptp(out[:, 2])
-    atoms.calc = Calculator(water_package)
+    atoms.calc = Calculator(water_pt2)
     for k in range(6):
         atoms.positions = positions[k]
         assert out[k, 2] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)  # positions have six digits

@@ -72,16 +72,16 @@ def test_status(plugin, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("specorder", [["H", "O"], ["O", "H"]])
-def test_input_lines_of_masses(water_package, make_water, tmp_path, specorder):
+def test_input_lines_of_masses(water_pt2, make_water, tmp_path, specorder):
     """Elements by their masses."""
     write_lammps_data(tmp_path / "data", make_water(2), specorder=specorder, masses=True, atom_style="atomic")
-    lines = input_lines(water_package, tmp_path / "data")
+    lines = input_lines(water_pt2, tmp_path / "data")
     masses = {"H": "1.008", "O": "15.999"}
     expected = [f"mass {k} {masses[e]}" for k, e in enumerate(specorder, 1)]
     assert lines.splitlines() == [
         *expected,
         "pair_style allegro",
-        f"pair_coeff * * {water_package} {' '.join(specorder)}",
+        f"pair_coeff * * {water_pt2} {' '.join(specorder)}",
     ]
 
 
@@ -97,9 +97,9 @@ HEADER = "title\n\n3 atoms\n2 atom types\n\n"
         ("Masses\n\n1 16.0\n2 1.0\n", ["H", "H"], "H H"),
     ],
 )
-def test_input_lines_of_labels_comments_and_elements(water_package, tmp_path, text, elements, expected):
+def test_input_lines_of_labels_comments_and_elements(water_pt2, tmp_path, text, elements, expected):
     (tmp_path / "data").write_text(HEADER + text)
-    assert input_lines(water_package, tmp_path / "data", elements).endswith(f".pt2 {expected}")
+    assert input_lines(water_pt2, tmp_path / "data", elements).endswith(f".pt2 {expected}")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_input_lines_of_labels_comments_and_elements(water_package, tmp_path, te
         ("nothing\n", None, "data must be a LAMMPS data file with a line 'N atom types'"),
     ],
 )
-def test_input_lines_of_bad_data(water_package, tmp_path, text, elements, message):
+def test_input_lines_of_bad_data(water_pt2, tmp_path, text, elements, message):
     (tmp_path / "data").write_text(text)
     with pytest.raises(ValueError, match=message):
-        input_lines(water_package, tmp_path / "data", elements)
+        input_lines(water_pt2, tmp_path / "data", elements)

@@ -39,11 +39,11 @@ def energy(path, seed=0):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_a_thousand_loads_take_no_memory(water_package):
+def test_a_thousand_loads_take_no_memory(water_pt2):
     """F3: with an evaluation after each of them."""
     before = 0.0
     for k in range(1000):
-        energy(water_package)
+        energy(water_pt2)
         if k == 50:
             gc.collect()
             before = resident()
@@ -51,15 +51,15 @@ def test_a_thousand_loads_take_no_memory(water_package):
     assert resident() - before < 5
 
 
-def test_equal_contents_are_shared_and_a_replaced_file_is_not(water_package, second_package, tmp_path):
+def test_equal_contents_are_shared_and_a_replaced_file_is_not(water_pt2, second_pt2, tmp_path):
     path = tmp_path / "model.pt2"
-    shutil.copy(water_package, path)
+    shutil.copy(water_pt2, path)
     first = load(path)
-    assert first._function is load(water_package)._function
+    assert first._function is load(water_pt2)._function
     stamp = path.stat()
-    shutil.copy(second_package, path)
+    shutil.copy(second_pt2, path)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert energy(path) == energy(second_package) != energy(water_package)
+    assert energy(path) == energy(second_pt2) != energy(water_pt2)
 
 
 def in_pool(context, path):
@@ -71,7 +71,7 @@ def in_pool(context, path):
         return pool.map_async(methodcaller("get_potential_energy"), systems).get(timeout=200)
 
 
-def test_forks_after_threads_answer(water_package):
+def test_forks_after_threads_answer(water_pt2):
     """F4: OpenMP's threads of the parent do not exist in its children. In a process of its own, with two threads."""
     program = (
         "import sys, torch\nsys.path.insert(0, sys.argv[2])\nimport test_loaded as t\ntorch.set_num_threads(2)\n"
@@ -79,7 +79,7 @@ def test_forks_after_threads_answer(water_package):
         "here = [t.energy(sys.argv[1], s) for s in range(4)]\nassert t.in_pool('fork', sys.argv[1]) == here\n"
         "assert torch.get_num_threads() == 2\n"
     )
-    command = [sys.executable, "-c", program, str(water_package), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", program, str(water_pt2), str(Path(__file__).parent)]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=200
     )
@@ -88,20 +88,20 @@ def test_forks_after_threads_answer(water_package):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists mapped files")
 @pytest.mark.parametrize("how", ["fork", "spawn"])
-def test_workers_leave_no_unpacked_model(water_package, tmp_path, monkeypatch, how):
+def test_workers_leave_no_unpacked_model(water_pt2, tmp_path, monkeypatch, how):
     """F5: nor do processes that end at once."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    expected = [energy(water_package, seed) for seed in range(4)]
-    found = in_pool(how, water_package)
+    expected = [energy(water_pt2, seed) for seed in range(4)]
+    found = in_pool(how, water_pt2)
     assert found == expected
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-def test_threads_that_share_a_calculator_get_their_own_results(water_package):
+def test_threads_that_share_a_calculator_get_their_own_results(water_pt2):
     """F10: threads take turns."""
-    calculator = Calculator(water_package)
+    calculator = Calculator(water_pt2)
     systems = [rattled(seed) for seed in range(16)]
-    expected = [(energy(water_package, seed), calculator.get_forces(a)) for seed, a in enumerate(systems)]
+    expected = [(energy(water_pt2, seed), calculator.get_forces(a)) for seed, a in enumerate(systems)]
     for atoms in systems:
         atoms.calc = calculator
     with ThreadPoolExecutor(4) as pool:
@@ -112,9 +112,9 @@ def test_threads_that_share_a_calculator_get_their_own_results(water_package):
                 np.testing.assert_allclose(f, f_expected, rtol=0, atol=1e-11)
 
 
-def test_structures_that_share_a_calculator_are_written_with_their_own_results(water_package, tmp_path):
+def test_structures_that_share_a_calculator_are_written_with_their_own_results(water_pt2, tmp_path):
     """F11: the line of the calculator's documentation."""
-    calculator = Calculator(water_package)
+    calculator = Calculator(water_pt2)
     systems = [rattled(seed) for seed in range(3)]
     expected = []
     for atoms in systems:

@@ -54,7 +54,7 @@ def check_equal(context, atoms, calculator):
 
 
 @pytest.mark.parametrize("case", ["molecule", "box", "triclinic"])
-def test_equals_the_ase_calculator(water_package, make_water, case):
+def test_equals_the_ase_calculator(water_pt2, make_water, case):
     atoms = make_water(2 if case == "molecule" else 3)
     if case == "molecule":
         atoms.pbc = False
@@ -64,69 +64,69 @@ def test_equals_the_ase_calculator(water_package, make_water, case):
         atoms.set_cell(tilted, scale_atoms=True)
     symbols = atoms.get_chemical_symbols()
     context = context_of(
-        system_of(atoms, force(water_package, symbols, periodic=case != "molecule")), atoms.positions
+        system_of(atoms, force(water_pt2, symbols, periodic=case != "molecule")), atoms.positions
     )
-    check_equal(context, atoms, Calculator(water_package))
+    check_equal(context, atoms, Calculator(water_pt2))
 
 
-def test_a_committee_is_the_mean_of_its_members(water_package, second_package, make_water):
-    atoms, paths = make_water(2), [water_package, second_package]
+def test_a_committee_is_the_mean_of_its_members(water_pt2, second_pt2, make_water):
+    atoms, paths = make_water(2), [water_pt2, second_pt2]
     context = context_of(
         system_of(atoms, force(paths, atoms.get_chemical_symbols(), periodic=True)), atoms.positions
     )
     check_equal(context, atoms, Calculator(paths))
 
 
-def test_some_particles(water_package, make_water):
+def test_some_particles(water_pt2, make_water):
     atoms = make_water(2)
     atoms.pbc = False
     chosen = [4, 3, 5, 12, 13, 14]
-    system = system_of(atoms, force(water_package, atoms.get_chemical_symbols(), particles=chosen))
+    system = system_of(atoms, force(water_pt2, atoms.get_chemical_symbols(), particles=chosen))
     energy, forces = values(context_of(system, atoms.positions))
     part = atoms[chosen]
-    part.calc = Calculator(water_package)
+    part.calc = Calculator(water_pt2)
     assert energy == pytest.approx(part.get_potential_energy() * EV, rel=1e-9)
     np.testing.assert_allclose(forces[chosen], part.get_forces() * EV * 10, rtol=0, atol=1e-6)
     others = np.setdiff1d(np.arange(len(atoms)), chosen)
     assert not forces[others].any()
 
 
-def test_contexts_share_a_force(water_package, make_water):
+def test_contexts_share_a_force(water_pt2, make_water):
     atoms, other = make_water(2), make_water(2, seed=5)
-    system = system_of(atoms, force(water_package, atoms.get_chemical_symbols(), periodic=True))
+    system = system_of(atoms, force(water_pt2, atoms.get_chemical_symbols(), periodic=True))
     contexts = [context_of(system, a.positions) for a in (atoms, other)]
     for _ in range(2):
         for context, a in zip(contexts, (atoms, other), strict=True):
-            check_equal(context, a, Calculator(water_package))
+            check_equal(context, a, Calculator(water_pt2))
 
 
-def test_a_serialized_system_gives_the_same_values(water_package, make_water):
+def test_a_serialized_system_gives_the_same_values(water_pt2, make_water):
     atoms = make_water(2)
-    system = system_of(atoms, force(water_package, atoms.get_chemical_symbols(), periodic=True))
+    system = system_of(atoms, force(water_pt2, atoms.get_chemical_symbols(), periodic=True))
     again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
-    check_equal(context_of(again, atoms.positions), atoms, Calculator(water_package))
+    check_equal(context_of(again, atoms.positions), atoms, Calculator(water_pt2))
 
 
-def test_topologies_give_elements_and_the_box(water_package, make_water):
+def test_topologies_give_elements_and_the_box(water_pt2, make_water):
     atoms = make_water(2)
     topology = app.Topology()
     chain = topology.addChain()
     for symbol in atoms.get_chemical_symbols():
         topology.addAtom(symbol, app.Element.getBySymbol(symbol), topology.addResidue("UNK", chain))
-    assert not force(water_package, topology).usesPeriodicBoundaryConditions()
+    assert not force(water_pt2, topology).usesPeriodicBoundaryConditions()
     topology.setPeriodicBoxVectors([openmm.Vec3(*row) / 10 for row in atoms.cell.array])
-    made = force(water_package, topology)
+    made = force(water_pt2, topology)
     assert made.usesPeriodicBoundaryConditions()
-    check_equal(context_of(system_of(atoms, made), atoms.positions), atoms, Calculator(water_package))
+    check_equal(context_of(system_of(atoms, made), atoms.positions), atoms, Calculator(water_pt2))
     topology.addAtom("M", None, topology.addResidue("UNK", chain))
     with pytest.raises(ValueError, match=r"particles must have elements, got particles \[24\]"):
-        force(water_package, topology)
-    assert force(water_package, topology, particles=range(24)).getParticles() == tuple(range(24))
+        force(water_pt2, topology)
+    assert force(water_pt2, topology, particles=range(24)).getParticles() == tuple(range(24))
 
 
-def test_energy_is_conserved(water_package, make_water):
+def test_energy_is_conserved(water_pt2, make_water):
     atoms = make_water(2)
-    system = system_of(atoms, force(water_package, atoms.get_chemical_symbols(), periodic=True))
+    system = system_of(atoms, force(water_pt2, atoms.get_chemical_symbols(), periodic=True))
     context = context_of(system, atoms.positions, openmm.VerletIntegrator(0.00005))
     context.setVelocitiesToTemperature(50, 1)
 
@@ -144,9 +144,9 @@ def test_energy_is_conserved(water_package, make_water):
     assert max(drift) < 0.01 * exchanged
 
 
-def test_a_barostat_scales_the_box(water_package, make_water):
+def test_a_barostat_scales_the_box(water_pt2, make_water):
     atoms = make_water(3)
-    system = system_of(atoms, force(water_package, atoms.get_chemical_symbols(), periodic=True))
+    system = system_of(atoms, force(water_pt2, atoms.get_chemical_symbols(), periodic=True))
     system.addForce(openmm.MonteCarloBarostat(1000, 300, 1))
     context = context_of(system, atoms.positions, openmm.LangevinMiddleIntegrator(300, 10, 0.00005))
     context.getIntegrator().step(20)
@@ -156,7 +156,7 @@ def test_a_barostat_scales_the_box(water_package, make_water):
     moved = Atoms(
         atoms.symbols, state.getPositions(asNumpy=True).value_in_unit(unit.angstrom), cell=vectors, pbc=True
     )
-    check_equal(context, moved, Calculator(water_package))
+    check_equal(context, moved, Calculator(water_pt2))
 
 
 @pytest.mark.parametrize(
@@ -170,25 +170,25 @@ def test_a_barostat_scales_the_box(water_package, make_water):
         (["O", "H"], {"skin": -1.0}, "skin"),
     ],
 )
-def test_bad_arguments_are_named(water_package, symbols, options, message):
+def test_bad_arguments_are_named(water_pt2, symbols, options, message):
     with pytest.raises(ValueError, match=message):
-        force(water_package, symbols, **options)
+        force(water_pt2, symbols, **options)
 
 
 @pytest.mark.parametrize(
     ("positions", "message"),
     [([[0, 0, 0], [np.nan, 0, 0]], "particles \\[1\\]"), ([[0, 0, 0], [0.05, 0, 0]], "0.05|nearer|closer")],
 )
-def test_bad_geometries_stop_the_simulation(water_package, positions, message):
+def test_bad_geometries_stop_the_simulation(water_pt2, positions, message):
     atoms = Atoms("OH", [[0, 0, 0], [1, 0, 0]])
-    context = context_of(system_of(atoms, force(water_package, ["O", "H"])), np.array(positions))
+    context = context_of(system_of(atoms, force(water_pt2, ["O", "H"])), np.array(positions))
     with pytest.raises(Exception, match=message):
         values(context)
     context.setPositions(atoms.positions / 10)
-    check_equal(context, atoms, Calculator(water_package))
+    check_equal(context, atoms, Calculator(water_pt2))
 
 
-def test_the_potential_of_openmm_ml(water_package, make_water):
+def test_the_potential_of_openmm_ml(water_pt2, make_water):
     ml = pytest.importorskip("openmmml")
     atoms = make_water(2)
     topology = app.Topology()
@@ -198,9 +198,9 @@ def test_the_potential_of_openmm_ml(water_package, make_water):
         for symbol in "OHH":
             topology.addAtom(f"{symbol}{k}", app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors([openmm.Vec3(*row) / 10 for row in atoms.cell.array])
-    potential = ml.MLPotential("allegro", model_path=str(water_package))
+    potential = ml.MLPotential("allegro", model_path=str(water_pt2))
     system = potential.createSystem(topology)
-    check_equal(context_of(system, atoms.positions), atoms, Calculator(water_package))
+    check_equal(context_of(system, atoms.positions), atoms, Calculator(water_pt2))
 
     classical = system_of(atoms)
     bonds = openmm.HarmonicBondForce()
@@ -210,16 +210,16 @@ def test_the_potential_of_openmm_ml(water_package, make_water):
     mixed = potential.createMixedSystem(topology, classical, [0, 1, 2], interpolate=False)
     energy, _ = values(context_of(mixed, atoms.positions))
     first = atoms[:3]
-    first.calc = Calculator(water_package)
+    first.calc = Calculator(water_pt2)
     stretch = [atoms.get_distance(3 * k, 3 * k + 1) / 10 - 0.1 for k in range(1, 8)]
     assert energy == pytest.approx(
         first.get_potential_energy() * EV + 500.0 * float(np.square(stretch).sum()), rel=1e-6
     )
 
 
-def test_threads_are_left_alone(water_package):
+def test_threads_are_left_alone(water_pt2):
     before = torch.get_num_threads()
-    force(water_package, ["O"])
+    force(water_pt2, ["O"])
     assert torch.get_num_threads() == before
 
 

@@ -1,4 +1,4 @@
-"""One AOT-Inductor package of a potential for ASE, torch-sim and LAMMPS."""
+"""Export a potential to one compiled file that runs in ASE, torch-sim, OpenMM, LAMMPS and i-PI."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlip_export import ase as ase
     from mlip_export import lammps as lammps
+    from mlip_export import openmm as openmm
     from mlip_export import torchsim as torchsim
+    from mlip_export._compile import compile
+    from mlip_export._verify import Disagreement
     from mlip_export.memory import keep_freed_memory
-    from mlip_export.metadata import Metadata, PackageError, read_metadata
-    from mlip_export.package import compile
+    from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
     from mlip_export.runtime import EdgePotential, GeometryError, load
-    from mlip_export.verify import Disagreement
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Disagreement",
     "EdgePotential",
+    "ExportedModelError",
     "GeometryError",
     "Metadata",
-    "PackageError",
     "compile",
     "keep_freed_memory",
     "load",
@@ -30,19 +31,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Disagreement": "verify",
+    "Disagreement": "_verify",
     "EdgePotential": "runtime",
     "GeometryError": "runtime",
-    "Metadata": "metadata",
-    "PackageError": "metadata",
-    "compile": "package",
+    "ExportedModelError": "model_file",
+    "Metadata": "model_file",
+    "compile": "_compile",
     "keep_freed_memory": "memory",
     "load": "runtime",
-    "read_metadata": "metadata",
+    "read_metadata": "model_file",
 }
 
-_HOSTS = ("ase", "lammps", "torchsim")
-"""Modules that ``import mlip_export`` reaches without importing what they need."""
+_HOSTS = ("ase", "lammps", "openmm", "torchsim")
+"""Modules of the hosts, imported on first use, with what they need."""
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from openmmml.mlpotential import MLPotentialImpl
 from mlip_export.openmm import force
 
 
-class ExportedModel(MLPotentialImpl):
+class ExportedModel(MLPotentialImpl):  # type: ignore[misc]  # OpenMM-ML is not typed
     """Add the force of an exported model to a System.
 
     The model sees elements and positions alone: charges, bonds and residues of the topology do not enter it. It has

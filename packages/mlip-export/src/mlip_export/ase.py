@@ -1,4 +1,4 @@
-"""An ASE calculator that runs a package, or a committee of packages."""
+"""An ASE calculator of an exported model or a committee of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor
 
 from localgraph import VerletList, atomic_virial, forces
+from mlip_export.chunks import edges_per_call
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.settings import edges_per_call
 
 BLOCK = 2**20
 """Edges whose virials are held at once."""
@@ -37,7 +37,7 @@ class Spread(NamedTuple):
 
 
 class Calculator(ASECalculator):
-    """Energy, forces and stress, and their per-atom parts, from a package.
+    """Energy, forces and stress, and their per-atom parts, by an exported model.
 
     Touches no seed, default dtype or thread count. The neighbor list is reused while atoms have moved by less than the
     skin allows, so one calculator per system is fastest. Threads that share a calculator take turns, and each gets the
@@ -46,23 +46,23 @@ class Calculator(ASECalculator):
     Parameters
     ----------
     path : path or sequence of paths
-        A package, or the packages of a committee: results are then the members' mean.
+        An exported model, or the members of a committee: results are then their mean.
     skin : float
         Å added to the cutoff when neighbors are searched.
     max_edges : int, optional
-        Edges evaluated per call, at least 1; a default by device. It bounds the model's activations, not the few
+        Edges evaluated per call, at least 1; by default the model's. It bounds the model's activations, not the few
         values held per edge: the list with its skin, vectors and edge forces.
     device : str or torch.device, optional
-        For CUDA packages, which GPU.
+        For CUDA models, which GPU.
 
     Attributes
     ----------
     spread : Spread or None
-        How far a committee's members were apart in the last evaluation; None before one, and of a single package.
+        How far a committee's members were apart in the last evaluation; None before one, and for a single model.
 
     Raises
     ------
-    FileNotFoundError, mlip_export.PackageError
+    FileNotFoundError, mlip_export.ExportedModelError
         As :func:`mlip_export.load`.
     ValueError
         For a negative ``skin``, ``max_edges`` below 1, or members of different elements, cutoffs or devices.
@@ -96,10 +96,10 @@ class Calculator(ASECalculator):
         max_edges: int | None = None,
         device: str | torch.device | None = None,
     ):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.members = load_members(path, device)
         self.potential = self.members.first
-        self.max_edges = edges_per_call(max_edges, self.potential.device)
+        self.max_edges = edges_per_call(max_edges, self.potential.metadata)
         self.edges = VerletList(self.potential.cutoffs, skin)
         self.edge_count = 0
         self._lock = threading.RLock()
@@ -113,17 +113,17 @@ class Calculator(ASECalculator):
         return self._again, ()
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Refuse: options belong to the construction, and others do not exist."""
+        """Raise ``ValueError`` for any option: they belong to the constructor."""
         if kwargs:
             raise ValueError(
-                f"set: required no options (make a new Calculator with other ones), got {sorted(kwargs)}"
+                f"options of set must be none (make a new Calculator with other options), got {sorted(kwargs)}"
             )
         return {}
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property of ``atoms``, evaluated if they changed; threads take turns."""
         with self._lock:
-            return super().get_property(name, atoms, allow_calculation)
+            return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def calculate(
         self,
@@ -138,22 +138,22 @@ class Calculator(ASECalculator):
         ValueError
             For no atoms, elements the model does not know, or positions that are not finite.
         GeometryError
-            For atoms nearer than 0.1 Å, or a result that is not finite.
+            For atoms nearer than the model's ``shortest_distance``, or a result that is not finite.
         PropertyNotImplementedError
             For a stress of atoms without a cell.
         """
         self.results = {}  # those of another geometry, should this one fail
         self.spread = None
-        super().calculate(atoms, list(properties), list(system_changes))
+        super().calculate(atoms, list(properties), list(system_changes))  # type: ignore[no-untyped-call]
         if self.atoms is None:
-            raise ValueError("atoms: required a structure, got none")
+            raise ValueError("atoms must be a structure, got None")
         atoms = self.atoms
         volume = _volume(atoms)
         if volume is None and {"stress", "stresses"} & set(properties):
-            raise PropertyNotImplementedError("stress: required a cell with a volume, got atoms without one")
+            raise PropertyNotImplementedError("cell must have a volume for the stress, got atoms without one")
         positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
         if not bool(torch.isfinite(positions).all()):
-            raise ValueError("positions: required finite positions, got NaN or infinity")
+            raise ValueError("positions must be finite, got NaN or infinity")
         cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
         types = self.potential.types_of(atoms.get_chemical_symbols())
         r, index = self.edges.update(positions, cell, atoms.pbc.tolist(), types)
@@ -191,14 +191,15 @@ class Calculator(ASECalculator):
 
 
 def _volume(atoms: Atoms) -> float | None:
-    """The cell's volume, Å³; None where there is none."""
-    return float(atoms.get_volume()) if atoms.cell.rank == 3 else None
+    """Return the cell's volume, Å³; None without one."""
+    return abs(float(np.linalg.det(atoms.cell.array))) if atoms.cell.rank == 3 else None
 
 
 def _stresses(r: Tensor, g: Tensor, index: Tensor, atoms: int, volume: float) -> Tensor:
     """Return symmetric per-atom virials over the volume, (N, 6) xx, yy, zz, yz, xz, xy, in blocks of edges."""
     total = r.new_zeros(atoms, 3, 3)
-    for a, b, pair in zip(g.split(BLOCK), r.split(BLOCK), index.split(BLOCK, 1), strict=True):
-        total += atomic_virial(a, b, pair, atoms, share="half")
+    for start in range(0, len(r), BLOCK):
+        block = slice(start, start + BLOCK)
+        total += atomic_virial(g[block], r[block], index[:, block], atoms, share="half")
     total = 0.5 * (total + total.transpose(1, 2)) / volume
     return total[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -1,4 +1,4 @@
-"""Large graphs in pieces of whole centers, so that memory is bounded by a stated number of edges."""
+"""Evaluate large graphs in chunks of whole centers, which bounds memory by a number of edges."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mlip_export.model_file import Metadata
+
 Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def edges_per_call(max_edges: int | None, metadata: Metadata) -> int:
+    """Return ``max_edges``, or the model's default where None; ``ValueError`` for less than 1."""
+    if max_edges is None:
+        return metadata.edges_per_call
+    if not max_edges >= 1:
+        raise ValueError(f"max_edges must be at least 1, got {max_edges!r}")
+    return max_edges
+
+
 def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
-    """Indices of centers at which chunks begin and end, each of at most ``max_edges`` edges or of one center.
+    """Return the centers at which chunks begin and end, each of at most ``max_edges`` edges or of one center.
 
     Chunks are as few and as even as whole centers allow.
 
@@ -25,8 +36,6 @@ def chunk_bounds(counts: Tensor, max_edges: int) -> list[int]:
     max_edges : int
         At least 1.
     """
-    if max_edges < 1:
-        raise ValueError(f"max_edges: required at least 1, got {max_edges}")
     ends = torch.cumsum(counts, 0).tolist()
     atoms = len(ends)
     bounds = [0]
@@ -47,13 +56,13 @@ def evaluate(
     edge_vectors: Tensor,
     edge_index: Tensor,
     types: Tensor,
-    types_count: int,
+    num_types: int,
     max_edges: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Atom energies and edge forces, chunk by chunk of centers.
+    """Compute atom energies and edge forces, chunk by chunk of centers.
 
     A strictly local model reads of a neighbor its type alone, so each chunk holds its own centers and one
-    stand-in atom per type; the result is that of one call, up to rounding in the order of its sums.
+    representative atom per type; the result is that of one call, up to rounding in the order of its sums.
 
     Parameters
     ----------
@@ -61,7 +70,7 @@ def evaluate(
         An :class:`mlip_export.EdgePotential` (or a bare compiled function).
     edge_vectors, edge_index, types : Tensor
         The graph, sorted by center.
-    types_count : int
+    num_types : int
         Number of types T.
     max_edges : int, optional
         Edges per call (at least those of one center); None makes one call.
@@ -75,12 +84,12 @@ def evaluate(
     torch.cumsum(counts, 0, out=offsets[1:])
     energies = torch.empty(atoms, dtype=edge_vectors.dtype, device=edge_vectors.device)
     edge_forces = torch.empty_like(edge_vectors)
-    stand_ins = torch.arange(types_count, dtype=torch.int64, device=types.device)
+    representatives = torch.arange(num_types, dtype=torch.int64, device=types.device)
     bounds = chunk_bounds(counts, max_edges)
     for start, stop in itertools.pairwise(bounds):
         a, b = int(offsets[start]), int(offsets[stop])
         index = torch.stack([center[a:b] - start, types[neighbor[a:b]] + (stop - start)])
-        local = torch.cat([types[start:stop], stand_ins])
+        local = torch.cat([types[start:stop], representatives])
         e, g = function(edge_vectors[a:b], index, local)
         energies[start:stop] = e[: stop - start]
         edge_forces[a:b] = g

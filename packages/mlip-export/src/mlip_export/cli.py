@@ -1,170 +1,172 @@
-"""The command mlip-export: compile, inspect, check, bench and lammps."""
+"""The command mlip-export."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlip_export import __version__
 
+EXAMPLES = {
+    "compile": """\
+examples:
+  mlip-export compile model.safetensors                     writes model.pt2
+  mlip-export compile model.safetensors --dtype float32 -o fast.pt2
+  mlip-export compile model.safetensors --isa avx2          for a cluster of different processors""",
+    "info": """\
+examples:
+  mlip-export info model.pt2
+  mlip-export info model.pt2 --json""",
+    "check": """\
+examples:
+  mlip-export check model.pt2
+  mlip-export check model.pt2 --model model.safetensors""",
+    "bench": """\
+examples:
+  mlip-export bench model.pt2 water.xyz --threads 1 2""",
+    "lammps": """\
+examples:
+  mlip-export lammps build                                  once per version of torch and LAMMPS
+  mlip-export lammps status
+  mlip-export lammps input model.pt2 data.water             prints mass, pair_style and pair_coeff
+  mlip-export lammps input model.pt2 data.water --elements O H""",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors a user can mend are one line on stderr and exit status 1.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        By default those of the process.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run a command and return its exit status; user errors are one line on stderr with exit status 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        options.run(options)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as e:
         print(f"mlip-export {options.command}: {e}", file=sys.stderr)
-        return 1
+        return 2
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlip-export", description="One package of a potential for every host."
+        prog="mlip-export", description="Export a potential to one compiled file that runs in every host."
     )
     parser.add_argument("--version", action="version", version=f"mlip-export {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    p = commands.add_parser(
-        "compile", help="compile a model file into a package, checked before it is written"
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None] | None, text: str
+    ) -> argparse.ArgumentParser:
+        p = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        p.set_defaults(run=run)
+        return p
+
+    p = add(
+        "compile",
+        _compile,
+        "Compile a model file into an exported model, compared with eager before writing.",
     )
     p.add_argument("model", help="model file (safetensors) written by mlip-train or localgraph.save_model")
-    p.add_argument("-o", "--output", required=True, help="package to write, ending in .pt2")
-    p.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     p.add_argument(
-        "--dtype", choices=["float32", "float64"], help="precision of the network (default: the model's)"
+        "-o", "--output", help="file to write, ending in .pt2 (default: the model's name with .pt2)"
     )
+    p.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    p.add_argument("--dtype", choices=["float32", "float64"], help="precision (default: the model's)")
     p.add_argument(
         "--isa",
         default="native",
         choices=["native", "avx512", "avx2"],
-        help="instruction set (cpu): of this very processor, or one that others run too (torch 2.13)",
+        help="instruction set (cpu): of this processor, or one that others run too (torch 2.13)",
     )
-    p.set_defaults(run=_compile)
-
-    p = commands.add_parser("inspect", help="print what a package says about itself; runs nothing of it")
-    p.add_argument("package")
-    p.add_argument("--json", action="store_true", help="the whole record as JSON")
-    p.set_defaults(run=_inspect)
-
-    p = commands.add_parser(
-        "check", help="say whether a package runs here, and compare it with its model file"
-    )
-    p.add_argument("package")
+    p = add("info", _info, "Print the metadata of an exported model; none of its code runs.")
+    p.add_argument("model", help="exported model (.pt2)")
+    p.add_argument("--json", action="store_true", help="print all metadata as JSON")
+    p = add("check", _check, "Check that an exported model runs here, and compare it with its model file.")
+    p.add_argument("exported", help="exported model (.pt2)")
     p.add_argument("--model", help="model file to compare with")
-    p.set_defaults(run=_check)
-
-    p = commands.add_parser("bench", help="time energy and forces of a package on a structure")
-    p.add_argument("package")
+    p = add("bench", _bench, "Time energy and forces of an exported model on a structure.")
+    p.add_argument("model", help="exported model (.pt2)")
     p.add_argument("structure", help="any file that ASE reads")
-    p.add_argument("--repeats", type=int, default=10)
+    p.add_argument(
+        "--repeats", type=int, default=10, help="evaluations; the best time is reported (default: 10)"
+    )
     p.add_argument("--threads", type=int, nargs="*", help="thread counts to try (default: the current one)")
-    p.set_defaults(run=_bench)
-
-    p = commands.add_parser("lammps", help="build the LAMMPS plugin, or write its lines of an input")
-    actions = p.add_subparsers(dest="action", required=True)
-    a = actions.add_parser("build", help="compile the plugin unless it exists")
-    a.add_argument("--force", action="store_true", help="compile again")
-    a.set_defaults(run=_lammps_build)
-    a = actions.add_parser("status", help="versions, compiler, mpi.h, and whether the plugin is built")
-    a.set_defaults(run=_lammps_status)
-    a = actions.add_parser("input", help="print the mass and pair_coeff lines for a data file")
-    a.add_argument("model", help="exported model (.pt2)")
-    a.add_argument("data", help="LAMMPS data file")
-    a.add_argument("--elements", nargs="+", help="element of each atom type (default: from labels or masses)")
-    a.set_defaults(run=_lammps_input)
-    a = actions.add_parser("path", help="print the folder of the plugin")
-    a.set_defaults(run=_lammps_path)
-    a = actions.add_parser("sources", help="print the folder of the C++ sources, CMakeLists.txt and examples")
-    a.set_defaults(run=_lammps_sources)
+    _add_lammps(add("lammps", None, "Build the LAMMPS plugin, or print lines of an input."))
     return parser
 
 
-def _compile(options: argparse.Namespace) -> int:
-    from mlip_export.package import compile
-    from mlip_export.report import describe
-
-    metadata = compile(
-        options.model, options.output, device=options.device, dtype=options.dtype, isa=options.isa
+def _add_lammps(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    build = actions.add_parser("build", help="compile the plugin unless it exists")
+    build.add_argument("--force", action="store_true", help="compile again")
+    lines = actions.add_parser(
+        "input", help="print the mass, pair_style and pair_coeff lines for a data file"
     )
-    print(f"wrote {options.output}")
+    lines.add_argument("model", help="exported model (.pt2)")
+    lines.add_argument("data", help="LAMMPS data file")
+    lines.add_argument("--elements", nargs="+", help="element of each atom type (default: by label or mass)")
+    for name, text in (
+        ("status", "print versions, compiler, mpi.h, and whether the plugin is built"),
+        ("path", "print the folder of the plugin"),
+        ("sources", "print the folder of the C++ sources, CMakeLists.txt and examples"),
+    ):
+        actions.add_parser(name, help=text)
+    parser.set_defaults(run=_lammps)
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from mlip_export._compile import compile
+    from mlip_export._describe import describe
+
+    output = options.output or Path(options.model).with_suffix(".pt2")
+    metadata = compile(options.model, output, device=options.device, dtype=options.dtype, isa=options.isa)
+    print(f"wrote {output}")
     print(describe(metadata))
-    return 0
 
 
-def _inspect(options: argparse.Namespace) -> int:
+def _info(options: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from mlip_export.metadata import read_metadata
-    from mlip_export.report import describe
+    from mlip_export._describe import describe
+    from mlip_export.model_file import read_metadata
 
-    metadata = read_metadata(options.package)
+    metadata = read_metadata(options.model)
     print(json.dumps(asdict(metadata), indent=1) if options.json else describe(metadata))
-    return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    from mlip_export.check import check
+def _check(options: argparse.Namespace) -> None:
+    from mlip_export._check import check
 
-    print(check(options.package, options.model))
-    return 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from mlip_export.bench import bench
-
-    print(bench(options.package, options.structure, options.repeats, options.threads))
-    return 0
+    print(check(options.exported, options.model))
 
 
-def _lammps_build(options: argparse.Namespace) -> int:
-    from mlip_export.lammps import build
+def _bench(options: argparse.Namespace) -> None:
+    from mlip_export._bench import bench
 
-    print(build(force=options.force))
-    return 0
-
-
-def _lammps_status(options: argparse.Namespace) -> int:
-    from mlip_export.lammps import status
-
-    print(status())
-    return 0
+    print(bench(options.model, options.structure, options.repeats, options.threads))
 
 
-def _lammps_input(options: argparse.Namespace) -> int:
-    from mlip_export.lammps import input_lines
+def _lammps(options: argparse.Namespace) -> None:
+    from mlip_export import lammps
 
-    print(input_lines(options.model, options.data, options.elements))
-    return 0
-
-
-def _lammps_path(options: argparse.Namespace) -> int:
-    from mlip_export.lammps import plugin_directory
-
-    print(plugin_directory())
-    return 0
-
-
-def _lammps_sources(options: argparse.Namespace) -> int:
-    from mlip_export.lammps import sources
-
-    print(sources())
-    return 0
+    actions: dict[str, Callable[[], Any]] = {
+        "build": lambda: lammps.build(force=options.force),
+        "input": lambda: lammps.input_lines(options.model, options.data, options.elements),
+        "status": lammps.status,
+        "path": lammps.plugin_directory,
+        "sources": lammps.sources,
+    }
+    print(actions[options.action]())
 
 
 if __name__ == "__main__":

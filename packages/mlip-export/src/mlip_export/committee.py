@@ -1,4 +1,4 @@
-"""One potential or several of equal elements and cutoffs: the mean that drives, and the members' spread."""
+"""Load and evaluate the members of a committee, or a single model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Path = str | os.PathLike[str]
 
 
 class Members:
-    """The potentials of one calculator.
+    """The members of a committee, or the one model, of a calculator.
 
     Parameters
     ----------
@@ -31,17 +31,17 @@ class Members:
 
     def __init__(self, potentials: Sequence[EdgePotential]):
         if not potentials:
-            raise ValueError("path: required at least one package, got none")
+            raise ValueError("path must name at least one exported model, got none")
         first = potentials[0]
         for k, other in enumerate(potentials[1:], 1):
             if other.type_names != first.type_names or not torch.equal(other.cutoffs, first.cutoffs):
                 raise ValueError(
-                    f"path: required a committee of equal elements and cutoffs, member {k} has "
-                    f"{other.type_names} and differs from {first.type_names}"
+                    f"path must name members of equal elements and cutoffs, got {other.type_names} for member {k} "
+                    f"beside {first.type_names}"
                 )
             if other.device != first.device:
                 raise ValueError(
-                    f"path: required members on one device, got {other.device} and {first.device}"
+                    f"path must name members for one device, got {other.device} and {first.device}"
                 )
         self.potentials = tuple(potentials)
         self.first = first
@@ -61,7 +61,7 @@ class Evaluation(NamedTuple):
 
 
 def load_members(path: Path | Sequence[Path], device: str | torch.device | None = None) -> Members:
-    """Load one package, or each of a sequence."""
+    """Load one exported model, or each of a sequence."""
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     return Members([load(p, device) for p in paths])
 
@@ -69,7 +69,7 @@ def load_members(path: Path | Sequence[Path], device: str | torch.device | None 
 def evaluate_members(
     members: Members, edge_vectors: Tensor, edge_index: Tensor, types: Tensor, max_edges: int | None
 ) -> Evaluation:
-    """Every member on one graph, in chunks of centers of at most ``max_edges`` edges."""
+    """Evaluate every member on one graph, in chunks of centers of at most ``max_edges`` edges."""
     count = len(members.first.type_names)
     results = [evaluate(p, edge_vectors, edge_index, types, count, max_edges) for p in members]
     if len(results) == 1:

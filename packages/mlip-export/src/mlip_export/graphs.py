@@ -1,4 +1,4 @@
-"""Sane edge graphs to trace and compare on: clusters at condensed density, with typical distances."""
+"""Example graphs to trace and compare on: clusters at condensed density, with typical distances."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+TRACE_ATOMS = 1009
+"""Atoms of the traced example (a prime): enough that the compiler sees loops worth running in parallel."""
 
-class Edges(NamedTuple):
+
+class Inputs(NamedTuple):
     """The three arguments of an EdgeModel."""
 
     edge_vectors: Tensor
@@ -17,8 +20,32 @@ class Edges(NamedTuple):
     types: Tensor
 
 
-def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int = 0, seed: int = 0) -> Edges:
-    """A jittered cubic cluster of random types, with all its edges, sorted by center.
+def traced_graph(cutoffs: Tensor, device: torch.device) -> Inputs:
+    """Return the graph to trace on, whose numbers of atoms and edges are primes: no size equals another."""
+    inputs = cluster(cutoffs, TRACE_ATOMS)
+    count = inputs.edge_vectors.shape[0]
+    while count > 2 and not _is_prime(count):
+        count -= 1
+    vectors, index, types = inputs
+    return Inputs(vectors[:count].to(device), index[:, :count].contiguous().to(device), types.to(device))
+
+
+def comparison_graphs(cutoffs: Tensor, device: torch.device) -> dict[str, Inputs]:
+    """Return graphs by name: large, small, a pair, isolated atoms among others, one atom, no edges."""
+    graphs = {
+        "1009 atoms": cluster(cutoffs, 1009),
+        "125 atoms": cluster(cutoffs, 125, seed=1),
+        "64 atoms, few neighbors": cluster(cutoffs, 64, neighbors=8, seed=2),
+        "27 atoms and 5 isolated": cluster(cutoffs, 27, isolated=5, seed=3),
+        "2 atoms": cluster(cutoffs, 2, seed=4),
+        "1 atom": cluster(cutoffs, 1, seed=5),
+        "6 isolated atoms": cluster(cutoffs, 1, isolated=5, seed=6),
+    }
+    return {name: Inputs(*(t.to(device) for t in inputs)) for name, inputs in graphs.items()}
+
+
+def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int = 0, seed: int = 0) -> Inputs:
+    """Return a jittered cubic cluster of random types, with all its edges, sorted by center.
 
     Parameters
     ----------
@@ -49,28 +76,15 @@ def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int 
     bound = cutoffs.cpu()[types[:atoms]][:, types[:atoms]]
     near = (distance < bound) & ~torch.eye(atoms, dtype=torch.bool)
     center, neighbor = near.nonzero(as_tuple=True)
-    return Edges(difference[center, neighbor].contiguous(), torch.stack([center, neighbor]), types)
+    return Inputs(difference[center, neighbor].contiguous(), torch.stack([center, neighbor]), types)
 
 
-def with_prime_edges(edges: Edges) -> Edges:
-    """The same graph with its last edges dropped until their number is prime: no size equals another."""
-    count = edges.edge_vectors.shape[0]
-    while count > 2 and not _is_prime(count):
-        count -= 1
-    return Edges(
-        edges.edge_vectors[:count].contiguous(), edges.edge_index[:, :count].contiguous(), edges.types
-    )
-
-
-def by_representatives(edges: Edges, types_count: int) -> Edges:
-    """Neighbors replaced by one edgeless stand-in atom per type: equal energies for a strictly local model.
-
-    The stand-ins are appended. This lets hosts evaluate some centers without the atoms around them.
-    """
-    atoms = edges.types.shape[0]
-    neighbor = atoms + edges.types[edges.edge_index[1]]
-    types = torch.cat([edges.types, torch.arange(types_count, dtype=torch.int64, device=edges.types.device)])
-    return Edges(edges.edge_vectors, torch.stack([edges.edge_index[0], neighbor]), types)
+def by_representatives(inputs: Inputs, num_types: int) -> Inputs:
+    """Replace neighbors by one appended atom per type, without edges: equal energies for a strictly local model."""
+    vectors, index, types = inputs
+    neighbor = types.shape[0] + types[index[1]]
+    representatives = torch.arange(num_types, dtype=torch.int64, device=types.device)
+    return Inputs(vectors, torch.stack([index[0], neighbor]), torch.cat([types, representatives]))
 
 
 def _is_prime(n: int) -> bool:

@@ -1,4 +1,4 @@
-"""The one call into AOT Inductor: options and a private cache."""
+"""Build with AOT Inductor: options and a private cache."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ ISA_ORDER = ("default", "avx2", "avx512")
 """Instruction sets from the narrowest to the widest."""
 
 
-def options(isa: str, metadata: Mapping[str, str], fuse: bool = True) -> dict[str, Any]:
-    """Inductor options of a package.
+def options(isa: str) -> dict[str, Any]:
+    """Return Inductor's options for an instruction set.
 
     Parameters
     ----------
     isa : str
         ``native``, ``avx512``, ``avx2`` (cpu only); other than ``native`` only where :func:`can_target`.
-    metadata : mapping of str to str
-        Stored in the package.
-    fuse : bool
-        False keeps every kernel alone (slower; the fallback when a fused program disagrees with eager).
     """
     chosen: dict[str, Any] = {
-        "cpp.dynamic_threads": True,  # otherwise the thread count of this process is baked in
-        "aot_inductor.metadata": dict(metadata),
-    }
+        "cpp.dynamic_threads": True
+    }  # else the thread count of this process is baked in
     if _version() >= (2, 10):
         chosen["aot_inductor.check_lowerbound"] = False  # zero atoms or edges are ordinary
         chosen["aot_inductor.precompile_headers"] = False
@@ -41,20 +36,18 @@ def options(isa: str, metadata: Mapping[str, str], fuse: bool = True) -> dict[st
         chosen |= {"cpp.simdlen": 256, "cpp.march": "x86-64-v3"}
     elif isa == "avx512":
         chosen |= {"cpp.simdlen": 512, "cpp.march": "x86-64-v4"}
-    if not fuse:
-        chosen["max_fusion_size"] = 1
     return chosen
 
 
 def can_target() -> bool:
-    """Whether this torch can compile for another processor than its own; before 2.13 it could not."""
+    """Return whether this torch can compile for another processor than its own, as 2.13 can."""
     from torch._inductor import config
 
     return hasattr(config.cpp, "march")
 
 
 def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str, Any]) -> None:
-    """Compile ``program`` into the package ``path``, in a cache of its own that is removed afterwards."""
+    """Compile ``program`` into ``path``, in a cache of its own that is removed afterwards."""
     with (
         tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
         mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
@@ -69,7 +62,7 @@ def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str
 
 
 def isa_of_this_machine() -> str:
-    """``avx512``, ``avx2`` or ``default``: the widest instruction set this processor runs."""
+    """Return the widest instruction set that this processor runs: ``avx512``, ``avx2`` or ``default``."""
     if torch.cpu._is_avx512_supported():
         return "avx512"
     if torch.cpu._is_avx2_supported():

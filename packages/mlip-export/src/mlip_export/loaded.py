@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from mlip_export.metadata import PackageError
+from mlip_export.model_file import ExportedModelError
 
 Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -31,7 +31,7 @@ def shared_function(path: str | os.PathLike[str], device: torch.device) -> Funct
 
     Raises
     ------
-    PackageError
+    ExportedModelError
         If torch cannot load it.
     """
     key = (hashlib.sha256(Path(path).read_bytes()).hexdigest(), device)
@@ -48,7 +48,7 @@ def open_function(path: str | os.PathLike[str], device: torch.device | None = No
 
     Raises
     ------
-    PackageError
+    ExportedModelError
         If torch cannot load it.
     """
     _watch_forks()
@@ -57,7 +57,7 @@ def open_function(path: str | os.PathLike[str], device: torch.device | None = No
         try:
             function: Function = torch._inductor.aoti_load_package(str(Path(path)), device_index=index)
         except RuntimeError as e:
-            raise PackageError(
+            raise ExportedModelError(
                 f"{path} must be an exported model whose code loads here, got an error from torch: {e}"
             ) from e
         if device is None or device.type == "cpu":

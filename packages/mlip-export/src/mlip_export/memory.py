@@ -1,4 +1,4 @@
-"""What a process does with freed memory, on request."""
+"""Keep freed memory in the process, on request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc'
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next allocations, as ``pair_style allegro`` does in LAMMPS.
 
-    Every evaluation on a CPU allocates its activations anew. By default glibc hands large blocks back to the system,
+    Every evaluation on a CPU allocates its activations again. By default glibc hands large blocks back to the system,
     and the page faults on the next ones took over a third of a step of the SPICE small preset where it was measured.
     It holds for the whole process and cannot be taken back, so nothing here calls it for you; what is kept is the
     most that was in use at once. The environment variable

@@ -13,8 +13,8 @@ import torch
 from openmm import app, unit
 
 from localgraph import VerletList, forces
+from mlip_export.chunks import edges_per_call
 from mlip_export.committee import evaluate_members, load_members
-from mlip_export.settings import edges_per_call
 
 EV = 96.48533212331002
 """One eV in kJ/mol: the elementary charge times Avogadro's number, both exact in the SI."""
@@ -62,7 +62,7 @@ class Potential:
         )
         self._members = load_members(list(self._arguments[0]), device)
         first = self._members.first
-        self._max_edges = edges_per_call(max_edges, first.device)
+        self._max_edges = edges_per_call(max_edges, first.metadata)
         self._types = first.types_of(list(symbols))
         self._periodic = periodic
         self._edges = VerletList(first.cutoffs, skin)
@@ -79,7 +79,7 @@ class Potential:
         ValueError
             For positions that are not finite, or another number of particles.
         mlip_export.GeometryError
-            For atoms nearer than 0.1 Å, or a result that is not finite.
+            For atoms nearer than the model's ``shortest_distance``, or a result that is not finite.
         """
         positions = _angstrom(state.getPositions(asNumpy=True))
         if positions.shape[0] != self._types.shape[0]:
@@ -132,7 +132,7 @@ def force(
     skin : float
         Å added to the cutoff when neighbors are searched; the list is reused while it covers the cutoff.
     max_edges : int, optional
-        Edges evaluated per call, which bounds the memory of activations; a default by device.
+        Edges evaluated per call, which bounds the memory of activations; by default the model's.
     device : str or torch.device, optional
         For CUDA models, which GPU.
 
@@ -143,31 +143,13 @@ def force(
 
     Raises
     ------
-    FileNotFoundError, mlip_export.PackageError
+    FileNotFoundError, mlip_export.ExportedModelError
         As :func:`mlip_export.load`.
     ValueError
         For elements the model does not know, or particles out of range, repeated or without an element.
     """
-    if isinstance(topology_or_symbols, app.Topology):
-        symbols: list[str | None] = [
-            None if atom.element is None else atom.element.symbol for atom in topology_or_symbols.atoms()
-        ]
-        boxed = topology_or_symbols.getPeriodicBoxVectors() is not None
-    else:
-        symbols, boxed = list(topology_or_symbols), False
-    chosen = list(range(len(symbols))) if particles is None else [int(i) for i in particles]
-    if not chosen:
-        raise ValueError("particles must be at least one particle, got none")
-    if wrong := [i for i in chosen if not 0 <= i < len(symbols)]:
-        raise ValueError(f"particles must be indices below {len(symbols)}, got {wrong[:5]}")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError("particles must be distinct indices, got some of them twice")
-    bare = [i for i in chosen if symbols[i] is None]
-    if bare:
-        raise ValueError(
-            f"particles must have elements, got particles {bare[:5]} without one (virtual sites?); "
-            "name the particles of the model by particles=[...]"
-        )
+    symbols, boxed = _symbols(topology_or_symbols)
+    chosen = _checked(range(len(symbols)) if particles is None else particles, symbols)
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     use_box = boxed if periodic is None else bool(periodic)
     computation = Potential(
@@ -186,7 +168,33 @@ def force(
     return result
 
 
+def _symbols(topology_or_symbols: app.Topology | Sequence[str]) -> tuple[list[str | None], bool]:
+    """Return the element symbol of each particle, None without one, and whether there is a periodic box."""
+    if not isinstance(topology_or_symbols, app.Topology):
+        return list(topology_or_symbols), False
+    elements = [atom.element for atom in topology_or_symbols.atoms()]
+    boxed = topology_or_symbols.getPeriodicBoxVectors() is not None
+    return [None if element is None else element.symbol for element in elements], boxed
+
+
+def _checked(particles: Sequence[int], symbols: Sequence[str | None]) -> list[int]:
+    """Return the particles that a force applies to, which are in range, distinct and have elements."""
+    chosen = [int(i) for i in particles]
+    if not chosen:
+        raise ValueError("particles must be at least one particle, got none")
+    if wrong := [i for i in chosen if not 0 <= i < len(symbols)]:
+        raise ValueError(f"particles must be indices below {len(symbols)}, got {wrong[:5]}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError("particles must be distinct indices, got some of them twice")
+    if bare := [i for i in chosen if symbols[i] is None]:
+        raise ValueError(
+            f"particles must have elements, got particles {bare[:5]} without one (virtual sites?); "
+            "name the particles of the model by particles=[...]"
+        )
+    return chosen
+
+
 def _angstrom(quantity: Any) -> torch.Tensor:
-    """Lengths of OpenMM as a float64 tensor, Å."""
+    """Return lengths of OpenMM as a float64 tensor, Å."""
     values = quantity.value_in_unit(unit.nanometer) if unit.is_quantity(quantity) else quantity
     return torch.from_numpy(np.array(values, dtype=np.float64) * ANGSTROM_PER_NM)

@@ -1,4 +1,4 @@
-"""load(path): a package as a Python function of edges, guarded against all AOT Inductor does not check."""
+"""Load an exported model as a Python function of edges that checks its inputs, which compiled code does not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from torch import Tensor
 from localgraph import types_of
 from mlip_export import inductor
 from mlip_export.loaded import Function, shared_function
-from mlip_export.metadata import Metadata, PackageError, read_metadata
-
-MIN_DISTANCE = 0.1
-"""Å; atoms nearer than this are taken for an error in the geometry by every host."""
+from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
 
 
 class GeometryError(ValueError):
-    """A geometry that no potential can answer: overlapping atoms, NaN, or a NaN result."""
+    """A geometry outside the domain of the model: overlapping atoms, NaN, or a NaN result."""
 
 
 class EdgePotential:
@@ -29,9 +26,9 @@ class EdgePotential:
     Attributes
     ----------
     metadata : Metadata
-        What the package says about itself.
+        Metadata of the file.
     type_names : tuple of str
-        Element symbol of each type.
+        Name of each type, as a rule its element symbol.
     cutoff : float
         Largest cutoff, Å.
     cutoffs : Tensor, (T, T) float64
@@ -51,7 +48,7 @@ class EdgePotential:
         )
 
     def __call__(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Atom energies and edge forces.
+        """Compute atom energies and edge forces.
 
         Parameters
         ----------
@@ -76,16 +73,16 @@ class EdgePotential:
         ValueError
             For other shapes, strides, unsorted centers, or indices out of range.
         GeometryError
-            For vectors that are not finite or shorter than 0.1 Å, or a result that is not finite.
+            For vectors that are not finite or shorter than ``metadata.shortest_distance``, or a result
+            that is not finite.
         """
-        _check(edge_vectors, edge_index, types, len(self.type_names), self.device)
+        _check(edge_vectors, edge_index, types, self.metadata, self.device)
         if types.shape[0] == 0:
             return edge_vectors.new_zeros(0), edge_vectors.new_zeros(0, 3)
         energies, edge_forces = self._function(edge_vectors, edge_index, types)
         if not bool(torch.isfinite(energies).all() & torch.isfinite(edge_forces).all()):
             raise GeometryError(
-                "result: required finite energies and forces, got NaN or infinity; the geometry is far "
-                "outside what the model was trained on"
+                "energies and forces must be finite, got NaN or infinity; the geometry is far from the training data"
             )
         return energies, edge_forces
 
@@ -104,54 +101,54 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     Parameters
     ----------
     path : path
-        A package written by ``mlip-export compile``.
+        An exported model, written by ``mlip-export compile``.
     device : str or torch.device, optional
-        For a CUDA package, which GPU (``cuda:1``); by default the current one.
+        For a CUDA model, which GPU (``cuda:1``); by default the current one.
 
     Raises
     ------
-    FileNotFoundError, PackageError
+    FileNotFoundError, ExportedModelError
         If the file is missing, truncated, foreign, or made for another device, instruction set, torch or
         format version; the message says which.
     """
     metadata = read_metadata(path)
     mismatches = check_machine(metadata)
     if mismatches:
-        raise PackageError(f"{path}: this package does not fit this machine: " + "; ".join(mismatches))
+        raise ExportedModelError(f"{path} must fit this machine, got " + "; ".join(mismatches))
     place = torch.device(metadata.device if device is None else device)
     if place.type != metadata.device:
-        raise PackageError(
-            f"{path}: required device {metadata.device!r}, for which it was compiled, got {str(place)!r}"
+        raise ExportedModelError(
+            f"device must be {metadata.device!r}, for which {path} was compiled, got {str(place)!r}"
         )
     return EdgePotential(shared_function(path, place), metadata, place)
 
 
 def check_machine(metadata: Metadata) -> list[str]:
-    """What of a package does not match this machine, one sentence each; empty when it fits."""
+    """Return what does not match this machine, one phrase each; empty when all does."""
     found = []
     here = torch.__version__.split("+")[0]
     if metadata.torch_version.split(".")[:2] != here.split(".")[:2]:
-        found.append(f"compiled by torch {metadata.torch_version}, this is torch {here}")
+        found.append(f"code of torch {metadata.torch_version} for torch {here}")
     if metadata.length_unit != "angstrom" or metadata.energy_unit != "eV":
-        found.append(f"units {metadata.length_unit} and {metadata.energy_unit}, required angstrom and eV")
+        found.append(f"units {metadata.length_unit} and {metadata.energy_unit} instead of angstrom and eV")
     if metadata.device == "cuda":
         if not torch.cuda.is_available():
-            found.append("compiled for cuda, torch sees no CUDA device here")
+            found.append("code for cuda where torch sees no CUDA device")
         else:
             major, minor = torch.cuda.get_device_capability()
             if metadata.isa != f"sm_{major}{minor}":
-                found.append(f"compiled for {metadata.isa}, this GPU is sm_{major}{minor}")
+                found.append(f"code for {metadata.isa} on a GPU of sm_{major}{minor}")
     else:
         isa = inductor.isa_of_this_machine()
         if inductor.ISA_ORDER.index(metadata.isa) > inductor.ISA_ORDER.index(isa):
             found.append(
-                f"compiled for {metadata.isa} instructions, this processor runs {isa} (compile again here)"
+                f"{metadata.isa} instructions on a processor that runs {isa} (compile it again here)"
             )
     return found
 
 
 def _check(
-    edge_vectors: Tensor, edge_index: Tensor, types: Tensor, types_count: int, device: torch.device
+    edge_vectors: Tensor, edge_index: Tensor, types: Tensor, metadata: Metadata, device: torch.device
 ) -> None:
     for name, tensor, dtype in (
         ("edge_vectors", edge_vectors, torch.float64),
@@ -159,32 +156,33 @@ def _check(
         ("types", types, torch.int64),
     ):
         if tensor.dtype != dtype:
-            raise TypeError(f"{name}: required dtype {dtype}, got {tensor.dtype}")
+            raise TypeError(f"{name} must have dtype {dtype}, got {tensor.dtype}")
         if tensor.device.type != device.type or device.index not in (None, tensor.device.index):
-            raise TypeError(f"{name}: required a tensor on {device}, got one on {tensor.device}")
+            raise TypeError(f"{name} must be on {device}, got a tensor on {tensor.device}")
         if not tensor.is_contiguous():
-            raise ValueError(f"{name}: required a contiguous tensor, got strides {tensor.stride()}")
+            raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
     edges, atoms = edge_vectors.shape[0], types.shape[0]
     if edge_vectors.shape != (edges, 3):
-        raise ValueError(f"edge_vectors: required shape (E, 3), got {tuple(edge_vectors.shape)}")
+        raise ValueError(f"edge_vectors must have shape (E, 3), got {tuple(edge_vectors.shape)}")
     if edge_index.shape != (2, edges):
-        raise ValueError(f"edge_index: required shape (2, {edges}), got {tuple(edge_index.shape)}")
+        raise ValueError(f"edge_index must have shape (2, {edges}), got {tuple(edge_index.shape)}")
     if types.ndim != 1:
-        raise ValueError(f"types: required shape (N,), got {tuple(types.shape)}")
-    if atoms and not bool(((types >= 0) & (types < types_count)).all()):
-        raise ValueError(f"types: required values from 0 to {types_count - 1}, got others")
+        raise ValueError(f"types must have shape (N,), got {tuple(types.shape)}")
+    last = len(metadata.type_names) - 1
+    if atoms and not 0 <= int(types.min()) <= int(types.max()) <= last:
+        raise ValueError(f"types must be from 0 to {last}, got {int(types.min())} to {int(types.max())}")
     if edges == 0:
         return
     center = edge_index[0]
     if not bool((center[1:] >= center[:-1]).all()):
-        raise ValueError("edge_index: required edges sorted by center, got them in another order")
+        raise ValueError("edge_index must be sorted by center, got another order")
     low, high = int(edge_index.min()), int(edge_index.max())
     if low < 0 or high >= atoms:
-        raise ValueError(f"edge_index: required indices from 0 to {atoms - 1}, got {low} to {high}")
+        raise ValueError(f"edge_index must be from 0 to {atoms - 1}, got {low} to {high}")
     shortest = float(edge_vectors.square().sum(1).min().sqrt())
-    if not shortest >= MIN_DISTANCE:  # also true for NaN
+    if not shortest >= metadata.shortest_distance:  # also true for NaN
         raise GeometryError(
-            f"edge_vectors: required finite vectors longer than {MIN_DISTANCE} Å, got one of {shortest:.3g} Å"
+            f"edge_vectors must be finite and longer than {metadata.shortest_distance} Å, got {shortest:.3g} Å"
         )
     if not bool(torch.isfinite(edge_vectors).all()):
-        raise GeometryError("edge_vectors: required finite vectors, got NaN or infinity")
+        raise GeometryError("edge_vectors must be finite, got NaN or infinity")

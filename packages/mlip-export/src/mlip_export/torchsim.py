@@ -1,4 +1,4 @@
-"""A torch-sim model that runs a package on batches of structures."""
+"""A torch-sim model that evaluates an exported model on batches of structures."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from torch_sim.state import SimState
 
 from localgraph import VerletList, forces, segment_sum, stress, types_of, virial, volume
 from localgraph.hosts.torchsim import from_state
-from mlip_export.chunks import evaluate
+from mlip_export.chunks import edges_per_call, evaluate
 from mlip_export.runtime import load
-from mlip_export.settings import edges_per_call
 
 
-class Model(ModelInterface):
+class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
     """Energies, forces and stresses of every structure of a state, in one call.
 
     Parameters
     ----------
     path : path
-        A package.
+        An exported model.
     dtype : torch.dtype
         Of the state and of the results, float64 or float32; geometry is float64 inside either way.
     skin : float
-        Å added to the cutoff when neighbors are searched; the list is reused while it serves.
+        Å added to the cutoff when neighbors are searched; the list is reused while it covers the cutoffs.
     max_edges : int, optional
-        Edges evaluated per call, which bounds the model's activations; a default by device.
+        Edges evaluated per call, which bounds the model's activations; by default the model's.
     device : str or torch.device, optional
-        For CUDA packages, which GPU.
+        For CUDA models, which GPU.
     compute_forces, compute_stress : bool
         Return these; attributes of the same names change it later.
     energy_dtype : torch.dtype, optional
@@ -46,7 +45,7 @@ class Model(ModelInterface):
 
     Raises
     ------
-    FileNotFoundError, mlip_export.PackageError
+    FileNotFoundError, mlip_export.ExportedModelError
         As :func:`mlip_export.load`.
     ValueError
         For a negative ``skin`` or ``max_edges`` below 1; when called, for elements the model does not know, or a state
@@ -78,7 +77,7 @@ class Model(ModelInterface):
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
         self._energy_dtype = dtype if energy_dtype is None else energy_dtype
         self._open_cells = open_cells
-        self.max_edges = edges_per_call(max_edges, self._device)
+        self.max_edges = edges_per_call(max_edges, self.potential.metadata)
         self.edges = VerletList(self.potential.cutoffs.to(self._device), skin)
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
@@ -121,7 +120,7 @@ class Model(ModelInterface):
         -------
         dict
             ``energy`` (B,) eV, ``forces`` (N, 3) eV/Å, ``stress`` (B, 3, 3) eV/Å³ (zero without a cell volume),
-            ``energies`` (N,) eV; detached, in the model's dtype.
+            ``energies`` (N,) eV; detached.
         """
         with self._lock:
             return self._evaluate(state)

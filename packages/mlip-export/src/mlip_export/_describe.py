@@ -1,14 +1,14 @@
-"""A package's metadata as the lines a user asks for."""
+"""Metadata as lines of text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlip_export.metadata import Metadata
+from mlip_export.model_file import Metadata
 
 
 def describe(metadata: Metadata) -> str:
-    """Elements, cutoffs, units, precision, versions, size, verification and training summary, one per line.
+    """Return elements, cutoffs, units, precision, versions, size, verification and training summary, one per line.
 
     Parameters
     ----------

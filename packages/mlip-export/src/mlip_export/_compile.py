@@ -1,4 +1,4 @@
-"""compile(model, path): trace, build, compare with eager, and only then write the file."""
+"""Compile a model with its edge forces into one file: trace, build, compare with eager, write."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from localgraph import EdgeModel, load_model
+from localgraph import EdgeModel, atomic_write, load_model
 from mlip_export import inductor
-from mlip_export.graphs import Edges, cluster, with_prime_edges
+from mlip_export._trace import trace
+from mlip_export._verify import Disagreement, Report, verify
+from mlip_export.graphs import Inputs, comparison_graphs, traced_graph
 from mlip_export.loaded import open_function
-from mlip_export.metadata import Metadata, write_metadata
-from mlip_export.trace import TRACE_ATOMS, trace
-from mlip_export.verify import Disagreement, Report, verify
+from mlip_export.model_file import EDGES_PER_CALL, Metadata, write_exported
 
 log = logging.getLogger("mlip_export")
 
@@ -36,33 +35,32 @@ def compile(
     isa: str = "native",
     training: Mapping[str, Any] | None = None,
 ) -> Metadata:
-    """Compile a model with its edge forces into one package that every host loads.
+    """Compile a model with its edge forces into one exported model that every host loads.
 
-    The compiled program is compared with the eager model on graphs of several sizes, with one and more
-    threads, without edges and with isolated atoms; a package that disagrees is never written. The file is
-    written under a temporary name and renamed.
+    The compiled program is compared with the eager model on graphs of several sizes, with one and more threads, without
+    edges and with isolated atoms. A program that disagrees is never written; the file appears whole or not at all.
 
     Parameters
     ----------
     model : EdgeModel or path
         A model, or a model file written by ``localgraph.save_model``.
     path : path
-        The package to write, ``*.pt2``.
+        The exported model to write, ``*.pt2``.
     device : str
         ``cpu`` or ``cuda``.
     dtype : str, optional
         ``float32`` or ``float64``: rebuild the model with its config's ``dtype`` set to this.
     isa : str
         ``native``, ``avx512`` or ``avx2`` (runs on every x86 processor since about 2013; both need torch 2.13); cpu
-        only. The code for ``native`` may use any instruction of this processor, of which the record holds the
-        widest vectors alone: for a set of different machines name the instructions.
+        only. The code for ``native`` may use any instruction of this processor, of which the metadata holds the widest
+        vectors alone: for a set of different machines name the instructions.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
     Returns
     -------
     Metadata
-        What the package says about itself.
+        The metadata of the file.
 
     Raises
     ------
@@ -78,91 +76,78 @@ def compile(
         training = from_file if training is None else training
     elif not isinstance(model, EdgeModel):
         raise ValueError(
-            f"model: required an EdgeModel or the path of a model file, got {type(model).__name__}"
+            f"model must be an EdgeModel or the path of a model file, got {type(model).__name__}"
         )
     ready = prepared(model, dtype, device)
     module = ready.for_inference()
     for p in module.parameters():
         p.requires_grad_(False)
-    metadata = _describe(ready, device, isa, dict(training or {}))
     place = torch.device(device)
-    example = Edges(*(t.to(place) for t in with_prime_edges(cluster(ready.cutoffs, TRACE_ATOMS))))
-    program = trace(module, example)
+    program = trace(module, traced_graph(ready.cutoffs, place))
+    graphs = comparison_graphs(ready.cutoffs, place)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        report = _build_verified(program, candidate, ready, metadata, isa, place)
-        metadata = replace(metadata, verification=report.to_dict())
-        write_metadata(candidate, metadata)
-        os.replace(candidate, path)
+        report = _build_verified(program, candidate, ready, graphs, isa)
+        metadata = _describe(ready, device, isa, dict(training or {}), report)
+        with atomic_write(path) as file:
+            write_exported(file, candidate, metadata)
     return metadata
 
 
 def _build_verified(
     program: torch.export.ExportedProgram,
     path: Path,
-    model: Any,
-    metadata: Metadata,
+    model: EdgeModel,
+    graphs: Mapping[str, Inputs],
     isa: str,
-    device: torch.device,
 ) -> Report:
     """Build with fusion; where that disagrees with eager, build once more without."""
+    fused = inductor.options(isa)
     try:
-        return _build_once(program, path, model, metadata, isa, device, fuse=True)
+        inductor.build(program, path, fused)
+        return verify(open_function(path), model, graphs, precision(model))
     except Disagreement as e:
         log.warning("the fused program is wrong (%s); building it again without fusion", e)
-        return _build_once(program, path, model, metadata, isa, device, fuse=False)
-
-
-def _build_once(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    model: Any,
-    metadata: Metadata,
-    isa: str,
-    device: torch.device,
-    fuse: bool,
-) -> Report:
-    inductor.build(program, path, inductor.options(isa, metadata.to_strings(), fuse))
-    return verify(open_function(path), model, model.cutoffs, metadata.dtype, device)
+        inductor.build(program, path, fused | {"max_fusion_size": 1})
+        return verify(open_function(path), model, graphs, precision(model))
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:
     if path.suffix != ".pt2":
-        raise ValueError(f"path: required a name ending in .pt2, got {str(path)!r}")
+        raise ValueError(f"path must be a name ending in .pt2, got {str(path)!r}")
     if not path.resolve().parent.is_dir():
-        raise ValueError(f"path: required an existing folder, got {str(path.parent)!r}")
+        raise ValueError(f"path must be in an existing folder, got {str(path)!r}")
     if device not in ("cpu", "cuda"):
-        raise ValueError(f"device: required 'cpu' or 'cuda', got {device!r}")
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: required a CUDA device for 'cuda', got a machine where torch sees none")
+        raise ValueError("device must be 'cpu' where torch sees no CUDA device, got 'cuda'")
     if isa not in ISAS:
-        raise ValueError(f"isa: required one of {ISAS}, got {isa!r}")
+        raise ValueError(f"isa must be one of {ISAS}, got {isa!r}")
     if isa != "native" and not inductor.can_target():
         raise ValueError(
-            f"isa: required torch 2.13 or later to compile for {isa!r}, got torch {torch.__version__}, which "
-            "compiles for this processor alone ('native')"
+            f"isa must be 'native' with torch {torch.__version__}, which compiles for this processor alone (2.13 "
+            f"compiles for others), got {isa!r}"
         )
     here = inductor.isa_of_this_machine()
     if inductor.ISA_ORDER.index(code_of(isa)) > inductor.ISA_ORDER.index(here):
         raise ValueError(
-            f"isa: required at most {here}, which this processor runs (packages are tried before they are "
-            f"written), got {isa!r}"
+            f"isa must be at most {here}, which this processor runs (compiled code is compared before it is written), "
+            f"got {isa!r}"
         )
 
 
 def prepared(model: Any, dtype: str | None, device: str) -> Any:
-    """A copy of the model in evaluation mode, in another precision where asked, on the device."""
+    """Return a copy of the model in evaluation mode, in the precision ``dtype`` if given, on the device."""
     if dtype is None:
         model = copy.deepcopy(model)
     else:
         config = model.to_config()
         if "dtype" not in config:
             raise ValueError(
-                f"dtype: required a model whose config has a dtype, got {model.model_name!r} with "
-                f"{sorted(config)}"
+                f"dtype must be None for model {model.model_name!r}, whose config has no dtype, got {dtype!r}"
             )
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: required 'float32' or 'float64', got {dtype!r}")
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         state = model.state_dict()
         model = type(model).from_config({**config, "dtype": dtype})
         model.load_state_dict(state)
@@ -172,9 +157,14 @@ def prepared(model: Any, dtype: str | None, device: str) -> Any:
     return model
 
 
-def _describe(model: Any, device: str, isa: str, training: dict[str, Any]) -> Metadata:
-    state = model.state_dict()
-    dtypes = {p.dtype for p in model.parameters()}
+def precision(model: Any) -> str:
+    """Return ``float32`` where any parameter is, else ``float64``."""
+    return "float32" if torch.float32 in {p.dtype for p in model.parameters()} else "float64"
+
+
+def _describe(model: Any, device: str, isa: str, training: dict[str, Any], report: Report) -> Metadata:
+    from mlip_export import __version__
+
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
         code = f"sm_{major}{minor}"
@@ -186,34 +176,29 @@ def _describe(model: Any, device: str, isa: str, training: dict[str, Any]) -> Me
         cutoffs=tuple(tuple(row) for row in model.cutoffs.double().cpu().tolist()),
         model=model.model_name,
         config=model.to_config(),
-        dtype="float32" if torch.float32 in dtypes else "float64",
+        dtype=precision(model),
         device=device,
         isa=code,
         parameters=sum(p.numel() for p in model.parameters()),
-        checksum=checksum(state),
+        checksum=checksum(model.state_dict()),
         torch_version=torch.__version__.split("+")[0],
-        exporter_version=_own_version(),
+        exporter_version=__version__,
         training=training,
-        verification={},
+        verification=report.to_dict(),
+        edges_per_call=EDGES_PER_CALL[device],
     )
 
 
 def code_of(isa: str) -> str:
-    """The instruction set that ``isa`` (one of ``ISAS``) stands for on this machine."""
+    """Return the instruction set that ``isa`` (one of ``ISAS``) stands for on this machine."""
     return inductor.isa_of_this_machine() if isa == "native" else isa
 
 
 def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """The sha256 of a state: names, shapes, dtypes and bytes, in the order of the names."""
+    """Return the sha256 of a state: names, shapes, dtypes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _own_version() -> str:
-    from mlip_export import __version__
-
-    return __version__

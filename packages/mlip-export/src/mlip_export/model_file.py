@@ -1,4 +1,4 @@
-"""What a package says about itself: a record stored as strings in the .pt2, read without its code."""
+"""Metadata of exported models: a record stored as strings in the .pt2, read without running its code."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FORMAT = "mlip-export"
 FORMAT_VERSION = "1"
 
+SHORTEST_DISTANCE = 0.1
+"""Å; every host refuses geometries with nearer atoms. The metadata hands it to the hosts, C++ included."""
 
-class PackageError(ValueError):
-    """A file that is no package, or one that does not fit this machine; the message says what differs."""
+EDGES_PER_CALL = {"cpu": 4096, "cuda": 2_000_000}
+"""Default edges per call by device: on a CPU the activations of a call stay near the caches."""
+
+
+class ExportedModelError(ValueError):
+    """A file that is no exported model, or one that does not fit this machine; the message says what differs."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The description that travels inside a package.
+    """The description that travels inside an exported model.
 
     Every field is stored as one string: text as it is, numbers by ``repr``, the rest as JSON.
     """
@@ -46,13 +52,17 @@ class Metadata:
     checksum: str
     """sha256 of the weights (names, shapes, dtypes and bytes)."""
     torch_version: str
-    """torch that compiled the package."""
+    """torch that compiled the code."""
     exporter_version: str
-    """mlip-export that compiled the package."""
+    """mlip-export that wrote the file."""
     training: dict[str, Any]
     """Metadata of the model file: the training summary."""
     verification: dict[str, Any]
-    """Worst differences from eager found before the package was written, eV and eV/Å."""
+    """Largest differences from eager found before the file was written, eV and eV/Å."""
+    edges_per_call: int
+    """Edges that hosts evaluate per call by default; bounds the memory of activations."""
+    shortest_distance: float = SHORTEST_DISTANCE
+    """Å; hosts refuse geometries with nearer atoms."""
     length_unit: str = "angstrom"
     """Unit of edge vectors and cutoffs."""
     energy_unit: str = "eV"
@@ -63,32 +73,32 @@ class Metadata:
     """Version of this record and of the calling convention."""
 
     def to_strings(self) -> dict[str, str]:
-        """The record as a string → string mapping, the only kind a package can hold."""
+        """Return the record as a string → string mapping, the only kind that a .pt2 holds."""
         return {f.name: _to_string(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_strings(cls, strings: dict[str, str], where: str = "package") -> Metadata:
+    def from_strings(cls, strings: dict[str, str], where: str = "file") -> Metadata:
         """Read the mapping back.
 
         Parameters
         ----------
         strings : dict
-            What :meth:`to_strings` made.
+            Result of :meth:`to_strings`.
         where : str
-            What messages call it, such as a path.
+            Its name in errors, such as a path.
 
         Raises
         ------
-        PackageError
+        ExportedModelError
             If it is no such mapping, of another format version, or incomplete.
         """
         if not isinstance(strings, dict) or strings.get("format") != FORMAT:
-            raise PackageError(
-                f"{where}: required a package written by mlip-export compile, got one without its metadata"
+            raise ExportedModelError(
+                f"{where} must be an exported model, written by mlip-export compile, got a file without its metadata"
             )
         if strings.get("format_version") != FORMAT_VERSION:
-            raise PackageError(
-                f"{where}: required format version {FORMAT_VERSION}, got {strings.get('format_version')!r}; "
+            raise ExportedModelError(
+                f"{where} must have format version {FORMAT_VERSION!r}, got {strings.get('format_version')!r}; "
                 "compile it again with this version of mlip-export"
             )
         try:
@@ -98,10 +108,11 @@ class Metadata:
                 values[f.name] = text if f.type == "str" else json.loads(text)
             values["type_names"] = tuple(values["type_names"])
             values["cutoffs"] = tuple(tuple(float(c) for c in row) for row in values["cutoffs"])
-            values["cutoff"] = float(values["cutoff"])
+            for name in ("cutoff", "shortest_distance"):
+                values[name] = float(values[name])
         except (KeyError, ValueError, TypeError) as e:
-            raise PackageError(
-                f"{where}: required complete metadata, got a record that cannot be read ({e!r})"
+            raise ExportedModelError(
+                f"{where} must have complete metadata, got {e!r} on reading it"
             ) from None
         return cls(**values)
 
@@ -111,45 +122,43 @@ def _to_string(value: Any) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Read a package's metadata without loading its code, on any machine.
+    """Read the metadata of an exported model without loading its code, on any machine.
 
     Raises
     ------
     FileNotFoundError
         If ``path`` does not exist.
-    PackageError
-        If the file is truncated, is no package, or has another format version.
+    ExportedModelError
+        If the file is truncated, is no exported model, or has another format version.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: required an existing .pt2 package, got {str(path)!r}")
+        raise FileNotFoundError(f"path must be an existing .pt2 file, got {str(path)!r}")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.endswith("_metadata.json")]
             if not names:
-                raise PackageError(
-                    f"{path}: required an AOT-Inductor package (.pt2), got an archive of something else"
+                raise ExportedModelError(
+                    f"{path} must be an exported model (.pt2), got an archive of something else"
                 )
             damaged = archive.testzip()
             if damaged is not None:
-                raise PackageError(
-                    f"{path}: required an undamaged package, got one whose {damaged} fails its checksum"
+                raise ExportedModelError(
+                    f"{path} must be undamaged, got one whose {damaged} fails its checksum"
                 )
             strings = json.loads(archive.read(names[0]))
     except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as e:
-        raise PackageError(
-            f"{path}: required a complete .pt2 package, got a truncated or foreign file ({e})"
+        raise ExportedModelError(
+            f"{path} must be a complete .pt2 file, got a truncated or foreign one ({e})"
         ) from None
     return Metadata.from_strings(strings, str(path))
 
 
-def write_metadata(path: Path, metadata: Metadata) -> None:
-    """Replace the metadata of a package just built by ``metadata``, keeping what the compiler added."""
-    rewritten = path.with_suffix(".rewritten")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(rewritten, "w", zipfile.ZIP_STORED) as target:
+def write_exported(file: BinaryIO, compiled: Path, metadata: Metadata) -> None:
+    """Copy what the compiler wrote into ``file``, with the metadata added to the compiler's own."""
+    with zipfile.ZipFile(compiled) as source, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("_metadata.json"):
                 data = json.dumps(json.loads(data) | metadata.to_strings()).encode()
             target.writestr(entry, data)
-    os.replace(rewritten, path)

@@ -1,4 +1,4 @@
-"""compile: what it writes, what it refuses to write, and what the record says."""
+"""compile: the file it writes, its metadata, and what it refuses to write."""
 
 import dataclasses
 import json
@@ -11,22 +11,23 @@ import torch
 
 import localgraph
 import mlip_export
-from mlip_export import inductor, metadata, package, runtime, verify
-from mlip_export.graphs import cluster
-from mlip_export.report import describe
+from mlip_export import _compile, inductor, model_file, runtime
+from mlip_export._describe import describe
+from mlip_export._verify import verify
+from mlip_export.graphs import cluster, comparison_graphs
 
 
-def test_the_record_says_what_the_model_is(water_package, water_model):
-    found = mlip_export.read_metadata(water_package)
+def test_metadata_of_a_file(water_pt2, water_model):
+    found = mlip_export.read_metadata(water_pt2)
     assert found.type_names == ("H", "O")
     assert found.cutoff == 3.5 and found.cutoffs == ((2.5, 3.5), (3.5, 3.5))
     assert found.config == water_model.to_config()
     assert found.parameters == sum(p.numel() for p in water_model.parameters())
-    assert found.checksum == package.checksum(water_model.state_dict())
+    assert found.checksum == _compile.checksum(water_model.state_dict())
     assert found.training == {"energy_mae_meV": 1.25}
     assert found.verification["comparisons"] == 42
     assert found.verification["max_energy"] < 1e-10
-    assert metadata.Metadata.from_strings(found.to_strings()) == found
+    assert model_file.Metadata.from_strings(found.to_strings()) == found
     text = describe(found)
     for part in (
         "elements: H O",
@@ -39,8 +40,8 @@ def test_the_record_says_what_the_model_is(water_package, water_model):
 
 
 @pytest.mark.parametrize("atoms, isolated", [(1009, 0), (300, 3), (2, 0), (1, 0), (1, 7)])
-def test_equals_the_eager_model(water_package, water_model, atoms, isolated):
-    potential = mlip_export.load(water_package)
+def test_equals_the_eager_model(water_pt2, water_model, atoms, isolated):
+    potential = mlip_export.load(water_pt2)
     edges = cluster(water_model.cutoffs, atoms, isolated=isolated, seed=11)
     energies, edge_forces = potential(*edges)
     expected = localgraph.energies_and_edge_forces(water_model, *edges)
@@ -68,7 +69,7 @@ def test_a_float32_model_from_its_file_and_in_float64(tmp_path, toy):
     torch.testing.assert_close(energies, reference[0], rtol=0, atol=1e-4)
 
 
-def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypatch):
+def test_code_that_disagrees_is_not_written(tmp_path, water_model, monkeypatch):
     built = []
 
     def build(program, path, chosen):
@@ -83,7 +84,7 @@ def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypa
         return function
 
     monkeypatch.setattr(inductor, "build", build)
-    monkeypatch.setattr(package, "open_function", wrong)
+    monkeypatch.setattr(_compile, "open_function", wrong)
     with pytest.raises(mlip_export.Disagreement, match=r"1009 atoms with 1 thread.*1e-06 eV per atom"):
         mlip_export.compile(water_model, tmp_path / "wrong.pt2")
     assert built == [None, 1]  # tried with fusion, then without
@@ -91,7 +92,7 @@ def test_a_package_that_disagrees_is_not_written(tmp_path, water_model, monkeypa
 
 
 def test_a_model_that_reads_its_neighbors_energies_is_refused(toy):
-    """Hosts replace neighbors by stand-ins of their types; a model that is not strictly local would be wrong."""
+    """Hosts replace neighbors by representatives of their types; a model that is not strictly local would be wrong."""
 
     class Passing(toy):
         def forward(self, edge_vectors, edge_index, types):
@@ -104,18 +105,18 @@ def test_a_model_that_reads_its_neighbors_energies_is_refused(toy):
         return localgraph.energies_and_edge_forces(model, *edges)
 
     with pytest.raises(mlip_export.Disagreement, match="neighbors by type alone"):
-        verify.verify(eager, model, model.cutoffs, "float64", torch.device("cpu"))
+        verify(eager, model, comparison_graphs(model.cutoffs, torch.device("cpu")), "float64")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"path": "model.so"}, r"path: required a name ending in \.pt2, got 'model\.so'"),
-        ({"path": "/no/such/folder/a.pt2"}, "path: required an existing folder"),
-        ({"device": "tpu"}, "device: required 'cpu' or 'cuda', got 'tpu'"),
-        ({"isa": "sse"}, "isa: required one of .*, got 'sse'"),
-        ({"dtype": "float16"}, "dtype: required 'float32' or 'float64', got 'float16'"),
-        ({"model": 3}, "model: required an EdgeModel or the path of a model file, got int"),
+        ({"path": "model.so"}, r"path must be a name ending in \.pt2, got 'model\.so'"),
+        ({"path": "/no/such/folder/a.pt2"}, "path must be in an existing folder"),
+        ({"device": "tpu"}, "device must be 'cpu' or 'cuda', got 'tpu'"),
+        ({"isa": "sse"}, "isa must be one of .*, got 'sse'"),
+        ({"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
+        ({"model": 3}, "model must be an EdgeModel or the path of a model file, got int"),
     ],
 )
 def test_bad_arguments(water_model, arguments, message):
@@ -125,9 +126,7 @@ def test_bad_arguments(water_model, arguments, message):
 
 def test_another_instruction_set_needs_a_torch_that_can(water_model, tmp_path, monkeypatch):
     monkeypatch.setattr(inductor, "can_target", lambda: False)
-    with pytest.raises(
-        ValueError, match=r"isa: required torch 2\.13 or later to compile for 'avx2', got torch"
-    ):
+    with pytest.raises(ValueError, match=r"isa must be 'native' with torch .*, got 'avx2'"):
         mlip_export.compile(water_model, tmp_path / "a.pt2", isa="avx2")
 
 
@@ -137,61 +136,61 @@ def test_cuda_without_a_device(water_model, monkeypatch):
         mlip_export.compile(water_model, "a.pt2", device="cuda")
 
 
-def test_missing_truncated_and_foreign_files(water_package, tmp_path):
-    with pytest.raises(FileNotFoundError, match="required an existing"):
+def test_missing_truncated_and_foreign_files(water_pt2, tmp_path):
+    with pytest.raises(FileNotFoundError, match="path must be an existing"):
         mlip_export.load(tmp_path / "none.pt2")
-    content = water_package.read_bytes()
+    content = water_pt2.read_bytes()
     for name, data in (
         ("half.pt2", content[: len(content) // 2]),
         ("empty.pt2", b""),
         ("text.pt2", b"hello" * 100),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(mlip_export.PackageError, match="truncated or foreign"):
+        with pytest.raises(mlip_export.ExportedModelError, match="truncated or foreign"):
             mlip_export.load(tmp_path / name)
     damaged = bytearray(content)
     damaged[len(damaged) // 2] ^= 0xFF
     (tmp_path / "damaged.pt2").write_bytes(bytes(damaged))
-    with pytest.raises(mlip_export.PackageError, match="fails its checksum"):
+    with pytest.raises(mlip_export.ExportedModelError, match="fails its checksum"):
         mlip_export.load(tmp_path / "damaged.pt2")
     with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
         archive.writestr("a/b", "c")
-    with pytest.raises(mlip_export.PackageError, match="an archive of something else"):
+    with pytest.raises(mlip_export.ExportedModelError, match="an archive of something else"):
         mlip_export.load(tmp_path / "other.pt2")
     with zipfile.ZipFile(tmp_path / "list.pt2", "w") as archive:
         archive.writestr("a/b_metadata.json", "[1]")
-    with pytest.raises(mlip_export.PackageError, match="got one without its metadata"):
+    with pytest.raises(mlip_export.ExportedModelError, match="got a file without its metadata"):
         mlip_export.load(tmp_path / "list.pt2")
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"format_version": "2"}, "required format version 1, got '2'"),
-        ({"format": "other"}, "required a package written by mlip-export"),
-        ({"cutoffs": "[[1.0"}, "required complete metadata"),
-        ({"torch_version": "1.13.0"}, r"compiled by torch 1\.13\.0, this is torch"),
-        ({"device": "cuda", "isa": "sm_999"}, "compiled for (cuda|sm_999)"),
-        ({"energy_unit": "hartree"}, "units angstrom and hartree, required angstrom and eV"),
+        ({"format_version": "2"}, "must have format version '1', got '2'"),
+        ({"format": "other"}, "must be an exported model, written by mlip-export"),
+        ({"cutoffs": "[[1.0"}, "must have complete metadata"),
+        ({"torch_version": "1.13.0"}, r"must fit this machine, got code of torch 1\.13\.0 for torch"),
+        ({"device": "cuda", "isa": "sm_999"}, "code for (cuda|sm_999)"),
+        ({"energy_unit": "hartree"}, "units angstrom and hartree instead of angstrom and eV"),
     ],
 )
-def test_a_package_of_another_kind_or_machine(water_package, tmp_path, change, message):
+def test_another_kind_or_machine(water_pt2, tmp_path, change, message):
     path = tmp_path / "changed.pt2"
-    with zipfile.ZipFile(water_package) as source, zipfile.ZipFile(path, "w") as target:
+    with zipfile.ZipFile(water_pt2) as source, zipfile.ZipFile(path, "w") as target:
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("_metadata.json"):
                 data = json.dumps(json.loads(data) | change).encode()
             target.writestr(entry, data)
-    with pytest.raises(mlip_export.PackageError, match=message):
+    with pytest.raises(mlip_export.ExportedModelError, match=message):
         mlip_export.load(path)
 
 
-def test_a_narrower_processor_is_told(water_package, monkeypatch):
-    found = dataclasses.replace(mlip_export.read_metadata(water_package), isa="avx512")
+def test_a_narrower_processor_is_named(water_pt2, monkeypatch):
+    found = dataclasses.replace(mlip_export.read_metadata(water_pt2), isa="avx512")
     monkeypatch.setattr(inductor, "isa_of_this_machine", lambda: "avx2")
     assert runtime.check_machine(found) == [
-        "compiled for avx512 instructions, this processor runs avx2 (compile again here)"
+        "avx512 instructions on a processor that runs avx2 (compile it again here)"
     ]
 
 
@@ -203,9 +202,9 @@ def test_hosts_are_reached_by_name_and_imported_on_use():
         mlip_export.hosts  # noqa: B018
 
 
-def test_importing_and_compiling_leave_the_process_alone(water_package):
+def test_importing_and_compiling_leave_the_process_alone(water_pt2):
     before = (torch.get_default_dtype(), torch.get_num_threads(), torch.random.get_rng_state())
-    potential = mlip_export.load(water_package)
+    potential = mlip_export.load(water_pt2)
     potential(*cluster(potential.cutoffs, 30))
     assert torch.get_default_dtype() == before[0] and torch.get_num_threads() == before[1]
     assert torch.equal(torch.random.get_rng_state(), before[2])

@@ -1,4 +1,4 @@
-"""From an EdgeModel to an exported program of (energies, edge forces), with every size dynamic."""
+"""Trace an EdgeModel to a program of energies and edge forces with dynamic sizes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from torch.fx.experimental import _config as fx_config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from localgraph import energies_and_edge_forces
-from mlip_export.graphs import Edges
-
-TRACE_ATOMS = 1009
-"""Atoms of the traced example (a prime): enough that the compiler sees loops worth running in parallel."""
+from mlip_export.graphs import Inputs
 
 
-def trace(module: torch.nn.Module, example: Edges) -> torch.export.ExportedProgram:
+def trace(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
     The derivative is taken while tracing (``make_fx``), since ``torch.export`` does not export
@@ -24,7 +21,7 @@ def trace(module: torch.nn.Module, example: Edges) -> torch.export.ExportedProgr
     ----------
     module : torch.nn.Module
         Called as ``module(edge_vectors, edge_index, types)``; its parameters must not require gradients.
-    example : Edges
+    example : Inputs
         Sizes that differ from one another and from every size in the model (duck shaping is off, so equal
         sizes would be harmless; they still steer the compiler's loop heuristics).
     """

@@ -1,7 +1,7 @@
 // A .pt2 is a zip archive whose entries are stored as they are; torch unpacks it without looking at their checksums.
 
-#ifndef MLIP_PACKAGE_ARCHIVE_H
-#define MLIP_PACKAGE_ARCHIVE_H
+#ifndef MLIP_MODEL_ARCHIVE_H
+#define MLIP_MODEL_ARCHIVE_H
 
 #include <array>
 #include <cstddef>
@@ -40,11 +40,11 @@ struct Archive {
 inline Archive checked_archive(const std::string &path)
 {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error(path + ": required a readable .pt2 package, got no such file");
+  if (!file) throw std::runtime_error(path + " must be a readable .pt2 file, got no such file");
   const std::vector<unsigned char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   const auto within = [&](size_t at, size_t size) { return at <= bytes.size() && size <= bytes.size() - at; };
   const auto require = [&](bool whole) {
-    if (!whole) throw std::runtime_error(path + ": required a complete .pt2 package, got a truncated or foreign file");
+    if (!whole) throw std::runtime_error(path + " must be a complete .pt2 file, got a truncated or foreign one");
   };
   const auto number = [&](size_t at, int width) {
     require(within(at, width));
@@ -68,12 +68,12 @@ inline Archive checked_archive(const std::string &path)
     require(within(at + ENTRY, name_size) && number(header, 4) == 0x04034b50);
     const std::string name(bytes.begin() + at + ENTRY, bytes.begin() + at + ENTRY + name_size);
     if (number(at + 10, 2) != 0)
-      throw std::runtime_error(path + ": required a package as mlip-export compile wrote it, got one whose " + name +
+      throw std::runtime_error(path + " must be stored as mlip-export compile writes it, got one whose " + name +
                                " is compressed");
     const size_t start = header + LOCAL + number(header + 26, 2) + number(header + 28, 2);
     require(within(start, size));
     if (crc32(bytes.data() + start, size) != crc)
-      throw std::runtime_error(path + ": required an undamaged package, got one whose " + name + " fails its checksum");
+      throw std::runtime_error(path + " must be undamaged, got one whose " + name + " fails its checksum");
     archive.names.push_back(name);
     archive.identity += name + ' ' + std::to_string(crc) + ' ' + std::to_string(size) + '\n';
     at += ENTRY + name_size + number(at + 30, 2) + number(at + 32, 2);

@@ -1,4 +1,4 @@
-"""How long a step takes: a package on one structure, the list of neighbors apart from the model."""
+"""Time energy and forces of an exported model on a structure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def bench(
     repeats: int = 10,
     threads: Sequence[int] | None = None,
 ) -> str:
-    """Best times of energy and forces, with the neighbor list and through ASE.
+    """Return the best times of energy and forces through ASE, neighbor list included.
 
     Parameters
     ----------
     path : path
-        The package.
+        The exported model.
     structure : path
         Any file that ASE reads.
     repeats : int
         Evaluations timed, at least 1; the best is reported.
     threads : sequence of int, optional
-        Thread counts to try; by default torch's current one. The count is put back.
+        Thread counts to try; by default torch's current one. The count is restored.
 
     Returns
     -------
@@ -39,24 +39,24 @@ def bench(
 
     Raises
     ------
-    FileNotFoundError, PackageError
+    FileNotFoundError, ExportedModelError
         As :func:`mlip_export.load`; also without the structure's file.
     ValueError
-        For ``repeats`` below 1, a file that ASE cannot read, or a structure the package cannot answer.
+        For ``repeats`` below 1, a file that ASE cannot read, or a structure outside the domain of the model.
     """
     if repeats < 1:
-        raise ValueError(f"repeats: required at least 1, got {repeats}")
+        raise ValueError(f"repeats must be at least 1, got {repeats!r}")
     try:
         atoms = ase.io.read(str(structure), index=-1)
     except OSError:
         raise
     except Exception as e:  # readers of formats raise whatever they meet
-        raise ValueError(f"structure: required a file that ASE reads, got {str(structure)!r} ({e!r})") from e
+        raise ValueError(f"structure must be a file that ASE reads, got {str(structure)!r} ({e!r})") from e
     if not isinstance(atoms, ase.Atoms):
-        raise ValueError(f"structure: required one structure, got {str(structure)!r} with none")
+        raise ValueError(f"structure must hold one structure, got {str(structure)!r} with none")
     calculator = Calculator(path)
     atoms.calc = calculator
-    atoms.get_potential_energy()
+    calculator.calculate(atoms)
     lines = [f"{len(atoms)} atoms, {calculator.edge_count} edges, {calculator.potential.device}"]
     before = torch.get_num_threads()
     try:
