@@ -132,7 +132,7 @@ def test_another_instruction_set_needs_a_torch_that_can(water_model, tmp_path, m
 
 def test_cuda_without_a_device(water_model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="torch sees none"):
+    with pytest.raises(ValueError, match="torch sees no CUDA device"):
         mlip_export.compile(water_model, "a.pt2", device="cuda")
 
 
