@@ -55,6 +55,7 @@ nox.options.sessions = [
     "lowest",
     "integration",
     "interop",
+    "mace",
     "docs",
     "site",
 ]
@@ -218,6 +219,14 @@ def interop(session: nox.Session) -> None:
         session.run("python", "ci/readme_examples.py", "docs/tutorials/import-model.md", env=quiet(session))
 
 
+@nox.session(tags=["equitensor"])
+def mace(session: nox.Session) -> None:
+    """The stack beside mace-torch, which pins e3nn 0.4.4: calculators in one process, and our kernels inside MACE."""
+    install(session, "allegro-model", "mlip-export", extras=("ase",))
+    session.install("-q", "-c", str(CONSTRAINTS), "mace-torch", "pytest")
+    run_tests(session, "-W", "default", "packages/equitensor/interop", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
@@ -287,6 +296,13 @@ def counters(session: nox.Session) -> None:
     """Exact counters against benchmarks/counters.json, alone; `-- update` records them after a change that is meant."""
     install(session, "allegro-model", "mlip-train", "mlip-export", "equitensor")
     count(session, *(session.posargs or ["compare"]))
+
+
+@nox.session
+def registers(session: nox.Session) -> None:
+    """Registers and spills of equitensor's Triton kernels, recorded again (an hour)."""
+    install(session, "equitensor")
+    session.run("python", "-m", "ci.regressions", "registers", env=quiet(session))
 
 
 @nox.session

@@ -22,7 +22,8 @@ from torch import Tensor
 
 import equitensor as eq
 from equitensor import reference
-from equitensor.paths import coupling_table, spherical_irreps
+from equitensor.irreps import spherical_irreps
+from equitensor.paths import coupling_table
 
 EDGE_OPERATORS = ("to_atoms", "to_weights", "to_basis")
 Calls = dict[str, Callable[[], Callable[[], object]]]

@@ -1,6 +1,7 @@
 """The regression checker.
 
     python -m ci.regressions counters compare | update        # exact; any difference fails
+    python -m ci.regressions registers                        # of every Triton kernel, recorded again (an hour)
     python -m ci.regressions ratios RUN.json [AGAIN.json] [--update] [--record FILE]
     python -m ci.regressions keep RUN.json COMMAND            # into benchmarks/results/runs, to be plotted
     python -m ci.regressions page [--output FILE]             # the history of every tracked figure
@@ -31,6 +32,14 @@ def count(options: argparse.Namespace) -> int:
     return REGRESSION if lines else 0
 
 
+def record_registers(options: argparse.Namespace) -> int:
+    """Record registers and spills of the Triton kernels."""
+    from ci.regressions import registers  # imports Triton
+
+    registers.update()
+    return 0
+
+
 def check_ratios(options: argparse.Namespace) -> int:
     """Compare the ratios of one or two runs, or record them."""
     if options.update:
@@ -52,6 +61,7 @@ def main() -> int:
     p = commands.add_parser("counters")
     p.add_argument("what", choices=["compare", "update"])
     p.set_defaults(run=count)
+    commands.add_parser("registers").set_defaults(run=record_registers)
     p = commands.add_parser("ratios")
     p.add_argument("runs", nargs="+", type=Path)
     p.add_argument("--update", action="store_true")

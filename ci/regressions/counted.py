@@ -12,9 +12,9 @@ import torch
 from benchmarks.systems import PRESETS, System, box, model
 from torch._dynamo.utils import counters as dynamo_counters
 
-import equitensor.triton.resources
 import localgraph
 import mlip_train.steps.trace
+from ci.regressions import registers
 from ci.regressions.counting import count
 from mlip_export._trace import trace
 from mlip_export.graphs import Inputs
@@ -120,9 +120,7 @@ def compiled(preset: str) -> Counters:
 def kernels() -> Counters:
     """Registers and spilled bytes of the Triton kernels at the presets' shapes, compiled for sm_90 with no GPU."""
     return {
-        f"sm_{ARCHITECTURE} l_max={l_max} C={channels} fp32": equitensor.triton.resources.preset(
-            l_max, channels, ARCHITECTURE
-        )
+        f"sm_{ARCHITECTURE} l_max={l_max} C={channels} fp32": registers.preset(l_max, channels, ARCHITECTURE)
         for l_max, channels in KERNELS
     }
 

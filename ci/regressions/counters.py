@@ -1,8 +1,7 @@
 """The record of exact counters, benchmarks/counters.json, and its comparison with what is counted now.
 
 Any difference fails: more is a regression, fewer is an improvement that is to be recorded, so that it stays. Triton's
-registers and spills are recorded beside equitensor's tests, which hold more shapes of them
-(``python -m equitensor.triton.resources > packages/equitensor/tests/triton_registers.json`` records them again).
+registers and spills are recorded in registers.json, with more shapes than are compared here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from benchmarks.common import ROOT, write_json
 
 RECORD = ROOT / "benchmarks" / "counters.json"
-REGISTERS = ROOT / "packages" / "equitensor" / "tests" / "triton_registers.json"
+REGISTERS = ROOT / "ci" / "regressions" / "registers.json"
 UPDATE = "nox -f nox.py -s counters -- update"
 
 

@@ -11,8 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from equitensor.paths import coupling_table
-from equitensor.spec import parse_spec
+from equitensor.paths import coupling_table, parse_spec
 
 Shape = Sequence[int]
 # Multiplications and additions of each registered operator, from the formula it computes (shapes, no tensors).

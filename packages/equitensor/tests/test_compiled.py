@@ -11,7 +11,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import equitensor
-from equitensor import TensorProduct, paths, row_offsets, spherical_harmonics, to_atoms, to_basis, to_weights
+from equitensor import TensorProduct, row_offsets, spherical_harmonics, to_atoms, to_basis, to_weights
+from equitensor.irreps import spherical_irreps
 
 L_MAX, CHANNELS = 2, 5
 
@@ -24,7 +25,7 @@ class Chain(torch.nn.Module):
         g = torch.Generator().manual_seed(0)
         r = (L_MAX + 1) * CHANNELS
         self.dtype = dtype
-        irreps = paths.spherical_irreps(L_MAX)
+        irreps = spherical_irreps(L_MAX)
         self.tp = TensorProduct(irreps, irreps, irreps)
         for name, shape in (
             ("a", (8, r)),
@@ -187,7 +188,7 @@ def test_a_change_of_the_kernels_misses_the_caches_of_compiled_graphs(tmp_path):
     """Three processes share Inductor's caches; one of them has kernels that give twice the sum."""
     copy = tmp_path / "changed" / "equitensor"
     shutil.copytree(Path(equitensor.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    header = copy / "inductor" / "edges.h"
+    header = copy / "backends" / "inductor" / "edge_atom.h"
     text = header.read_text()
     put = "store<T, Whole>(sum[k * V + v], out"
     assert put in text

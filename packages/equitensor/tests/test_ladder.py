@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
 from equitensor import TensorProduct, reference, tensor_product, to_atoms, to_basis, to_weights
-from equitensor.paths import irreps_string, spherical_irreps
+from equitensor.irreps import irreps_string, spherical_irreps
 from equitensor.testing import assert_equivariant
 
 FULL = os.environ.get("EQUITENSOR_LADDER") == "full"
@@ -236,7 +236,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from test_ladder import Row, SLOTS
 from equitensor import reference
-from equitensor.triton import operations as triton
+from equitensor.backends import triton
 for case in sys.argv[2:]:
     l_max, channels, coupled = map(int, case.split(","))
     for name in ("gaps", "no edges", "no atoms", "one edge"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from e3nn import o3
 
-from equitensor.paths import spherical_irreps
+from equitensor.irreps import spherical_irreps
 from equitensor.testing import assert_equivariant, random_orthogonal, representation
 
 

@@ -1,8 +1,5 @@
 """Triton kernels: values in the interpreter, and registers without spills for two architectures, with no GPU."""
 
-import json
-from pathlib import Path
-
 import pytest
 from gpuless import NAMED_GPU, run
 
@@ -12,7 +9,7 @@ INTERPRETED = r"""
 import torch
 import equitensor as eq
 from equitensor import reference
-from equitensor.triton import operations as triton
+from equitensor.backends import triton
 torch.manual_seed(0)
 for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
     centers = torch.tensor([0, 0, 0, 0, 0, 2, 2])
@@ -49,7 +46,7 @@ print("equal")
 LOW = r"""
 import torch
 import equitensor as eq
-from equitensor.triton import operations as triton
+from equitensor.backends import triton
 torch.manual_seed(0)
 centers = torch.tensor([0] * 30 + [2] * 5)
 rest = (centers, eq.row_offsets(centers, 4), [1, 3, 5])
@@ -107,22 +104,12 @@ print("traced")
 """
 )
 
-RESOURCES = """
-import json, sys
-import torch
-from equitensor.triton.resources import most_spilled, preset
-kinds = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
-shapes = json.loads(sys.argv[1])
-count = {"preset": preset, "most_spilled": most_spilled}[sys.argv[2]]
-print(json.dumps({f"sm_{a} l_max={l} C={c} {t}": count(l, c, a, kinds[t]) for a, l, c, t in shapes}))
-"""
-
 
 def test_the_shape_class_decides_the_tile_config():
     """Fewer channels for more components and for float64, never less than a warp's."""
     import torch
 
-    from equitensor.triton.source import default_config
+    from equitensor.backends.triton.source import default_config
 
     assert [default_config(9, c, torch.float32, 4).block for c in (1, 20, 64, 128, 256)] == [
         16,
@@ -146,7 +133,7 @@ def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
 
     import torch
 
-    from equitensor.triton.source import launch
+    from equitensor.backends.triton.source import launch
 
     current = []
 
@@ -170,42 +157,3 @@ def test_bfloat16_is_summed_in_float32():
 def test_compilers_see_the_kernels_on_a_gpu():
     """Each operator becomes one kernel that writes its output and nothing else, with no GPU present."""
     assert run(TRACED).endswith("traced\n")
-
-
-RECORD = json.loads(Path(__file__).with_name("triton_registers.json").read_text())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "count, group, shapes",
-    [
-        (
-            "preset",
-            "counters",
-            [
-                (80, 1, 64, "fp32"),
-                (90, 2, 64, "fp32"),
-                (90, 2, 128, "fp32"),
-                (90, 2, 64, "fp64"),
-                (80, 2, 64, "bf16"),
-            ],
-        ),
-        ("most_spilled", "any config", [(80, 1, 64, "fp32"), (90, 1, 128, "fp32")]),
-    ],
-)
-def test_registers_and_no_spills(count, group, shapes):
-    """Of the default tile configs and of all candidates; the record holds more shapes than are compiled here."""
-    recorded = RECORD[group]
-    assert not any(k["spilled"] for shape in recorded.values() for k in shape.values())
-    found = json.loads(run(RESOURCES, json.dumps(shapes), count))
-    for shape, kernels in found.items():
-        for name, counters in kernels.items():
-            assert counters["spilled"] == 0, (shape, name, counters)
-            if RECORD["triton"] == triton.__version__:
-                assert counters == recorded[shape][name], (shape, name, counters)
-
-
-def test_every_tile_config_of_every_preset_is_on_record():
-    shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
-    assert set(RECORD["any config"]) == shapes
-    assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())

@@ -10,7 +10,7 @@ VALUES = r"""
 import torch
 import equitensor as eq
 from equitensor import reference
-from equitensor.triton import contraction, edges
+from equitensor.backends.triton import edge_atom, tensor_product
 torch.manual_seed(0)
 double = torch.float64
 centers = torch.tensor([0] * 9 + [2])
@@ -25,8 +25,8 @@ for dims, channels in (((1, 3), 40), ((4,), 150)):
     for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
         arguments = (*given, centers, offsets, list(dims))
         expected = getattr(reference, name)(*arguments)
-        for config in edges.configs_of(name, dims, channels, double):
-            same(name, getattr(edges, name)(*arguments, config), expected)
+        for config in edge_atom.configs_of(name, dims, channels, double):
+            same(name, getattr(edge_atom, name)(*arguments, config), expected)
 for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     tp = eq.TensorProduct(irreps, "0e+1o", irreps)
     dims = [sum(2 * ell + 1 for ell, _ in s) for s in tp.spec]
@@ -34,10 +34,10 @@ for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     weights = torch.randn(tp.weight_shape(channels), dtype=double)
     for slots in ((0, 1, 2), (2, 1, 0), (0, 2, 1)):
         arguments = (given[slots[0]], given[slots[1]], weights, tp.spec, slots)
-        for config in contraction.configs_of(tp.spec, slots, channels, double):
-            same("contract", contraction.contract(*arguments, config), reference.contract(*arguments))
-    for config in contraction.configs_of(tp.spec, (0, 1, 2), channels, double):
-        got = contraction.contract_weights(*given, tp.spec, True, config)
+        for config in tensor_product.configs_of(tp.spec, slots, channels, double):
+            same("contract", tensor_product.contract(*arguments, config), reference.contract(*arguments))
+    for config in tensor_product.configs_of(tp.spec, (0, 1, 2), channels, double):
+        got = tensor_product.contract_weights(*given, tp.spec, True, config)
         same("contract_weights", got, reference.contract_weights(*given, tp.spec, True))
 print(tried)
 assert len(tried) == 5 and all(count >= 4 for count in tried.values()), tried
@@ -48,10 +48,10 @@ print("equal")
 FASTEST = r"""
 import torch
 import equitensor as eq
-from equitensor.triton import contraction, edges
-from equitensor.triton.tuning import fastest
+from equitensor.backends.triton import edge_atom, tensor_product
+from equitensor.backends.triton.tuning import fastest
 cpu, single = torch.device("cpu"), torch.float32
-contraction.CHUNK, contraction._rows = 2, lambda spec, channels: 4
+tensor_product.CHUNK, tensor_product._rows = 2, lambda spec, channels: 4
 class Times:
     # the given time for the first call, the second, ...; launches each once
     def __init__(self, times):
@@ -65,13 +65,13 @@ slots = (0, 1, 2)
 def cases(channels):
     for name in ("to_atoms", "to_weights", "to_basis"):
         given = (name, (1, 3), channels, single)
-        configs = edges.configs_of(*given)
-        yield edges.kernel_of(*given, configs[0]), configs, edges.sample_of(*given, 3, 2)
-    configs = contraction.configs_of(spec, slots, channels, single)
-    kernel = contraction.contract_kernel(spec, slots, True, single, False)
-    yield kernel, configs, contraction.sample_of(spec, slots, True, channels, single)
-    sample = contraction.weights_sample_of(spec, channels, single)
-    yield contraction.contract_weights_kernel(spec, single), configs, sample
+        configs = edge_atom.configs_of(*given)
+        yield edge_atom.kernel_of(*given, configs[0]), configs, edge_atom.sample_of(*given, 3, 2)
+    configs = tensor_product.configs_of(spec, slots, channels, single)
+    kernel = tensor_product.contract_kernel(spec, slots, True, single, False)
+    yield kernel, configs, tensor_product.sample_of(spec, slots, True, channels, single)
+    sample = tensor_product.weights_sample_of(spec, channels, single)
+    yield tensor_product.contract_weights_kernel(spec, single), configs, sample
 for channels in (48, 64):
     for kernel, configs, sample in cases(channels):
         assert len(set(configs)) == len(configs) > 1
@@ -94,10 +94,10 @@ import sys
 import torch, triton
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
-from equitensor.triton import edges
-from equitensor.triton.tuning import fastest
+from equitensor.backends.triton import edge_atom
+from equitensor.backends.triton.tuning import fastest
 given = ("to_atoms", (1, 3), 64, torch.float32)
-configs = edges.configs_of(*given)
+configs = edge_atom.configs_of(*given)
 timed, launched = [], []
 
 class Kernel:
@@ -114,8 +114,8 @@ def bench(call, quantiles):
     return [3.0 - 0.1 * len(timed)] * 3
 
 def function(x):
-    kernel = Kernel(edges.kernel_of(*given, configs[0]))
-    found.append(fastest(kernel, configs, 64, torch.device("cpu"), edges.sample_of(*given, 3, 2), bench))
+    kernel = Kernel(edge_atom.kernel_of(*given, configs[0]))
+    found.append(fastest(kernel, configs, 64, torch.device("cpu"), edge_atom.sample_of(*given, 3, 2), bench))
     return x + 1
 
 found = []
@@ -138,7 +138,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 import equitensor as eq
-from equitensor.triton import tuning
+from equitensor.backends.triton import tuning
 asked = []
 def last(kernel, configs, *rest):
     asked.append((kernel, configs, *rest))
@@ -189,27 +189,9 @@ print("seen")
 """
 )
 
-DOTLESS = r"""
-import torch
-from equitensor.triton.resources import compiled, kernels
-count = 0
-for dtype in (torch.float32, torch.float64):
-    for l_max in (1, 2, 3, 4):
-        for channels in (64, 256):
-            for name, k in kernels(l_max, channels, dtype).items():
-                assert "tl.fma" in k.kernel.src or name == "to_basis"
-                assert "dot" not in k.kernel.src and "allow_tf32" not in k.kernel.src, name
-                count += 1
-for name, k in kernels(1, 64, torch.float32).items():
-    for config in k.configs[:1]:
-        ptx = compiled(k.kernel, {**config.constants, **k.constants}, config.warps, 90)["ptx"]
-        assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name
-print(count)
-"""
-
 
 def test_a_shape_class_has_few_tile_configs_and_the_default_is_the_first():
-    from equitensor.triton.source import candidate_configs, default_config
+    from equitensor.backends.triton.source import candidate_configs, default_config
 
     for components, channels, rows in ((4, 64, 4), (25, 128, 4), (35, 64, 0), (81, 7, 0), (300, 128, 4)):
         for dtype in (torch.float32, torch.float64):
@@ -243,8 +225,3 @@ def test_times_are_taken_apart_from_a_trace_and_kept_on_disk(tmp_path):
 def test_compilers_see_the_choice_and_sizes_have_no_say():
     """Without a GPU, in deterministic mode and while a graph is captured they see the default tile config."""
     assert run(SEEN).endswith("seen\n")
-
-
-def test_kernels_have_no_matrix_product():
-    """So neither TF32 nor ``torch.set_float32_matmul_precision`` can change what they give."""
-    assert int(run(DOTLESS)) == 2 * 4 * 2 * 7

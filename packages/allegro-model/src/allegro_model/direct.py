@@ -13,8 +13,9 @@ from allegro_model.model import Allegro
 from allegro_model.pair import LennardJones, lennard_jones_edge_energy, zbl_edge_energy
 from allegro_model.radial import bessel_basis, polynomial_cutoff, spline_basis
 from equitensor import spherical_harmonics
-from equitensor.paths import admissible_paths, irreps_slices, spherical_irreps
-from equitensor.reference import expand_blocks
+from equitensor.backends.reference import expand_blocks
+from equitensor.irreps import irreps_slices, spherical_irreps
+from equitensor.paths import admissible_paths
 from equitensor.wigner import coupling
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from equitensor import TensorProduct
-from equitensor.paths import Irrep, admissible_paths, chain_irreps, couples, spherical_irreps
+from equitensor.irreps import Irrep, spherical_irreps
+from equitensor.paths import admissible_paths, chain_irreps, couples
 from equitensor.wigner import coupling
 
 

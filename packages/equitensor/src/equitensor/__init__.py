@@ -1,12 +1,15 @@
 """Irreps paths, spherical harmonics, and tensor-product and edge-atom kernels for equivariant models."""
 
-from equitensor import paths, reference, testing
-from equitensor.contraction import TensorProduct, tensor_product
-from equitensor.edges import row_offsets, to_atoms, to_basis, to_weights
-from equitensor.harmonics import spherical_harmonics
+from equitensor import edge_atom, irreps, paths, testing
+from equitensor._spherical_harmonics import spherical_harmonics
+from equitensor._tensor_product import TensorProduct, tensor_product
+from equitensor.backends import reference
+from equitensor.edge_atom import row_offsets, to_atoms, to_basis, to_weights
 
 __all__ = [
     "TensorProduct",
+    "edge_atom",
+    "irreps",
     "paths",
     "reference",
     "row_offsets",

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
-from equitensor import cpu, reference
+from equitensor.backends import aten, reference
 
 # Releases of torch whose Inductor the C++ lowerings are tested with; others get the ATen formulation.
 _INDUCTOR = ((2, 8), (2, 13))
@@ -46,7 +46,7 @@ def lowered(tensor: Tensor) -> bool:
         return False
     if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
         return False
-    from equitensor.inductor import contraction, edges  # noqa: F401 (late: Inductor takes seconds to import)
+    import equitensor.backends.inductor  # noqa: F401 (late: Inductor takes seconds to import)
 
     return True
 
@@ -66,11 +66,11 @@ def implementation(tensor: Tensor) -> ModuleType:
     anywhere else.
     """
     if tensor.device.type == "cpu":
-        return cpu
+        return aten
     if tensor.device.type == "cuda" and _TRITON and tensor.dtype in _TRITON_DTYPES:
-        from equitensor.triton import operations
+        from equitensor.backends import triton  # late: imports Triton
 
-        return operations
+        return triton
     return reference
 
 

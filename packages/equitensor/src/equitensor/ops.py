@@ -1,11 +1,13 @@
-"""Registered edge-atom operators: one table of their operands, results and derivatives.
+"""Registered operators, all in one table: arguments, shape of the result, derivatives.
 
-Each derivative is another of the three sums, so derivatives of every order exist.
+The edge–atom sums are the partial contractions of T(w, basis, features), the products those of
+T(x, y, g; W) = Σ W[p, u] C^p_{abo} x[z, a, u] y[z, b, u] g[z, o, u]. Each derivative is another contraction of the same
+form, so derivatives of every order exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,41 +15,41 @@ from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
 from equitensor.dispatch import decompose_when_compiled, implementation, outside_autocast, refuse_forward_mode
+from equitensor.irreps import irreps_dim
+from equitensor.paths import parse_spec
+
+Call = tuple[str, tuple[Any, ...]]
+"""An operator of the table and its arguments but ``sources``."""
 
 
-class EdgeSum(NamedTuple):
-    """One of the three partial contractions of T(w, basis, features)."""
+class Operator(NamedTuple):
+    """One operator."""
 
-    operands: tuple[str, str]
-    shape: Callable[[Tensor, Tensor, Tensor, Sequence[int]], tuple[Any, ...]]
-    """Shape of the result from both operands, offsets and dims."""
-    gradients: tuple[tuple[str, Callable[..., tuple[Tensor, Tensor]]], ...]
-    """For each operand, the sum that gives its gradient and that sum's operands from (first, second, g)."""
-
-
-TABLE = {
-    "to_atoms": EdgeSum(
-        ("w", "basis"),
-        lambda w, basis, offsets, dims: (offsets.shape[0] - 1, basis.shape[1], w.shape[2]),
-        (("to_weights", lambda w, basis, g: (basis, g)), ("to_basis", lambda w, basis, g: (w, g))),
-    ),
-    "to_weights": EdgeSum(
-        ("basis", "features"),
-        lambda basis, features, offsets, dims: (basis.shape[0], len(dims), features.shape[2]),
-        (
-            ("to_basis", lambda basis, features, g: (g, features)),
-            ("to_atoms", lambda basis, features, g: (g, basis)),
-        ),
-    ),
-    "to_basis": EdgeSum(
-        ("w", "features"),
-        lambda w, features, offsets, dims: (w.shape[0], features.shape[1]),
-        (("to_weights", lambda w, features, g: (g, features)), ("to_atoms", lambda w, features, g: (w, g))),
-    ),
-}
+    arguments: str
+    """Of the schema; tensors come first."""
+    shape: Callable[..., tuple[Any, ...]]
+    """Shape of the result from the arguments; its dtype and device are those of the first."""
+    gradients: tuple[Callable[..., Call], ...]
+    """For each differentiable argument (they come first) the call that gives its gradient, from (g, *arguments)."""
+    check: Callable[..., None] | None = None
+    """Raises for wrong values of the arguments, in eager mode."""
+    compute: Callable[..., Tensor] | None = None
+    """The value, where it is not the function of this name of the device's backend."""
 
 
-def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
+def _check_centers(centers: Tensor, num_atoms: int) -> None:
+    """Refuse centers that are unsorted or out of range, on the CPU."""
+    if centers.device.type != "cpu" or not centers.shape[0]:
+        return
+    low, high = int(centers[0]), int(centers[-1])
+    if low < 0 or high >= num_atoms or bool((centers[1:] < centers[:-1]).any()):
+        raise ValueError(
+            f"centers must be sorted indices of {num_atoms} atoms, got "
+            + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
+        )
+
+
+def _check_offsets(first: Tensor, second: Tensor, centers: Tensor, offsets: Tensor, dims: Any) -> None:
     """Refuse offsets of other edges, on the CPU: ATen validates them in part only."""
     if centers.device.type != "cpu":
         return
@@ -65,81 +67,131 @@ def _check_offsets(centers: Tensor, offsets: Tensor) -> None:
         )
 
 
-def _compute_row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
+def _row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     return torch.searchsorted(centers, torch.arange(num_atoms + 1, device=centers.device))
 
 
-@torch.library.custom_op("equitensor::row_offsets", mutates_args=())
-def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
-    """Compute :func:`equitensor.row_offsets`; refuse centers that are unsorted or out of range, on the CPU."""
-    if centers.device.type == "cpu" and centers.shape[0]:
-        low, high = int(centers[0]), int(centers[-1])
-        if low < 0 or high >= num_atoms or bool((centers[1:] < centers[:-1]).any()):
-            raise ValueError(
-                f"centers must be sorted indices of {num_atoms} atoms, got "
-                + ("some outside them" if low < 0 or high >= num_atoms else "an unsorted list")
-            )
-    return _compute_row_offsets(centers, num_atoms)
+def _third(first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Any) -> tuple[Any, ...]:
+    return first.shape[0], irreps_dim(parse_spec(spec)[slots[2]]), first.shape[2]
 
 
-@row_offsets.register_fake
-def _(centers: Tensor, num_atoms: int) -> Tensor:
-    return centers.new_empty(num_atoms + 1)
+def _per_path(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool) -> tuple[Any, ...]:
+    paths = parse_spec(spec).num_paths
+    return (paths, x.shape[2]) if coupled else (paths,)
 
 
-decompose_when_compiled(row_offsets, _compute_row_offsets)
+def _gradient_of_weights(g: Tensor, a: Tensor, b: Tensor, weights: Tensor, spec: str, slots: Any) -> Call:
+    operands = dict(zip(slots, (a, b, g), strict=True))
+    return "contract_weights", (operands[0], operands[1], operands[2], spec, weights.dim() == 2)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.rest = inputs[4:]
+def _edges(operands: str) -> str:
+    return f"{operands}, Tensor centers, Tensor offsets, SymInt[] dims"
 
 
-def _register(name: str, entry: EdgeSum) -> CustomOpDef:
-    """Register the operator, its fake and its derivative."""
+# contract leaves out the operand slots[2] of T(x, y, g; W), contract_weights leaves out W
+TABLE = {
+    "row_offsets": Operator(
+        "Tensor centers, SymInt num_atoms", lambda c, n: (n + 1,), (), _check_centers, _row_offsets
+    ),
+    "to_atoms": Operator(
+        _edges("Tensor w, Tensor basis"),
+        lambda w, basis, centers, offsets, dims: (offsets.shape[0] - 1, basis.shape[1], w.shape[2]),
+        (
+            lambda g, w, basis, *rest: ("to_weights", (basis, g, *rest)),
+            lambda g, w, basis, *rest: ("to_basis", (w, g, *rest)),
+        ),
+        _check_offsets,
+    ),
+    "to_weights": Operator(
+        _edges("Tensor basis, Tensor features"),
+        lambda basis, features, centers, offsets, dims: (basis.shape[0], len(dims), features.shape[2]),
+        (
+            lambda g, basis, features, *rest: ("to_basis", (g, features, *rest)),
+            lambda g, basis, features, *rest: ("to_atoms", (g, basis, *rest)),
+        ),
+        _check_offsets,
+    ),
+    "to_basis": Operator(
+        _edges("Tensor w, Tensor features"),
+        lambda w, features, centers, offsets, dims: (w.shape[0], features.shape[1]),
+        (
+            lambda g, w, features, *rest: ("to_weights", (g, features, *rest)),
+            lambda g, w, features, *rest: ("to_atoms", (w, g, *rest)),
+        ),
+        _check_offsets,
+    ),
+    "contract": Operator(
+        "Tensor first, Tensor second, Tensor weights, str spec, SymInt[] slots",
+        _third,
+        (
+            lambda g, a, b, w, spec, slots: ("contract", (g, b, w, spec, [slots[2], slots[1], slots[0]])),
+            lambda g, a, b, w, spec, slots: ("contract", (a, g, w, spec, [slots[0], slots[2], slots[1]])),
+            _gradient_of_weights,
+        ),
+    ),
+    "contract_weights": Operator(
+        "Tensor x, Tensor y, Tensor g, str spec, bool coupled",
+        _per_path,
+        (
+            lambda w, x, y, g, spec, coupled: ("contract", (y, g, w, spec, [1, 2, 0])),
+            lambda w, x, y, g, spec, coupled: ("contract", (x, g, w, spec, [0, 2, 1])),
+            lambda w, x, y, g, spec, coupled: ("contract", (x, y, w, spec, [0, 1, 2])),
+        ),
+    ),
+}
 
-    def compute(
-        first: Tensor,
-        second: Tensor,
-        centers: Tensor,
-        offsets: Tensor,
-        dims: Sequence[int],
-        sources: str = "",
-    ) -> Tensor:
+
+def _backend_value(argument: Any) -> Any:
+    """Return an argument as backends take it: a specification instead of its text, a tuple instead of a list."""
+    if isinstance(argument, str):
+        return parse_spec(argument)
+    return tuple(argument) if isinstance(argument, (list, tuple)) else argument
+
+
+def _register(name: str, entry: Operator) -> CustomOpDef:
+    """Register the operator, its fake and its derivative.
+
+    Those with kernels have the argument ``sources``, which tells caches of compiled graphs that kernels changed.
+    """
+    count, tensors = entry.arguments.count(",") + 1, entry.arguments.count("Tensor ")
+
+    def compute(*arguments: Any) -> Tensor:
+        if entry.compute is not None:
+            return entry.compute(*arguments)
+        first, *rest = (_backend_value(a) for a in arguments[:count])
         with outside_autocast(first):
-            out: Tensor = getattr(implementation(first), name)(first, second, centers, offsets, dims)
+            out: Tensor = getattr(implementation(first), name)(first, *rest)
             return out
 
-    def checked(first: Tensor, second: Tensor, centers: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
-        _check_offsets(centers, offsets)
-        return compute(first, second, centers, offsets, *rest)
+    def eager(*arguments: Any) -> Tensor:
+        if entry.check is not None:
+            entry.check(*arguments[:count])
+        return compute(*arguments)
 
-    def fake(
-        first: Tensor,
-        second: Tensor,
-        centers: Tensor,
-        offsets: Tensor,
-        dims: Sequence[int],
-        sources: str = "",
-    ) -> Tensor:
-        return first.new_empty(entry.shape(first, second, offsets, dims))
+    def fake(*arguments: Any) -> Tensor:
+        first: Tensor = arguments[0]
+        return first.new_empty(entry.shape(*arguments[:count]))
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.rest, ctx.sources = inputs[tensors:count], inputs[count:]
 
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         refuse_forward_mode(g)
-        first, second, centers, offsets = ctx.saved_tensors
-        found = [
-            OPERATORS[other](*operands(first, second, g), centers, offsets, *ctx.rest) if needed else None
-            for needed, (other, operands) in zip(ctx.needs_input_grad[:2], entry.gradients, strict=True)
-        ]
-        return *found, None, None, None, None
+        found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for n, gradient in enumerate(entry.gradients):
+            if ctx.needs_input_grad[n]:
+                operator, arguments = gradient(g, *ctx.saved_tensors, *ctx.rest)
+                found[n] = OPERATORS[operator](*arguments, *ctx.sources)
+        return tuple(found)
 
-    a, b = entry.operands
-    schema = (
-        f'(Tensor {a}, Tensor {b}, Tensor centers, Tensor offsets, SymInt[] dims, str sources="") -> Tensor'
-    )
-    op = torch.library.custom_op(f"equitensor::{name}", checked, mutates_args=(), schema=schema)
+    sources = "" if entry.compute is not None else ', str sources=""'
+    schema = f"({entry.arguments}{sources}) -> Tensor"
+    op = torch.library.custom_op(f"equitensor::{name}", eager, mutates_args=(), schema=schema)
     op.register_fake(fake)
-    op.register_autograd(backward, setup_context=_save)
+    if entry.gradients:
+        op.register_autograd(backward, setup_context=save)
     decompose_when_compiled(op, compute)
     return op
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.harmonics import spherical_harmonics
-from equitensor.paths import Irrep, as_irreps
+from equitensor._spherical_harmonics import spherical_harmonics
+from equitensor.irreps import Irrep, as_irreps
 
 
 def random_orthogonal(generator: torch.Generator, inversion: bool) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from allegro_model.importers._view import CONSTANTS, ModuleView
 from allegro_model.track import tensor_track
-from equitensor.paths import spherical_irreps
+from equitensor.irreps import spherical_irreps
 
 _MODULES = {"silu": "SiLU", "gelu": "GELU", "mish": "Mish", "tanh": "Tanh", "ssp": "ShiftedSoftplus"}
 _TARGETS = ("allegro.model.AllegroModel", "allegro.model.AllegroEnergyModel")

@@ -15,7 +15,7 @@ from allegro_model.importers._view import irreps_of, kind_of
 from allegro_model.mlp import MLP
 from allegro_model.model import Allegro
 from allegro_model.track import tensor_track
-from equitensor.paths import irreps_string, spherical_irreps
+from equitensor.irreps import irreps_string, spherical_irreps
 
 PARTS = {
     *("edge_norm", "radial_chemical_embed", "scalar_embed", "scalar_embed_mlp", "tensor_embed", "allegro"),

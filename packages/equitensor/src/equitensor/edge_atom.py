@@ -40,7 +40,7 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     """
     if centers.dtype != torch.int64 or centers.dim() != 1:
         raise TypeError(f"centers must be (E,) int64, got {tuple(centers.shape)} {centers.dtype}")
-    out: Tensor = ops.row_offsets(centers, num_atoms)
+    out: Tensor = ops.OPERATORS["row_offsets"](centers, num_atoms)
     return out
 
 

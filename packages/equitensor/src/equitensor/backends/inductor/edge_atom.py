@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
 from torch._inductor.lowering import register_lowering
 
-from equitensor.inductor.template import emit
+from equitensor.backends.inductor.kernel import emit, headers
 
 # Components of one tile: with their channels they must fit the registers.
 _LARGEST = 12
@@ -45,10 +43,8 @@ _EDGES = """
 """
 
 
-@cache
-def prelude() -> str:
-    """Return the C++ functions that the kernels call."""
-    return files("equitensor.inductor").joinpath("edges.h").read_text()
+def _prelude() -> str:
+    return headers("vec.h", "edge_atom.h")
 
 
 def _tiles(dims: Sequence[int]) -> Iterator[tuple[int, int, int]]:
@@ -106,7 +102,7 @@ def _to_atoms(w: Any, basis: Any, centers: Any, offsets: Any, dims: Sequence[int
         parallel=_PARALLEL, calls="\n".join(calls)
     )
     size = [offsets.get_size()[0] - 1, sum(dims), w.get_size()[2]]
-    return emit("to_atoms", {"w": w, "basis": basis, "offsets": offsets}, size, prelude(), body)
+    return emit("to_atoms", {"w": w, "basis": basis, "offsets": offsets}, size, _prelude(), body)
 
 
 @register_lowering(torch.ops.equitensor.to_weights.default, type_promotion_kind=None)
@@ -141,7 +137,7 @@ def _to_weights(
     )
     size = [basis.get_size()[0], len(dims), features.get_size()[2]]
     inputs = {"basis": basis, "features": features, "centers": centers, "offsets": offsets}
-    return emit("to_weights", inputs, size, prelude(), body)
+    return emit("to_weights", inputs, size, _prelude(), body)
 
 
 @register_lowering(torch.ops.equitensor.to_basis.default, type_promotion_kind=None)
@@ -158,4 +154,4 @@ def _to_basis(
     )
     size = [w.get_size()[0], sum(dims)]
     inputs = {"w": w, "features": features, "centers": centers, "offsets": offsets}
-    return emit("to_basis", inputs, size, prelude(), body)
+    return emit("to_basis", inputs, size, _prelude(), body)

@@ -1,24 +1,16 @@
-"""The channel-wise tensor product with weights per path, and its closed family of derivatives."""
+"""The channel-wise tensor product with weights per path."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from equitensor.dispatch import (
-    DTYPES,
-    SOURCES,
-    decompose_when_compiled,
-    implementation,
-    outside_autocast,
-    refuse_forward_mode,
-)
-from equitensor.edges import to_weights
-from equitensor.paths import Irrep, Path, admissible_paths, irreps_dim, irreps_string
-from equitensor.spec import Spec, make_spec, parse_spec
+from equitensor import ops
+from equitensor.dispatch import DTYPES, SOURCES, refuse_forward_mode
+from equitensor.edge_atom import to_weights
+from equitensor.irreps import Irrep, irreps_dim, irreps_string
+from equitensor.paths import Path, Spec, admissible_paths, make_spec
 
 
 class TensorProduct:
@@ -122,7 +114,7 @@ class TensorProduct:
             n, b, c = y.shape
             ones = y.new_ones(centers.shape[0], 1)
             y = to_weights(ones, y.reshape(n, 1, b * c), centers, offsets, [1]).reshape(-1, b, c)
-        out: Tensor = _contract(x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
+        out: Tensor = ops.OPERATORS["contract"](x, y, weights, str(self.spec), [0, 1, 2], SOURCES)
         return out
 
     def pull_back(self, g: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -151,7 +143,7 @@ class TensorProduct:
         """
         self._check({"g": (g, self.spec.out), "y": (y, self.spec.in2)}, weights)
         refuse_forward_mode(g, y, weights)
-        out: Tensor = _contract(g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
+        out: Tensor = ops.OPERATORS["contract"](g, y, weights, str(self.spec), [2, 1, 0], SOURCES)
         return out
 
     def _check(
@@ -199,90 +191,3 @@ def tensor_product(
     tensor([[[14.0000]]])
     """
     return TensorProduct(irreps_in1, irreps_in2, irreps_out, coupled=weights.dim() == 2)(x, y, weights)
-
-
-# Operators. T(x, y, g; W) = Σ W[p,u] C^p_{abo} x[z,a,u] y[z,b,u] g[z,o,u] has operand slots 0, 1, 2.
-# contract leaves out the operand slots[2]; contract_weights leaves out W. Their backwards are made of both.
-
-
-def _third(spec: str, slots: Sequence[int]) -> int:
-    return irreps_dim(parse_spec(spec)[slots[2]])
-
-
-def _compute_contract(
-    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
-) -> Tensor:
-    i, j, k = slots
-    with outside_autocast(first):
-        out: Tensor = implementation(first).contract(first, second, weights, parse_spec(spec), (i, j, k))
-        return out
-
-
-def _compute_contract_weights(
-    x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = ""
-) -> Tensor:
-    with outside_autocast(x):
-        out: Tensor = implementation(x).contract_weights(x, y, g, parse_spec(spec), coupled)
-        return out
-
-
-_contract = torch.library.custom_op("equitensor::contract", _compute_contract, mutates_args=())
-
-
-@_contract.register_fake
-def _(
-    first: Tensor, second: Tensor, weights: Tensor, spec: str, slots: Sequence[int], sources: str = ""
-) -> Tensor:
-    return first.new_empty(first.shape[0], _third(spec, slots), first.shape[2])
-
-
-_contract_weights = torch.library.custom_op(
-    "equitensor::contract_weights", _compute_contract_weights, mutates_args=()
-)
-
-
-@_contract_weights.register_fake
-def _(x: Tensor, y: Tensor, g: Tensor, spec: str, coupled: bool, sources: str = "") -> Tensor:
-    paths = parse_spec(spec).num_paths
-    return x.new_empty(paths, x.shape[2]) if coupled else x.new_empty(paths)
-
-
-def _save_contract(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.spec, ctx.slots, ctx.sources = inputs[3], list(inputs[4]), inputs[5]
-
-
-def _backward_contract(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_forward_mode(g)
-    first, second, weights = ctx.saved_tensors
-    spec, (i, j, k), sources = ctx.spec, ctx.slots, ctx.sources
-    g_first = _contract(g, second, weights, spec, [k, j, i], sources) if ctx.needs_input_grad[0] else None
-    g_second = _contract(first, g, weights, spec, [i, k, j], sources) if ctx.needs_input_grad[1] else None
-    g_weights = None
-    if ctx.needs_input_grad[2]:
-        operands = {i: first, j: second, k: g}
-        g_weights = _contract_weights(
-            operands[0], operands[1], operands[2], spec, weights.dim() == 2, sources
-        )
-    return g_first, g_second, g_weights, None, None, None
-
-
-def _save_contract_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.spec, ctx.sources = inputs[3], inputs[5]
-
-
-def _backward_contract_weights(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_forward_mode(g)
-    x, y, o = ctx.saved_tensors
-    spec, sources = ctx.spec, ctx.sources
-    g_x = _contract(y, o, g, spec, [1, 2, 0], sources) if ctx.needs_input_grad[0] else None
-    g_y = _contract(x, o, g, spec, [0, 2, 1], sources) if ctx.needs_input_grad[1] else None
-    g_o = _contract(x, y, g, spec, [0, 1, 2], sources) if ctx.needs_input_grad[2] else None
-    return g_x, g_y, g_o, None, None, None
-
-
-_contract.register_autograd(_backward_contract, setup_context=_save_contract)
-_contract_weights.register_autograd(_backward_contract_weights, setup_context=_save_contract_weights)
-decompose_when_compiled(_contract, _compute_contract)
-decompose_when_compiled(_contract_weights, _compute_contract_weights)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -57,6 +59,12 @@ class Kernel(CppTemplate):
         lines.append(f"T* out = &({kernel.index(out, [0])}) + {_LEAD};")
         body = "\n".join(lines) + "\n" + self.body
         return f'{self.header().getvalue()}\n{self.prelude}\nextern "C" {signature}\n{{\n{body}\n}}\n'
+
+
+@cache
+def headers(*names: str) -> str:
+    """Return the text of C++ files beside this module, one after the other."""
+    return "".join(files("equitensor.backends.inductor").joinpath(name).read_text() for name in names)
 
 
 def emit(name: str, inputs: dict[str, Any], size: Sequence[Any], prelude: str, body: str) -> Any:

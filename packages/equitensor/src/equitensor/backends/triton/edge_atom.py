@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.triton.source import TileConfig, build, candidate_configs, launch, tiles, width
-from equitensor.triton.tuning import ATOMS, EDGES, Sample, choose
+from equitensor.backends.triton.source import TileConfig, build, candidate_configs, launch, tiles, width
+from equitensor.backends.triton.tuning import ATOMS, EDGES, Sample, choose
 
 # Edges that a program takes at once, one per warp, before anything is tuned.
 ROWS = 4

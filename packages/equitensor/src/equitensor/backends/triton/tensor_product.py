@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.paths import admissible_paths, coupling, irreps_dim, irreps_slices
-from equitensor.spec import Spec
-from equitensor.triton.source import (
+from equitensor.backends.triton.source import (
     REGISTERS,
     TileConfig,
     accumulator,
@@ -21,7 +19,10 @@ from equitensor.triton.source import (
     tiles,
     width,
 )
-from equitensor.triton.tuning import Sample, choose
+from equitensor.backends.triton.tuning import Sample, choose
+from equitensor.irreps import irreps_dim, irreps_slices
+from equitensor.paths import Spec, admissible_paths
+from equitensor.wigner import coupling
 
 # Rows that one program of the weight gradient sums.
 CHUNK = 64
@@ -175,7 +176,7 @@ def contract(
     slots: tuple[int, int, int],
     config: TileConfig | None = None,
 ) -> Tensor:
-    """See :func:`equitensor.reference.contract`; use `config` if given, else the autotuned one."""
+    """See :func:`equitensor.backends.reference.contract`; use `config` if given, else the autotuned one."""
     (z, _, c), dtype, coupled = first.shape, first.dtype, weights.dim() == 2
     split = split_of(spec, dtype)
     kernel = contract_kernel(spec, slots, coupled, dtype, split)
@@ -192,7 +193,7 @@ def contract(
 def contract_weights(
     x: Tensor, y: Tensor, g: Tensor, spec: Spec, coupled: bool, config: TileConfig | None = None
 ) -> Tensor:
-    """See :func:`equitensor.reference.contract_weights`; use `config` if given, else the autotuned one.
+    """See :func:`equitensor.backends.reference.contract_weights`; use `config` if given, else the autotuned one.
 
     Chunks are summed in order: deterministic.
     """

@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from equitensor.paths import admissible_paths, coupling, irreps_slices
-from equitensor.spec import Spec
+from equitensor.irreps import irreps_slices
+from equitensor.paths import Spec, admissible_paths
+from equitensor.wigner import coupling
 
 
 def to_atoms(w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]) -> Tensor:

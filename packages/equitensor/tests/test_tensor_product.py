@@ -6,7 +6,7 @@ from e3nn import o3
 from torch.library import opcheck
 
 from equitensor import TensorProduct, row_offsets, tensor_product
-from equitensor.paths import irreps_string, spherical_irreps
+from equitensor.irreps import irreps_string, spherical_irreps
 
 SMALL = ("0e+1o+2e", "0e+1o", "0e+1o+1e")
 

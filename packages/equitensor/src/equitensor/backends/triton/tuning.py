@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from equitensor.triton.source import TileConfig, tiles
+from equitensor.backends.triton.source import TileConfig, tiles
 
 ATOMS, EDGES = 2048, 32
 """Atoms, and edges of each, that kernels are timed on."""

@@ -1,12 +1,9 @@
 // The edge-atom sums: a tile of one atom's components and channels stays in registers while its edges pass by.
 
-#ifndef EQUITENSOR_EDGES_H  // Inductor puts all kernels of an artifact into one file
-#define EQUITENSOR_EDGES_H
+#ifndef EQUITENSOR_EDGE_ATOM_H
+#define EQUITENSOR_EDGE_ATOM_H
 
 namespace equitensor {
-
-template <typename T>
-using Vec = at::vec::Vectorized<T>;
 
 // Vectors of channels per tile of K components: as many as leave the sums in registers.
 template <typename T>
@@ -34,19 +31,6 @@ inline int64_t thread_count() {
 // The first atom whose edges begin at or after `edge`; N for the last thread's end.
 inline int64_t atom_at(const int64_t* offsets, int64_t atoms, int64_t edge) {
   return std::lower_bound(offsets, offsets + atoms, edge) - offsets;
-}
-
-// V whole vectors, or one of which only `count` lanes exist.
-template <typename T, bool Whole>
-inline Vec<T> load(const T* p, int count) {
-  if constexpr (Whole) return Vec<T>::loadu(p);
-  return Vec<T>::loadu(p, count);
-}
-
-template <typename T, bool Whole>
-inline void store(const Vec<T>& v, T* p, int count) {
-  if constexpr (Whole) v.store(p);
-  else v.store(p, count);
 }
 
 // out[k, u] = sum over edges of w[e, u] y[e, k]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equitensor.paths import Path, admissible_paths, coupling, irreps_dim, irreps_slices
-from equitensor.spec import Spec
+from equitensor.irreps import irreps_dim, irreps_slices
+from equitensor.paths import Path, Spec, admissible_paths
+from equitensor.wigner import coupling
 
 
 def expand_blocks(w: Tensor, dims: Sequence[int]) -> Tensor:

@@ -1,11 +1,7 @@
-"""Registers and spills of the kernels for a GPU architecture, found by compiling with no GPU present.
-
-``python -m equitensor.triton.resources`` prints the counters of the preset shapes as JSON.
-"""
+"""Registers and spills of equitensor's Triton kernels for a GPU architecture, compiled with no GPU present."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import tempfile
@@ -18,10 +14,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from equitensor.paths import chain_irreps, spherical_irreps
-from equitensor.spec import Spec
-from equitensor.triton import contraction, edges
-from equitensor.triton.source import TileConfig
+from ci.regressions.counters import REGISTERS, write_json
+from equitensor.backends.triton import edge_atom, tensor_product
+from equitensor.backends.triton.source import TileConfig
+from equitensor.irreps import spherical_irreps
+from equitensor.paths import Spec, chain_irreps
 
 _SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
 
@@ -45,7 +42,7 @@ def compiled(
     Parameters
     ----------
     kernel : triton.JITFunction
-        A kernel of this package.
+        A kernel of equitensor.
     constants : dict
         Its constexpr arguments.
     warps : int
@@ -105,18 +102,18 @@ def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
     dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
     found = {}
     for name in ("to_atoms", "to_weights", "to_basis"):
-        configs = edges.configs_of(name, dims, channels, dtype)
-        found[name] = Shaped(edges.kernel_of(name, dims, channels, dtype, configs[0]), {}, configs)
+        configs = edge_atom.configs_of(name, dims, channels, dtype)
+        found[name] = Shaped(edge_atom.kernel_of(name, dims, channels, dtype, configs[0]), {}, configs)
     irreps = spherical_irreps(l_max)
     chain = chain_irreps(irreps, irreps, irreps, 3)
     spec = Spec(chain[1], irreps, chain[2])
-    split = contraction.split_of(spec, dtype)
+    split = tensor_product.split_of(spec, dtype)
     for name, slots in (("contract", (0, 1, 2)), ("contract_in1", (2, 1, 0)), ("contract_in2", (0, 2, 1))):
-        kernel = contraction.contract_kernel(spec, slots, True, dtype, split)
-        found[name] = Shaped(kernel, {}, contraction.configs_of(spec, slots, channels, dtype))
-    kernel = contraction.contract_weights_kernel(spec, dtype)
-    configs = contraction.configs_of(spec, (0, 1, 2), channels, dtype)
-    found["contract_weights"] = Shaped(kernel, {"CHUNK": contraction.CHUNK}, configs)
+        kernel = tensor_product.contract_kernel(spec, slots, True, dtype, split)
+        found[name] = Shaped(kernel, {}, tensor_product.configs_of(spec, slots, channels, dtype))
+    kernel = tensor_product.contract_weights_kernel(spec, dtype)
+    configs = tensor_product.configs_of(spec, (0, 1, 2), channels, dtype)
+    found["contract_weights"] = Shaped(kernel, {"CHUNK": tensor_product.CHUNK}, configs)
     return found
 
 
@@ -165,8 +162,7 @@ def record(
     }
 
 
-if __name__ == "__main__":
+def update() -> None:
+    """Compile every recorded shape, and write the record. Takes an hour on two cores."""
     counters, any_config = record(preset, RECORDED), record(most_spilled, TUNED)
-    print(
-        json.dumps({"triton": triton.__version__, "counters": counters, "any config": any_config}, indent=1)
-    )
+    write_json(REGISTERS, {"triton": triton.__version__, "counters": counters, "any config": any_config})

@@ -1,0 +1,66 @@
+"""Triton kernels of equitensor compiled for two architectures with no GPU: registers, spills, no matrix products."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+triton = pytest.importorskip("triton")
+
+from ci.regressions.counters import REGISTERS  # noqa: E402
+from ci.regressions.registers import compiled, kernels, most_spilled, preset  # noqa: E402
+
+RECORD = json.loads(REGISTERS.read_text())
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count, group, architecture, l_max, channels, scalar",
+    [
+        (preset, "counters", 80, 1, 64, "fp32"),
+        (preset, "counters", 90, 2, 64, "fp32"),
+        (preset, "counters", 90, 2, 128, "fp32"),
+        (preset, "counters", 90, 2, 64, "fp64"),
+        (preset, "counters", 80, 2, 64, "bf16"),
+        (most_spilled, "any config", 80, 1, 64, "fp32"),
+        (most_spilled, "any config", 90, 1, 128, "fp32"),
+    ],
+)
+def test_registers_and_no_spills(count, group, architecture, l_max, channels, scalar):
+    """Of the default tile configs and of all candidates; the record holds more shapes than are compiled here."""
+    found = count(l_max, channels, architecture, DTYPES[scalar])
+    assert not any(kernel["spilled"] for kernel in found.values())
+    if RECORD["triton"] == triton.__version__:
+        assert found == RECORD[group][f"sm_{architecture} l_max={l_max} C={channels} {scalar}"]
+
+
+def test_nothing_on_record_spills_and_every_tile_config_of_every_preset_is_there():
+    shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
+    assert set(RECORD["any config"]) == shapes
+    assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())
+    for group in ("counters", "any config"):
+        assert not any(k["spilled"] for shape in RECORD[group].values() for k in shape.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("l_max", [1, 2, 3, 4])
+def test_sources_have_no_matrix_product(dtype, l_max):
+    """So neither TF32 nor ``torch.set_float32_matmul_precision`` can change what they give."""
+    for channels in (64, 256):
+        found = kernels(l_max, channels, dtype)
+        assert len(found) == 7
+        for name, k in found.items():
+            assert "tl.fma" in k.kernel.src or name == "to_basis"
+            assert "dot" not in k.kernel.src and "allow_tf32" not in k.kernel.src, name
+
+
+def test_compiled_code_has_no_matrix_product():
+    for name, k in kernels(1, 64, torch.float32).items():
+        config = k.configs[0]
+        ptx = compiled(k.kernel, {**config.constants, **k.constants}, config.warps, 90)["ptx"]
+        assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name

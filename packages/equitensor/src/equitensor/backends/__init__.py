@@ -1,0 +1,1 @@
+"""Implementations of the operators, with equal signatures: reference, ATen, C++ in Inductor, Triton."""
