@@ -3,6 +3,10 @@
 Run by `nox -f nox.py -s mace`, which installs mace-torch and with it e3nn 0.4.4.
 """
 
+# ruff: noqa: I001
+
+import mace  # noqa: F401 (first: it lets torch.load read the constants that e3nn 0.4.4 keeps in a pickle)
+
 import importlib.metadata
 
 import ase.build
