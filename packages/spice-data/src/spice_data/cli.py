@@ -26,9 +26,9 @@ exit status: 0 success, 2 error (one line on standard error), 130 interrupted
 
 
 def _add(
-    commands_of: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
+    sub: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
 ) -> argparse.ArgumentParser:
-    return commands_of.add_parser(
+    return sub.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
@@ -67,18 +67,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=int, default=0, help="processes that parse extended XYZ")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="spice-data",
-        description="Download, check, filter, convert and split data for training interatomic potentials.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"spice-data {__version__}")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    sub = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-
+def _add_download(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = _add(sub, "download", "download a released file; continue an interrupted download", "2.0.1 -o data")
     p.add_argument("release", nargs="?", default="2.0.1", help="see --list")
     p.add_argument("-o", "--output", type=Path, default=Path("."), metavar="FOLDER", help="existing folder")
@@ -91,6 +80,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--wait", action="store_true", help="wait for a process that downloads the same file")
     p.set_defaults(run=commands.download_release)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="spice-data",
+        description="Download, check, filter, convert and split data for training interatomic potentials.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"spice-data {__version__}")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    sub = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    _add_download(sub)
 
     p = _add(sub, "info", "print the contents of a file or a store", "example")
     p.add_argument("file", help=FILE)

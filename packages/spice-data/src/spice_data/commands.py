@@ -94,8 +94,11 @@ def _frames(path: Path, a: argparse.Namespace, bar: Bars) -> None:
     """Read and count the frames of a file that ASE reads."""
     source = AseSource([path], _labels(a) or Labels(), a.format, a.index, a.workers)
     statistics, show = Statistics(), bar("read", "B")
+    last = None
     for block in source.blocks(0):
-        statistics.add(block, new_molecule=True)
+        molecule = (*block[:4], block.numbers.tolist())
+        statistics.add(block, new_molecule=molecule != last)
+        last = molecule
         show(source.done, source.total)
     source.check(statistics)
     print(f"{path}: {statistics.frames:,} frames, keys {', '.join(sorted(source.readers[0].keys))}")

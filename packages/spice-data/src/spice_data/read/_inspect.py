@@ -57,6 +57,20 @@ class Report:
     colliding: list[tuple[str, ...]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def add(self, molecule: Molecule, charged: bool) -> None:
+        """Count a group without defects."""
+        self.frames += molecule.n_frames
+        subset = self.subsets.setdefault(molecule.subset, SubsetInfo())
+        subset.groups += 1
+        subset.frames += molecule.n_frames
+        subset.smallest = min(subset.smallest, molecule.n_atoms)
+        subset.largest = max(subset.largest, molecule.n_atoms)
+        subset.charged += charged
+        subset.elements.update(molecule.numbers.tolist())
+        self.without_formation_energy += "formation_energy" not in molecule.fields
+        if molecule.n_frames == 0:
+            self.empty.append(molecule.name)
+
     def table(self) -> str:
         """Return the report as text."""
         lines = [f"{self.groups:,} groups, {self.frames:,} conformations"]
@@ -139,17 +153,7 @@ def inspect(
         except ValueError as e:
             report.problems.append(str(e) if isinstance(e, DataError) else f"group {name!r}: {e}")
             continue
-        report.frames += molecule.n_frames
-        subset = report.subsets.setdefault(molecule.subset, SubsetInfo())
-        subset.groups += 1
-        subset.frames += molecule.n_frames
-        subset.smallest = min(subset.smallest, molecule.n_atoms)
-        subset.largest = max(subset.largest, molecule.n_atoms)
-        subset.charged += charged
-        subset.elements.update(molecule.numbers.tolist())
-        report.without_formation_energy += "formation_energy" not in molecule.fields
-        if molecule.n_frames == 0:
-            report.empty.append(name)
+        report.add(molecule, charged)
     twice = {key for key, count in folded.items() if count > 1}
     if twice:
         groups: dict[str, list[str]] = {}

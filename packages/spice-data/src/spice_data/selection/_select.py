@@ -149,7 +149,7 @@ def select(
     Examples
     --------
     >>> from spice_data import example_path, select
-    >>> from spice_data.selection.filters import Elements, Neutral
+    >>> from spice_data.selection import Elements, Neutral
     >>> selection = select(example_path(), Neutral(), Elements(("H", "C", "N", "O")))
     >>> selection.frames, [(r.filter, r.frames) for r in selection.removed]
     (1022, [('neutral', 102), ('elements H C N O', 90)])

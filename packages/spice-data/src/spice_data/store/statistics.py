@@ -1,4 +1,4 @@
-"""Counts and moments of a data set, updated block by block in constant memory and resumable."""
+"""Counts and moments of a data set, gathered block by block in constant memory and resumable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SubsetCount:
 
 @dataclass
 class Statistics:
-    """Counts and moments of everything passed to :meth:`update`.
+    """Counts and moments of everything passed to :meth:`add`.
 
     Attributes
     ----------
@@ -59,68 +59,27 @@ class Statistics:
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SYMBOLS), np.int64))
 
     def add(self, block: Block, units: Units | None = None, *, new_molecule: bool) -> None:
-        """Add a block whose values are in ``units``, by default Å and eV."""
+        """Add a block in ``units``, by default Å and eV; absent labels (NaN) add to the number of frames only."""
         per_energy, per_force = (ENERGY[units.energy], GRADIENT[units.force]) if units else (1.0, 1.0)
-        formation = np.where(np.isnan(block.formation_energies), block.energies, block.formation_energies)
-        stresses = 0 if block.stresses is None else int((~np.isnan(block.stresses).any(axis=(1, 2))).sum())
-        self.update(
-            block.subset,
-            block.numbers,
-            block.energies * per_energy,
-            formation * per_energy / len(block.numbers),
-            block.forces.astype(np.float64) * per_force,
-            new_molecule,
-            stresses,
-        )
-
-    def update(
-        self,
-        subset: str,
-        numbers: NDArray[np.int64],
-        energies: NDArray[np.float64],
-        per_atom: NDArray[np.float64],
-        forces: NDArray[np.floating],
-        new_molecule: bool = True,
-        stresses: int = 0,
-    ) -> None:
-        """Add frames of one molecule; absent labels (NaN) count for nothing but the number of frames.
-
-        Parameters
-        ----------
-        subset : str
-            Its subset.
-        numbers : (N,) int64
-            Atomic numbers.
-        energies : (M,) float64
-            Total energies, eV.
-        per_atom : (M,) float64
-            Energies per atom whose mean and deviation are wanted, eV.
-        forces : (M, N, 3)
-            eV/Å.
-        new_molecule : bool
-            ``False`` for further frames of the molecule before.
-        stresses : int
-            How many of the frames have a stress.
-        """
-        m, n = len(energies), len(numbers)
-        count = self.subsets.setdefault(subset, SubsetCount())
-        for c in (self, count):
+        m, n = len(block.energies), len(block.numbers)
+        for c in (self, self.subsets.setdefault(block.subset, SubsetCount())):
             c.molecules += new_molecule
             c.frames += m
             c.atoms += m * n
-        if m == 0:
-            return
-        every = np.bincount(numbers)
+        every = np.bincount(block.numbers)
         z = np.flatnonzero(every)
         self._counts[z] += m * every[z]
-        self.labels["stress"] += stresses
-        self._add_energies(z, every[z], energies, per_atom)
-        known = forces if not np.isnan(forces).any() else forces[~np.isnan(forces).any(axis=(1, 2))]
-        self.labels["forces"] += len(known)
-        self._force_atoms += len(known) * n
-        flat = known.reshape(-1)
+        formation = np.where(np.isnan(block.formation_energies), block.energies, block.formation_energies)
+        self._add_energies(z, every[z], block.energies * per_energy, formation * per_energy / n)
+        forces = block.forces.astype(np.float64) * per_force
+        absent = np.isnan(forces[:, 0, 0])
+        flat = (forces[~absent] if absent.any() else forces).reshape(-1)
+        self._force_atoms += len(flat) // 3
         self._force_squares += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
         self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
+        self.labels["forces"] += m - int(absent.sum())
+        if block.stresses is not None:
+            self.labels["stress"] += m - int(np.isnan(block.stresses[:, 0, 0]).sum())
 
     def _add_energies(
         self,
