@@ -1,24 +1,17 @@
 """Models of nequip-allegro and their imported counterparts give the same energies, forces and stress."""
 
 import itertools
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import ase
 import ase.build
-import ase.io
-import numpy as np
 import pytest
 import torch
 from allegro.model import AllegroModel
 from allegro.model.allegro_models import FullAllegroModel
-from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.data import AtomicDataDict, from_ase
 from nequip.data._nl import compute_neighborlist_
-from nequip.model.saved_models.load_utils import load_saved_model
+from nequip.nn import with_edge_vectors_
 from nequip.utils.global_state import set_global_state
 
 import allegro_model
@@ -72,6 +65,17 @@ def reference_model(**changes):
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": NAMES}
 
 
+SIGMA = [[1.0, 1.1, 1.2, 1.3], [1.1, 1.4, 1.5, 1.6], [1.2, 1.5, 1.7, 1.8], [1.3, 1.6, 1.8, 1.9]]
+LENNARD_JONES = {
+    "_target_": "nequip.nn.pair_potential.LennardJones",
+    "lj_sigma": SIGMA,
+    "lj_epsilon": 0.05,
+    "lj_delta": 0.1,
+    "lj_epsilon_trainable": True,
+}
+SPLINES = {"_target_": "allegro.nn.TwoBodySplineScalarEmbed", "num_splines": 7, "spline_span": 4}
+
+
 def molecule():
     atoms = ase.build.molecule("CH3CH2OH")
     atoms.rattle(0.05, seed=1)
@@ -92,12 +96,15 @@ def crystal():
     return atoms
 
 
-def theirs(model, atoms):
+def graph_of(atoms):
     data = from_ase(atoms)
     types = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
     data[AtomicDataDict.ATOM_TYPE_KEY] = types
-    data = compute_neighborlist_(data, r_max=CUTOFF, backend="ase")
-    out = model(data)
+    return compute_neighborlist_(data, r_max=CUTOFF, backend="ase")
+
+
+def theirs(model, atoms):
+    out = model(graph_of(atoms))
     stress = out[AtomicDataDict.STRESS_KEY].reshape(3, 3) if atoms.pbc.all() else None
     return out[AtomicDataDict.TOTAL_ENERGY_KEY].sum(), out[AtomicDataDict.FORCE_KEY], stress
 
@@ -173,6 +180,13 @@ def test_equal_in_float32(extras):
         dict(forward_normalize=False),
         dict(per_type_energy_scales=None, per_type_energy_shifts=None),
         dict(per_type_energy_scales=1.7, per_type_energy_shifts_trainable=True),
+        dict(per_type_energy_scales={"H": 1.3, "C": 0.0, "O": 0.0, "Si": 0.9}),
+        dict(weight_individual_irreps=False, num_layers=3),
+        dict(l_max=0),
+        dict(l_max=0, num_layers=3, parity=False),
+        dict(radial_chemical_embed=SPLINES),
+        dict(radial_chemical_embed=SPLINES, pair_potential=ZBL, per_edge_type_cutoff={"H": 2.5}),
+        dict(pair_potential={**ZBL, "polynomial_cutoff_p": 4.0}),
         dict(
             radial_chemical_embed={
                 "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
@@ -206,20 +220,15 @@ def test_the_direct_form_is_the_reference():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (
-            dict(radial_chemical_embed={"_target_": "allegro.nn.TwoBodySplineScalarEmbed"}),
-            "TwoBodySplineScalarEmbed|SplineScalarEmbed",
-        ),
         (dict(pair_potential={**ZBL, "units": "real"}), "units other than metal"),
-        (dict(pair_potential={**ZBL, "polynomial_cutoff_p": 4.0}), "cutoff exponent"),
-        (dict(weight_individual_irreps=False), "weight_individual_irreps"),
+        (dict(pair_potential={**LENNARD_JONES, "lj_style": "lj_repulsive_only"}), "jumps at its minimum"),
         (dict(allegro_mlp_nonlinearity="ssp"), "ShiftedSoftplus"),
         (
             dict(pair_potential={**ZBL, "chemical_species": ["O", "C", "H", "Si"]}),
             r"pair_potential: atomic numbers \[8.*, 6.*, 1.*, 14.*\] are not those of the types",
         ),
     ],
-    ids=["spline", "units", "exponent", "shared weights", "activation", "other elements"],
+    ids=["units", "repulsive only", "activation", "other elements"],
 )
 def test_what_cannot_be_mapped_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -233,7 +242,7 @@ def test_what_cannot_be_mapped_is_named(changes, message):
         ("0e+1o+2e", "0e+2e+1o"),
         ("0e+2e+1o", "0e+1o+2e"),
         ("0e+1o", "0e+1o+1e+0o"),
-        ("0e+1e", "0e+1e"),
+        ("0e+2e", "0e+2e"),
     ],
 )
 def test_irreps_that_are_not_ours_are_named(harmonics, allowed):
@@ -243,6 +252,61 @@ def test_irreps_that_are_not_ours_are_named(harmonics, allowed):
     reference = FullAllegroModel(**settings, irreps_edge_sh=harmonics, tensor_track_allowed_irreps=allowed)
     with pytest.raises(ValueError, match=r"allegro\.tps\.\d: irreps_(in1|in2|out) .* are not"):
         allegro_model.nequip.from_nequip(reference)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(pair_potential=LENNARD_JONES, per_edge_type_cutoff={"H": 2.5}),
+        dict(pair_potential={**LENNARD_JONES, "lj_style": "repulsive", "lj_exponent": 4.5}),
+        dict(pair_potential={**LENNARD_JONES, "lj_exponent": 4.5, "polynomial_cutoff_p": 5.0}),
+    ],
+    ids=["lj", "repulsive", "exponents"],
+)
+def test_lennard_jones(changes):
+    """Their module multiplies (E, 1) by (E,) and so computes one edge at a time only: its energies are summed here."""
+    reference = reference_model(**changes)
+    model = allegro_model.nequip.from_nequip(reference)
+    assert model.lj_epsilon.requires_grad and not model.lj_sigma.requires_grad
+    network = reference_model(**{**changes, "pair_potential": None})
+    for atoms in (molecule(), crystal()):
+        data = graph_of(atoms)
+        data = with_edge_vectors_(reference.model.func.edge_norm(data), with_lengths=True)
+        total = 0.0
+        for e in range(data[AtomicDataDict.EDGE_INDEX_KEY].shape[1]):
+            edge = dict(data)
+            for key in (
+                AtomicDataDict.EDGE_LENGTH_KEY,
+                AtomicDataDict.NORM_LENGTH_KEY,
+                AtomicDataDict.EDGE_VECTORS_KEY,
+            ):
+                edge[key] = data[key][e : e + 1]
+            edge[AtomicDataDict.EDGE_INDEX_KEY] = data[AtomicDataDict.EDGE_INDEX_KEY][:, e : e + 1]
+            total += reference.model.func.pair_potential(edge)[AtomicDataDict.PER_ATOM_ENERGY_KEY].sum()
+        assert abs(total) > 1e-3
+        expected = theirs(network, atoms)[0] + total
+        assert abs(ours(model, atoms)[0] - expected).item() <= 1e-10 * max(1.0, abs(expected).item())
+
+
+def test_harmonics_of_even_parity_are_named():
+    settings = reference_settings(num_layers=3)
+    del settings["l_max"], settings["parity"]
+    reference = FullAllegroModel(**settings, irreps_edge_sh="0e+1e", tensor_track_allowed_irreps="0e+1e")
+    with pytest.raises(ValueError, match="parity_setting so3"):
+        allegro_model.nequip.from_nequip(reference)
+
+
+def test_types_that_are_no_elements():
+    """A water model's types are named by role; ZBL knows their elements."""
+    roles = dict(zip(NAMES, ("Hw", "Cw", "Ow", "Siw"), strict=True))
+    changes = {
+        name: {roles[element]: value for element, value in reference_settings()[name].items()}
+        for name in ("per_type_energy_scales", "per_type_energy_shifts")
+    }
+    reference = reference_model(type_names=list(roles.values()), pair_potential=ZBL, **changes)
+    model = allegro_model.nequip.from_nequip(reference)
+    assert model.type_names == tuple(roles.values()) and model.elements == tuple(NAMES)
+    compare(reference, model, 1e-10, 1e-9)
 
 
 def test_one_type_with_its_own_cutoff(monkeypatch):
@@ -257,109 +321,10 @@ def test_one_type_with_its_own_cutoff(monkeypatch):
 
 
 def test_another_model_is_refused():
-    with pytest.raises(ValueError, match="nequip-allegro model"):
+    with pytest.raises(ValueError, match="must be an Allegro model of nequip-allegro"):
         allegro_model.nequip.from_nequip(torch.nn.Linear(2, 2))
 
 
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
         allegro_model.nequip.from_nequip("nowhere.ckpt")
-
-
-CONFIG = """
-run: [train]
-cutoff_radius: 4.0
-type_names: [H, C, O]
-data:
-  _target_: nequip.data.datamodule.ASEDataModule
-  seed: 1
-  train_file_path: frames.xyz
-  val_file_path: frames.xyz
-  transforms:
-    - _target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper
-      model_type_names: ${type_names}
-    - _target_: nequip.data.transforms.NeighborListTransform
-      r_max: ${cutoff_radius}
-  train_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 2}
-  val_dataloader: {_target_: torch.utils.data.DataLoader, batch_size: 2}
-trainer:
-  _target_: lightning.Trainer
-  accelerator: cpu
-  max_epochs: 1
-  logger: false
-  enable_progress_bar: false
-  callbacks:
-    - {_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: out, save_last: true}
-training_module:
-  _target_: nequip.train.EMALightningModule
-  ema_decay: 0.9
-  loss: {_target_: nequip.train.EnergyForceLoss, per_atom_energy: true, coeffs: {total_energy: 1.0, forces: 1.0}}
-  val_metrics: {_target_: nequip.train.EnergyForceMetrics, coeffs: {per_atom_energy_mae: 1.0, forces_mae: 1.0}}
-  optimizer: {_target_: torch.optim.Adam, lr: 0.01}
-  model:
-    _target_: allegro.model.AllegroModel
-    seed: 1
-    model_dtype: float32
-    type_names: ${type_names}
-    r_max: ${cutoff_radius}
-    l_max: 2
-    radial_chemical_embed: {_target_: allegro.nn.TwoBodyBesselScalarEmbed}
-    radial_chemical_embed_dim: 8
-    num_layers: 2
-    num_scalar_features: 8
-    num_tensor_features: 4
-    allegro_mlp_hidden_layers_width: 8
-    readout_mlp_hidden_layers_width: 8
-    avg_num_neighbors: 6.0
-    per_type_energy_shifts: {H: -1.0, C: -2.0, O: -3.0}
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A checkpoint and a packaged model that nequip's own commands write."""
-    folder = tmp_path_factory.mktemp("nequip")
-    (folder / "config.yaml").write_text(CONFIG)
-    frames = []
-    for seed in range(4):
-        atoms = ase.build.molecule("CH3CH2OH")
-        atoms.rattle(0.05, seed=seed)
-        atoms.calc = SinglePointCalculator(atoms, energy=-10.0 + seed, forces=np.full((9, 3), 0.1 * seed))
-        frames.append(atoms)
-    ase.io.write(folder / "frames.xyz", frames)
-    bin_directory = Path(sys.executable).parent
-    for command in (
-        ["nequip-train", "-cp", str(folder), "-cn", "config"],
-        ["nequip-package", "build", "out/last.ckpt", "packaged.nequip.zip"],
-    ):
-        command[0] = str(bin_directory / command[0])
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
-    return folder / "out" / "last.ckpt", folder / "packaged.nequip.zip"
-
-
-def test_checkpoint_and_packaged_model(trained):
-    checkpoint, packaged = trained
-    torch.manual_seed(7)
-    before = (
-        torch.get_rng_state(),
-        torch.get_default_dtype(),
-        np.random.get_state()[1].copy(),
-        dict(os.environ),
-    )
-    models = [allegro_model.nequip.from_nequip(path) for path in (checkpoint, packaged)]
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert torch.get_default_dtype() == before[1]
-    assert (np.random.get_state()[1] == before[2]).all()
-    assert dict(os.environ) == before[3]
-    for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-    reference = load_saved_model(checkpoint)
-    names = list(models[0].type_names)
-    atoms = molecule()
-    data = from_ase(atoms)
-    data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([names.index(s) for s in atoms.get_chemical_symbols()])
-    expected = reference(compute_neighborlist_(data, r_max=CUTOFF, backend="ase"))
-    positions, types = torch.tensor(atoms.positions), data[AtomicDataDict.ATOM_TYPE_KEY]
-    graph = localgraph.neighbors(positions, CUTOFF)
-    energies = models[0](localgraph.edge_vectors(positions, graph), graph.edge_index, types)
-    assert abs(energies.sum() - expected[AtomicDataDict.TOTAL_ENERGY_KEY].sum()).item() < 1e-5

@@ -212,9 +212,6 @@ def _annotate_pair(
     module.attributes.update(
         lj_style=pair.get("lj_style", "lj"),
         exponent=pair.get("lj_exponent") or 6.0,
-        lj_use_cutoff=version >= _OWN_PAIR_CUTOFF or pair.get("lj_use_cutoff", False),
-        lj_sigma=pair.get("lj_sigma"),
-        lj_epsilon=pair.get("lj_epsilon"),
     )
     for name in ("sigma", "epsilon", "delta"):
         if name in module.tensors:

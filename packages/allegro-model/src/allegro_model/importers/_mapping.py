@@ -163,7 +163,9 @@ def _irreps(source: Source, core: Any) -> dict[str, Any]:
     harmonics = irreps_of(core.tps[0].irreps_in2)
     l_max = max(ell for ell, _ in harmonics)
     parity = any(p != (-1) ** ell for ell, p in irreps_of(core.tensor_track_allowed_irreps))
-    if l_max and all(p == 1 for _, p in harmonics):
+    for k in range(core.num_layers):
+        source.get(f"allegro.tps.{k}.weights")
+    if any(p == 1 for ell, p in harmonics if ell % 2):
         source.problems.append("allegro: parity_setting so3 (harmonics of even parity) has no counterpart")
         return {"l_max": l_max, "parity": False}
     for k, layer in enumerate(tensor_track(l_max, core.num_layers, parity)):
@@ -178,7 +180,6 @@ def _irreps(source: Source, core: Any) -> dict[str, Any]:
                     f"allegro.tps.{k}: {side} {irreps_string(theirs)} are not {irreps_string(ours)}, those of "
                     f"l_max={l_max}, parity={parity}"
                 )
-        source.get(f"allegro.tps.{k}.weights")
     return {"l_max": l_max, "parity": parity}
 
 

@@ -12,7 +12,6 @@ from allegro_model.importers._source import Source
 from allegro_model.importers._view import kind_of
 
 _SYMBOLS = {number: symbol for symbol, number in ATOMIC_NUMBERS.items()}
-_LENNARD_JONES = ("LennardJones", "SimpleLennardJones")
 
 
 def pair_fields(source: Source, embed: str, elements: Mapping[str, str | None] | None) -> dict[str, Any]:
@@ -27,12 +26,11 @@ def pair_fields(source: Source, embed: str, elements: Mapping[str, str | None] |
         if kind_of(pair) == "ZBL":
             known.update(_zbl_elements(source, pair, elements or {}))
             fields["zbl"] = True
-        elif kind_of(pair) in _LENNARD_JONES:
+        elif kind_of(pair) == "LennardJones":
             fields["lennard_jones"] = _lennard_jones(source, pair)
         else:
-            required = ", ".join(("ZBL", *_LENNARD_JONES))
             source.problems.append(
-                f"pair_potential: {kind_of(pair)} has no counterpart, which {required} have"
+                f"pair_potential: a {kind_of(pair)} has no counterpart, only ZBL and LennardJones have"
             )
     return {**fields, "elements": known or None}
 
@@ -63,13 +61,6 @@ def _zbl_elements(source: Source, zbl: Any, elements: Mapping[str, str | None]) 
 
 def _lennard_jones(source: Source, pair: Any) -> dict[str, Any]:
     """Return the fields of a LennardJones."""
-    if kind_of(pair) == "SimpleLennardJones":
-        if not getattr(pair, "lj_use_cutoff", True):
-            source.problems.append(
-                "pair_potential: SimpleLennardJones with lj_use_cutoff=False jumps at the cutoff and has no "
-                "counterpart"
-            )
-        return {"sigma": float(pair.lj_sigma), "epsilon": float(pair.lj_epsilon)}
     if pair.lj_style == "lj_repulsive_only":
         source.problems.append(
             "pair_potential: LennardJones with lj_style=lj_repulsive_only jumps at its minimum and has no "
