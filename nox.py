@@ -227,6 +227,22 @@ def mace(session: nox.Session) -> None:
     run_tests(session, "-W", "default", "packages/equitensor/interop", *session.posargs)
 
 
+# Pairs of nequip and nequip-allegro that people's files were written by; those before nequip 0.19 need lightning < 2.6.
+PAIRS = ("0.7.0/0.4.0", "0.7.1/0.5.1", "0.12.1/0.7.0", "0.13.0/0.7.1", "0.16.2/0.8.0", "0.19.1/0.8.3")
+
+
+@nox.session(tags=["allegro-model"])
+@nox.parametrize("pair", [nox.param(pair, id=pair.replace("/", "-")) for pair in PAIRS])
+def versions(session: nox.Session, pair: str) -> None:
+    """Checkpoints and packages written by one pair of versions; a minute or two each, not by default."""
+    install(session, "allegro-model", extras=())
+    nequip, allegro = pair.split("/")
+    lightning = "lightning" if nequip == PAIRS[-1].split("/")[0] else "lightning<2.6"
+    written_by = (f"nequip=={nequip}", f"nequip-allegro=={allegro}", lightning)
+    session.install("-q", *written_by, "ase", "pytest", "pyyaml")
+    pytest(session, "-W", "ignore", "packages/allegro-model/interop/test_versions.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""

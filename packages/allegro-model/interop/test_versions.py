@@ -201,11 +201,10 @@ def run(module, arguments, folder):
 
     def target():
         os.chdir(folder)
-        log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
         sys.argv = [module, *arguments]
-        importlib.import_module(module).main()
+        with open("log.txt", "w") as log:
+            sys.stdout = sys.stderr = log
+            importlib.import_module(module).main()
 
     process = multiprocessing.get_context("fork").Process(target=target)
     process.start()
@@ -226,14 +225,10 @@ def theirs(model, atoms):
 
 def ours(model, atoms):
     """Return energy, forces and stress of the imported model."""
-    positions = torch.tensor(atoms.positions)
-    cell = torch.tensor(atoms.cell.array) if atoms.pbc.any() else None
     types = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
-    graph = localgraph.neighbors(positions, model.cutoff, cell, tuple(bool(p) for p in atoms.pbc))
-    vectors = localgraph.edge_vectors(positions, graph, cell)
-    energies, g = localgraph.energies_and_edge_forces(model, vectors, graph.edge_index, types)
-    stress = None if cell is None else localgraph.stress(localgraph.virial(g, vectors), cell)
-    return energies.sum(), localgraph.forces(g, graph), stress
+    cell = torch.tensor(atoms.cell.array) if atoms.pbc.any() else None
+    found = localgraph.evaluate(model, torch.tensor(atoms.positions), types, cell, atoms.pbc)
+    return found.energies.sum(), found.forces, found.stress
 
 
 def compare(reference, model, double):
