@@ -2,6 +2,8 @@
 
 import pickle
 
+import ase.db
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 import localgraph
+import mlip_export
 from mlip_export.ase import Calculator
 
 
@@ -69,7 +72,7 @@ def test_molecules_isolated_atoms_and_no_atoms(water_pt2, water_model):
     energies, forces, _ = eager(water_model, molecule)
     assert molecule.get_potential_energy() == pytest.approx(float(energies.sum()), abs=1e-12)
     np.testing.assert_allclose(molecule.get_forces(), forces, rtol=0, atol=1e-12)
-    with pytest.raises(PropertyNotImplementedError, match="cell must have a volume"):
+    with pytest.raises(PropertyNotImplementedError, match="stress must be of atoms with a cell"):
         molecule.get_stress()
     far = Atoms("HOH", [[0, 0, 0], [50, 0, 0], [0, 50, 0]])
     far.calc = Calculator(water_pt2)
@@ -78,6 +81,51 @@ def test_molecules_isolated_atoms_and_no_atoms(water_pt2, water_model):
     none = Atoms(cell=[5, 5, 5], pbc=True)
     none.calc = Calculator(water_pt2)
     assert none.get_potential_energy() == 0.0 and none.get_forces().shape == (0, 3)
+
+
+def test_stress_on_request(water_pt2, make_water):
+    atoms = make_water(2)
+    atoms.calc = Calculator(water_pt2, compute_stress=False)
+    atoms.get_forces()
+    assert "stress" not in atoms.calc.results
+    with pytest.raises(PropertyNotImplementedError, match="compute_stress"):
+        atoms.get_stress()
+
+
+def test_provenance_in_files(water_pt2, second_pt2, make_water, tmp_path):
+    """Trajectories and databases name the files and the checksums of their weights."""
+    atoms = make_water(1)
+    atoms.calc = Calculator([water_pt2, second_pt2])
+    atoms.get_potential_energy()
+    ase.io.write(tmp_path / "a.traj", atoms)
+    with ase.db.connect(tmp_path / "a.json") as database:
+        database.write(atoms)
+        row = database.get(1)
+    checksums = [mlip_export.read_metadata(p).checksum for p in (water_pt2, second_pt2)]
+    expected = {"model": "toy", "files": [str(water_pt2), str(second_pt2)], "checksums": checksums}
+    assert row.calculator == "mlip-export" and row.calculator_parameters == expected
+    calculator = ase.io.read(tmp_path / "a.traj").calc
+    assert calculator.name == "mlip-export" and calculator.parameters == expected
+
+
+def test_the_heat_flux_is_the_time_derivative_of_the_energy_moment(water_pt2):
+    """For a cluster, J = d/dt Σ x_i (E_i + m v²/2), by central differences along NVE."""
+    generator = np.random.default_rng(3)
+    positions = np.stack(np.meshgrid(*[np.arange(2) * 1.5] * 3), -1).reshape(-1, 3)
+    atoms = Atoms("OHHOHOHH", positions + 0.1 * generator.normal(size=(8, 3)))
+    atoms.calc = Calculator(water_pt2)
+    atoms.set_momenta(0.3 * generator.normal(size=(8, 3)) * np.sqrt(atoms.get_masses())[:, None])
+    step, moments = 1e-4, []
+    flux = None
+    dynamics = VelocityVerlet(atoms, timestep=step)
+    for k in range(3):
+        kinetic = 0.5 * atoms.get_masses() * (atoms.get_velocities() ** 2).sum(1)
+        moments.append(((atoms.get_potential_energies() + kinetic)[:, None] * atoms.positions).sum(0))
+        if k == 1:
+            flux = atoms.calc.get_heat_flux(atoms)
+        dynamics.run(1)
+    np.testing.assert_allclose((moments[2] - moments[0]) / (2 * step), flux, rtol=0, atol=1e-4)
+    assert np.abs(flux).max() > 0.1
 
 
 def _drift(path, atoms, femtoseconds, total=20.0):

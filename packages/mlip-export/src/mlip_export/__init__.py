@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlip_export import openmm as openmm
     from mlip_export import torchsim as torchsim
     from mlip_export._compile import compile
+    from mlip_export._hessian import hessian
     from mlip_export._verify import Disagreement
     from mlip_export.memory import keep_freed_memory
     from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
@@ -25,6 +26,7 @@ __all__ = [
     "GeometryError",
     "Metadata",
     "compile",
+    "hessian",
     "keep_freed_memory",
     "load",
     "read_metadata",
@@ -37,6 +39,7 @@ _HOMES = {
     "ExportedModelError": "model_file",
     "Metadata": "model_file",
     "compile": "_compile",
+    "hessian": "_hessian",
     "keep_freed_memory": "memory",
     "load": "runtime",
     "read_metadata": "model_file",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as ASECalculator
-from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Parameters, PropertyNotImplementedError, all_changes
 from torch import Tensor
 
 from localgraph import VerletList, atomic_virial, forces
@@ -54,9 +54,13 @@ class Calculator(ASECalculator):
         values held per edge: the list with its skin, vectors and edge forces.
     device : str or torch.device, optional
         For CUDA models, which GPU.
+    compute_stress : bool
+        Compute ``stress`` and ``stresses`` in every evaluation of atoms with a cell.
 
     Attributes
     ----------
+    parameters : dict
+        Provenance that ASE stores in trajectories and databases: the model's name, files, and checksums of weights.
     spread : Spread or None
         How far a committee's members were apart in the last evaluation; None before one, and for a single model.
 
@@ -95,6 +99,7 @@ class Calculator(ASECalculator):
         skin: float = 0.5,
         max_edges: int | None = None,
         device: str | torch.device | None = None,
+        compute_stress: bool = True,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.members = load_members(path, device)
@@ -104,10 +109,24 @@ class Calculator(ASECalculator):
         self.edge_count = 0
         self._lock = threading.RLock()
         self.spread: Spread | None = None
-        paths = [path] if isinstance(path, (str, os.PathLike)) else path
+        self._compute_stress = compute_stress
+        files = [os.path.abspath(p) for p in ([path] if isinstance(path, (str, os.PathLike)) else path)]
         self._again = partial(
-            type(self), [os.path.abspath(p) for p in paths], skin=skin, max_edges=max_edges, device=device
+            type(self),
+            files,
+            skin=skin,
+            max_edges=max_edges,
+            device=device,
+            compute_stress=compute_stress,
         )
+        self.parameters = Parameters(
+            model=self.potential.metadata.model,
+            files=files,
+            checksums=[member.metadata.checksum for member in self.members],
+        )
+
+    def _get_name(self) -> str:
+        return "mlip-export"
 
     def __reduce__(self) -> tuple[Callable[[], Calculator], tuple[()]]:
         return self._again, ()
@@ -131,7 +150,7 @@ class Calculator(ASECalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Evaluate the atoms; everything that the geometry defines is computed at once.
+        """Evaluate the atoms: all properties at once.
 
         Raises
         ------
@@ -140,17 +159,42 @@ class Calculator(ASECalculator):
         GeometryError
             For atoms nearer than the model's ``shortest_distance``, or a result that is not finite.
         PropertyNotImplementedError
-            For a stress of atoms without a cell.
+            For a stress of atoms without a cell, or with ``compute_stress`` off.
         """
+        with self._lock:
+            self._calculate(atoms, list(properties), list(system_changes))
+
+    def _calculate(self, atoms: Atoms | None, properties: list[str], system_changes: list[str]) -> None:
         self.results = {}  # those of another geometry, should this one fail
         self.spread = None
-        super().calculate(atoms, list(properties), list(system_changes))  # type: ignore[no-untyped-call]
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         if self.atoms is None:
             raise ValueError("atoms must be a structure, got None")
-        atoms = self.atoms
-        volume = _volume(atoms)
+        volume = _volume(self.atoms) if self._compute_stress else None
         if volume is None and {"stress", "stresses"} & set(properties):
-            raise PropertyNotImplementedError("cell must have a volume for the stress, got atoms without one")
+            raise PropertyNotImplementedError(
+                "stress must be of atoms with a cell, by a calculator that computes it (compute_stress), got others"
+            )
+        self._collect(*self._evaluate(self.atoms), volume)
+
+    def get_heat_flux(self, atoms: Atoms) -> np.ndarray:
+        """Evaluate atoms and return their heat flux times the volume, (3,) in ASE's units of eV·Å/time.
+
+        J = Σ_i (E_i + m_i v_i²/2) v_i − Σ_e r_e (g_e · v_neighbor): for a cluster, the time derivative of
+        Σ_i x_i (E_i + m_i v_i²/2). It holds for atomic energies that depend on many atoms (Fan et al., Phys. Rev. B 92,
+        094301, 2015). The atomic energies include the model's energy shifts.
+        """
+        with self._lock:
+            r, index, energies, edge_forces = self._evaluate(atoms)
+        velocities = torch.from_numpy(np.array(atoms.get_velocities()))
+        kinetic = 0.5 * torch.from_numpy(atoms.get_masses()) * velocities.square().sum(1)
+        convection = ((energies.mean(0) + kinetic)[:, None] * velocities).sum(0)
+        work = (edge_forces.mean(0) * velocities[index[1]]).sum(1)
+        flux: np.ndarray = (convection - (r * work[:, None]).sum(0)).numpy()
+        return flux
+
+    def _evaluate(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return edge vectors, edge index, and energies (K, N) and edge forces (K, E, 3) of each member."""
         positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
         if not bool(torch.isfinite(positions).all()):
             raise ValueError("positions must be finite, got NaN or infinity")
@@ -162,7 +206,7 @@ class Calculator(ASECalculator):
         energies, edge_forces = evaluate_members(
             self.members, r.to(place), index.to(place), types.to(place), self.max_edges
         )
-        self._collect(r, index, energies.cpu(), edge_forces.cpu(), volume)
+        return r, index, energies.cpu(), edge_forces.cpu()
 
     def _collect(
         self, r: Tensor, index: Tensor, energies: Tensor, edge_forces: Tensor, volume: float | None
