@@ -106,7 +106,13 @@ def prepare(options: argparse.Namespace) -> None:
         for threads in options.threads:  # its exports hold the thread count they were compiled with
             target = folder / f"threads{threads}.nequip.pt2"
             if not target.exists():
-                command = [str(scripts / "nequip-compile"), "--mode", "aotinductor", "--device", "cpu"]
+                command = [
+                    str(scripts / "nequip-compile"),
+                    "--mode",
+                    "aotinductor",
+                    "--device",
+                    options.device,
+                ]
                 command += ["--target", "ase", str(folder / "last.ckpt"), str(target)]
                 try:
                     _run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
@@ -244,6 +250,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("prepare")
+    p.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     p.set_defaults(run=prepare)
     p = commands.add_parser("time")
     p.add_argument("--systems", nargs="+", default=["water_24", "water_192", "water_648", "water_1536"])

@@ -40,6 +40,8 @@ class Case:
         A model file.
     exported, reference : path or None
         An exported model of ours, and one of nequip-compile.
+    device : str
+        Of the model and its operands.
     **changes
         Fields of the configuration.
     """
@@ -52,10 +54,11 @@ class Case:
         source: str | Path | None = None,
         exported: str | Path | None = None,
         reference: str | Path | None = None,
+        device: str = "cpu",
         **changes: Any,
     ):
         self.preset, self.given, self.source, self.reference = preset, system, source, reference
-        self.changes = changes
+        self.changes, self.device = changes, torch.device(device)
         self.path = Path(exported) if exported else Path(work) / f"{preset}.pt2"
 
     @property
@@ -67,7 +70,8 @@ class Case:
     @cached_property
     def model(self) -> Any:
         """The model of the case."""
-        return localgraph.load_model(self.source)[0] if self.source else model(self.preset, **self.changes)
+        made = localgraph.load_model(self.source)[0] if self.source else model(self.preset, **self.changes)
+        return made.to(self.device)
 
     @property
     def exported(self) -> Path:
@@ -76,22 +80,23 @@ class Case:
             import mlip_export
 
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            mlip_export.compile(self.model, self.path)
+            mlip_export.compile(self.model, self.path, device=self.device.type)
         return self.path
 
     @property
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments of a model."""
-        return self.system.vectors, self.system.graph.edge_index, self.system.types
+        given = self.system.vectors, self.system.graph.edge_index, self.system.types
+        return given[0].to(self.device), given[1].to(self.device), given[2].to(self.device)
 
 
 def _summed(case: Case, evaluate: Callable[..., tuple[Tensor, Tensor]]) -> Call:
     """Return a call of energy and forces (N, 3) from a function to atom energies and edge forces."""
-    edges, graph = case.edges, case.system.graph
+    edges, atoms = case.edges, case.system.atoms
 
     def call() -> tuple[Tensor, Tensor]:
         energies, g = evaluate(*edges)
-        return energies.sum(), localgraph.forces(g, graph.edge_index, graph.num_atoms)
+        return energies.sum(), localgraph.forces(g, edges[1], atoms)
 
     return call
 
@@ -116,16 +121,8 @@ def exported(case: Case) -> Call:
     from mlip_export.chunks import evaluate
 
     host = Calculator(case.exported)
-    count = len(host.potential.type_names)
-    types = host.potential.types_of(case.system.symbols)
-    graph = case.system.graph
-    return lambda: _with_forces(
-        evaluate(host.potential, case.system.vectors, graph.edge_index, types, count, host.max_edges), graph
-    )
-
-
-def _with_forces(result: tuple[Tensor, Tensor], graph: Any) -> tuple[Tensor, Tensor]:
-    return result[0].sum(), localgraph.forces(result[1], graph.edge_index, graph.num_atoms)
+    count, most = len(host.potential.type_names), host.max_edges
+    return _summed(case, lambda *edges: evaluate(host.potential, *edges, count, most))
 
 
 def _moving(case: Case, calculator: Any) -> Call:
@@ -157,7 +154,7 @@ def torch_sim(case: Case) -> Call:
     from mlip_export.torchsim import Model
 
     host = Model(case.exported)
-    state = library.io.atoms_to_state([case.system.to_ase()], torch.device("cpu"), torch.float64)
+    state = library.io.atoms_to_state([case.system.to_ase()], case.device, torch.float64)
 
     def call() -> tuple[Tensor, Tensor]:
         out = host(state)
@@ -206,7 +203,8 @@ def nequip_allegro(case: Case) -> Call:
     """Evaluate nequip-allegro in eager PyTorch."""
     from nequip.data import AtomicDataDict as Keys
 
-    theirs, data = reference_model(case.model.config).eval(), nequip_data(case.system)
+    theirs = reference_model(case.model.config).eval().to(case.device)
+    data = {name: tensor.to(case.device) for name, tensor in nequip_data(case.system).items()}
 
     def call() -> tuple[Tensor, Tensor]:
         out = theirs(dict(data))
@@ -220,7 +218,7 @@ def nequip_compile(case: Case) -> Call:
     from nequip.data import AtomicDataDict as Keys
     from nequip.integrations.ase import NequIPCalculator
 
-    calculator = NequIPCalculator.from_compiled_model(str(case.reference), device="cpu")
+    calculator = NequIPCalculator.from_compiled_model(str(case.reference), device=case.device.type)
     data = calculator.atoms_to_data(case.system.to_ase())
 
     def call() -> tuple[Tensor, Tensor]:
@@ -234,7 +232,7 @@ def nequip_ase(case: Case) -> Call:
     """Evaluate an exported model of nequip-compile in ASE."""
     from nequip.integrations.ase import NequIPCalculator
 
-    return _moving(case, NequIPCalculator.from_compiled_model(str(case.reference), device="cpu"))
+    return _moving(case, NequIPCalculator.from_compiled_model(str(case.reference), device=case.device.type))
 
 
 INFERENCE: dict[str, Callable[[Case], Callable[[], Any]]] = {
@@ -265,7 +263,7 @@ def _theirs(mode: str, case: Case) -> tuple[Any, Loss]:
     """Return nequip-allegro's model and its loss: mean squares of energies per atom and of force components."""
     from nequip.data import AtomicDataDict as Keys
 
-    theirs = reference_model(case.model.config, compile_mode=mode).train()
+    theirs = reference_model(case.model.config, compile_mode=mode).train().to(case.device)
 
     def loss(batch: dict[str, Tensor]) -> Tensor:
         out = theirs(

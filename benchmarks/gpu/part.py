@@ -1,0 +1,139 @@
+"""What every part of the GPU day shares: arguments, the turn on the device, timing, and its section of the record."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.common import machine, versions, write_json
+
+TINY = dict(
+    num_scalar_features=8,
+    num_tensor_features=4,
+    latent_width=16,
+    latent_depth=1,
+    embed_dim=8,
+    scalar_embed_width=8,
+    readout_width=8,
+)
+"""Changes to a preset so that the whole day runs on a CPU in minutes; the code is the same."""
+
+
+class Part:
+    """One part: build first, beside the others; then wait for the device, measure, and write a section.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where to measure.
+    tiny : bool
+        Smallest sizes.
+    work : Path
+        Folder of exported models and data.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str] | None = None):
+        parser = argparse.ArgumentParser(description=f"The part {name} of the GPU day.")
+        parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+        parser.add_argument("--tiny", action="store_true", help="smallest sizes, for a test of the code")
+        parser.add_argument("--out", type=Path, default=Path("gpu-out"))
+        parser.add_argument(
+            "--wait", action="store_true", help="print 'ready' and wait for a line before measuring"
+        )
+        options = parser.parse_args(arguments)
+        self.name, self.tiny, self.wait, self.out = name, options.tiny, options.wait, options.out.resolve()
+        self.device = torch.device(options.device)
+        self.work = self.out / "work"
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.section: dict[str, Any] = {"device": self.device_name(), "tiny": self.tiny}
+
+    def device_name(self) -> str:
+        """Return the name of the GPU, or the processor's."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return str(machine()["processor"])
+
+    def pick(self, full: Any, tiny: Any) -> Any:
+        """Return the full sizes, or the smallest."""
+        return tiny if self.tiny else full
+
+    def changes(self) -> dict[str, Any]:
+        """Return the changes to presets."""
+        return TINY if self.tiny else {}
+
+    def turn(self) -> None:
+        """Say that everything is built, and wait for the device."""
+        self.save()
+        if self.wait:
+            print("ready", flush=True)
+            sys.stdin.readline()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def milliseconds(self, call: Callable[[], object], seconds: float = 0.5, most: int = 200) -> float:
+        """Return the median time of a call, between CUDA events on a GPU, after two calls to warm up."""
+        seconds, most = self.pick((seconds, most), (0.01, 3))
+        for _ in range(2):
+            call()
+        self.synchronize()
+        begin = time.perf_counter()
+        call()
+        self.synchronize()
+        repeats = min(most, max(3, int(seconds / max(time.perf_counter() - begin, 1e-6))))
+        times = []
+        for _ in range(repeats):
+            if self.device.type == "cuda":
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                call()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end))
+            else:
+                begin = time.perf_counter()
+                call()
+                times.append(1e3 * (time.perf_counter() - begin))
+        return statistics.median(times)
+
+    def copy_bandwidth(self, elements: int) -> float:
+        """Return the bandwidth of a copy of so many float32, bytes read and written per second."""
+        source = torch.empty(elements, device=self.device)
+        target = torch.empty_like(source)
+        return 2e3 * source.nbytes / self.milliseconds(lambda: target.copy_(source))
+
+    def peak_bytes(self, call: Callable[[], object]) -> int | None:
+        """Return the peak of bytes allocated on the device during a call, over those before it; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        call()
+        self.synchronize()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        self.synchronize()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+    def attempt(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return a measurement; a failure is written down with its traceback, and the rest of the part goes on."""
+        try:
+            value = measure()
+        except Exception as error:
+            self.section.setdefault("failed", {})[name] = f"{error!r}\n{traceback.format_exc()[-1500:]}"
+            print(f"{self.name}: {name} failed: {error!r}", file=sys.stderr, flush=True)
+            value = None
+        self.save()
+        return value
+
+    def save(self) -> None:
+        """Write the section of this part."""
+        write_json(self.out / f"{self.name}.json", {**self.section, "versions": versions()})

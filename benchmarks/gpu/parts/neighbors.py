@@ -1,0 +1,51 @@
+"""Neighbor searches on the device beside vesin on the CPU, and a Verlet list from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from benchmarks.bench_neighbors import SEARCHES
+from benchmarks.gpu.part import Part
+from benchmarks.systems import CUTOFF, water
+
+from localgraph import VerletList, neighbors
+
+
+def measure(part: Part, molecules: int) -> dict[str, Any]:
+    """Time the searches of one box, and a step of dynamics that needs no search."""
+    x, cell = water(molecules)
+    positions, box = (torch.tensor(a, device=part.device) for a in (x, cell))
+    graph = neighbors(positions, CUTOFF, box, True)
+    row: dict[str, Any] = {"atoms": len(x), "edges": graph.num_edges}
+    row["search_ms"] = part.milliseconds(lambda: neighbors(positions, CUTOFF, box, True))
+    row["vesin_cpu_ms"] = part.milliseconds(SEARCHES["vesin, sorted"](x, cell, [True] * 3))
+    edges = VerletList(CUTOFF, skin=1.0)
+    moved = [positions + 0.01 * k for k in range(2)]
+    edges.update(moved[0], box, True)
+
+    def step() -> None:
+        moved.reverse()
+        edges.update(moved[0], box, True)
+
+    row["update_ms"] = part.milliseconds(step)
+    row["searches"] = edges.searches
+    same = neighbors(positions.cpu(), CUTOFF, box.cpu(), True)
+    row["equal_to_cpu"] = bool(torch.equal(same.edge_index, graph.edge_index.cpu()))
+    return row
+
+
+def main() -> None:
+    """Measure every size."""
+    part = Part("neighbors")
+    part.turn()
+    rows = part.section.setdefault("rows", [])
+    for molecules in part.pick((4, 7, 12, 15, 32), (2,)):
+        found = part.attempt(f"{molecules} molecules along an edge", lambda m=molecules: measure(part, m))
+        if found:
+            rows.append(found)
+    part.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Training steps by compilation on batches like SPICE's, beside nequip-allegro, and a fit with its loader."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.common import ROOT, write_json
+from benchmarks.gpu.part import Part
+from benchmarks.providers import TRAINING, Case
+from benchmarks.systems import system_of, water
+from torch import Tensor
+
+MOLECULES = 11
+"""Of a frame: 33 atoms and about 760 edges at 6 Å, as SPICE's frames have on average."""
+
+
+def droplets(frames: int) -> list[tuple[np.ndarray, list[str]]]:
+    """Return droplets of water cut from a box."""
+    positions, _ = water(12)
+    molecules = positions.reshape(-1, 3, 3)
+    found = []
+    for seed in range(frames):
+        center = molecules[np.random.default_rng(seed).integers(len(molecules)), 0]
+        near = np.argsort(np.linalg.norm(molecules[:, 0] - center, axis=1))[:MOLECULES]
+        found.append((molecules[near].reshape(-1, 3), ["O", "H", "H"] * MOLECULES))
+    return found
+
+
+def batch(frames: int, device: torch.device) -> dict[str, Tensor]:
+    """Return one batch of droplets with random labels, as the training step takes it, and its positions."""
+    from mlip_train import Batch
+
+    systems = [system_of(s, x, np.zeros((3, 3)), [False] * 3) for x, s in droplets(frames)]
+    g, f64 = torch.Generator().manual_seed(0), torch.float64
+    counts = [system.atoms for system in systems]
+    shift = np.cumsum([0, *counts[:-1]]).tolist()
+    total, zeros = sum(counts), torch.zeros(frames, dtype=torch.int64)
+    made = Batch(
+        edge_vectors=torch.cat([s.vectors for s in systems]),
+        edge_index=torch.cat([s.graph.edge_index + k for s, k in zip(systems, shift, strict=True)], 1),
+        types=torch.cat([s.types for s in systems]),
+        frame=torch.repeat_interleave(torch.arange(frames), torch.tensor(counts)),
+        atoms=torch.tensor(counts, dtype=f64),
+        volume=torch.ones(frames, dtype=f64),
+        energy=torch.randn(frames, generator=g, dtype=f64),
+        forces=torch.randn(total, 3, generator=g, dtype=f64),
+        stress=torch.zeros(frames, 3, 3, dtype=f64),
+        energy_weight=torch.ones(frames, dtype=f64),
+        force_weight=torch.ones(total, dtype=f64),
+        stress_weight=torch.zeros(frames, dtype=f64),
+        norms=torch.tensor([float(frames), 3.0 * total, 1.0], dtype=f64),
+        subset=zeros,
+        row=torch.arange(frames),
+    )
+    tensors = {**made._asdict(), "positions": torch.cat([s.positions for s in systems])}
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def step_of(name: str, case: Case, given: dict[str, Tensor]) -> tuple[Any, dict[str, Any]]:
+    """Return a training step with its optimizer, and its first loss and gradient norm."""
+    begin = time.perf_counter()
+    module, loss_of = TRAINING[name](case)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss_of(given).backward()
+        optimizer.step()
+
+    module.zero_grad()
+    loss = loss_of(given)
+    loss.backward()
+    gradients = [p.grad.double().square().sum() for p in module.parameters() if p.grad is not None]
+    first = {"loss": float(loss.detach()), "gradient": float(torch.stack(gradients).sum().sqrt())}
+    return step, first | {"build_s": time.perf_counter() - begin}
+
+
+def fit(part: Part) -> dict[str, float]:
+    """Run ``mlip-train fit`` on droplets and return its steps per second, loader included."""
+    import ase
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    folder, frames = part.work / "fit", part.pick(2048, 8)
+    folder.mkdir(exist_ok=True)
+    rng, images = np.random.default_rng(0), []
+    for positions, symbols in droplets(frames):
+        atoms = ase.Atoms(symbols, positions)
+        forces = rng.normal(size=positions.shape)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(rng.normal()), forces=forces)
+        images.append(atoms)
+    ase.io.write(folder / "frames.xyz", images)
+    size = part.pick(256, 4)
+    config = {
+        "output": str(folder / "run"),
+        "model": {"name": "allegro", "config": {"cutoff": 6.0, **part.changes()}},
+        "data": {"train": [{"path": str(folder / "frames.xyz")}], "validation_fraction": 0.25},
+        "batch": {"frames": size},
+        "stop": {"epochs": part.pick(6, 2)},
+        "compile": {"mode": part.pick("full", "eager")},
+        "hardware": {
+            "accelerator": part.pick("gpu", "cpu") if part.device.type == "cuda" else "cpu",
+            "devices": 1,
+        },
+        "logging": {"progress": False},
+    }
+    write_json(folder / "fit.yaml", config)
+    command = [sys.executable, "-m", "mlip_train.cli", "fit", str(folder / "fit.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-1500:] + done.stderr[-1500:])
+    rows = list(csv.DictReader(Path(folder / "run" / "metrics.csv").open()))
+    seconds = [float(b["seconds"]) - float(a["seconds"]) for a, b in itertools.pairwise(rows)]
+    steps = float(rows[-1]["step"]) / len(rows)
+    return {"frames": frames, "batch": size, "steps_per_s": steps / min(seconds)}
+
+
+def main() -> None:
+    """Build every step, then time them on the same batches."""
+    part = Part("train")
+    names = ["full", "forces", "eager"]
+    if importlib.util.find_spec("allegro") is not None:
+        names.append(part.pick("nequip-allegro compiled", "nequip-allegro eager"))
+    presets = part.pick(("small", "medium"), ("small",))
+    batches = {n: batch(n, torch.device("cpu")) for n in part.pick((64, 256), (2,))}
+    part.turn()
+    rows = part.section.setdefault("rows", [])
+    for preset in presets:
+        case = Case(preset, device=part.device.type, **part.changes())
+        for frames, tensors in batches.items():
+            given = {name: tensor.to(part.device) for name, tensor in tensors.items()}
+            for name in names:
+                label = f"{preset} {frames} {name}"
+                built = part.attempt(label, lambda n=name, c=case, b=given: step_of(n, c, b))
+                if built is None:
+                    continue
+                step, first = built
+                row = {
+                    "preset": preset,
+                    "frames": frames,
+                    "edges": given["edge_index"].shape[1],
+                    "step": name,
+                }
+                row |= {**first, "ms": part.milliseconds(step, 2.0, 50), "peak_bytes": part.peak_bytes(step)}
+                rows.append(row)
+                part.save()
+    part.section["fit"] = part.attempt("fit", lambda: fit(part))
+    part.save()
+
+
+if __name__ == "__main__":
+    main()
