@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import RESULTS, ROOT, write_text
+from benchmarks.gpu.day import PREDICTED, measured
 
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
 ASKED = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -352,6 +353,18 @@ def data_converting() -> str:
     return table("file | groups | MB | convert | h5py | whole file | ms a group", rows)
 
 
+def gpu() -> str:
+    """Return predictions beside what the GPU day measured."""
+    path = RESULTS / "gpu.json"
+    found = measured(json.loads(path.read_text())) if path.exists() else {}
+    rows = []
+    for name, predicted in PREDICTED.items():
+        value = found.get(name)
+        cells = [f"{value:.3g}", f"{value / predicted:.2f}"] if value is not None else ["not measured", ""]
+        rows.append([name, f"{predicted:g}", *cells])
+    return table("quantity | predicted | measured | measured / predicted", rows)
+
+
 class Table(NamedTuple):
     """How a table is made, of which records, and the other side's versions where the records lack them."""
 
@@ -361,6 +374,7 @@ class Table(NamedTuple):
 
 
 TABLES = {
+    "gpu": Table(gpu, ("gpu",)),
     "accuracy": Table(accuracy, ("accuracy",), NEQUIP),
     "demo": Table(demo, ("demo",)),
     "systems": Table(systems, ("systems_small",)),
@@ -418,6 +432,8 @@ def command_of(name: str, run: dict[str, Any]) -> str:
 
 def provenance(name: str, other: str, run: dict[str, Any]) -> str:
     """Return a record's command, machine, threads, versions and date, as far as they are recorded."""
+    if not (RESULTS / f"{name}.json").exists():
+        return f"- `results/{name}.json`: not there yet\n"
     data, machine = record(name), run.get("machine", {})
     facts = [machine.get("processor", ""), *map(str.upper, machine.get("vector instructions", []))]
     threads = data.get("threads", data.get("options", {}).get("threads"))
