@@ -11,7 +11,7 @@ from torch import Tensor
 
 import equitensor as eq
 from equitensor import reference
-from equitensor.paths import spherical_irreps
+from equitensor.irreps import spherical_irreps
 
 
 def operators(edges: int, degree: int, channels: int, l_max: int, device: torch.device) -> dict[str, tuple]:
