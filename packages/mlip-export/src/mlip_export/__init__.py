@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlip_export import torchsim as torchsim
     from mlip_export._compile import compile
     from mlip_export._hessian import hessian
+    from mlip_export._select import select
     from mlip_export._verify import Disagreement
     from mlip_export.memory import keep_freed_memory
     from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
@@ -30,6 +31,7 @@ __all__ = [
     "keep_freed_memory",
     "load",
     "read_metadata",
+    "select",
 ]
 
 _HOMES = {
@@ -43,6 +45,7 @@ _HOMES = {
     "keep_freed_memory": "memory",
     "load": "runtime",
     "read_metadata": "model_file",
+    "select": "_select",
 }
 
 _HOSTS = ("ase", "lammps", "openmm", "torchsim")

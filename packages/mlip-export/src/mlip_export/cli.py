@@ -27,6 +27,10 @@ examples:
     "bench": """\
 examples:
   mlip-export bench model.pt2 water.xyz --threads 1 2""",
+    "select": """\
+examples:
+  mlip-export select run.traj --models a.pt2 b.pt2 -n 50 -o selected.xyz
+  mlip-export select run.xyz --models a.pt2 b.pt2 -n 20 --at-least 0.1 --every 10 -o selected.xyz""",
     "lammps": """\
 examples:
   mlip-export lammps build                                  once per version of torch and LAMMPS
@@ -98,6 +102,17 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=10, help="evaluations; the best time is reported (default: 10)"
     )
     p.add_argument("--threads", type=int, nargs="*", help="thread counts to try (default: the current one)")
+    p = add("select", _select, "Choose frames to label: large spread of a committee, far from one another.")
+    p.add_argument("trajectory", help="file of frames that ASE reads")
+    p.add_argument(
+        "--models", nargs="+", required=True, help="exported models of the committee, at least two"
+    )
+    p.add_argument("-n", "--count", type=int, required=True, help="largest number of frames")
+    p.add_argument("--at-least", type=float, default=0.0, help="smallest force spread of a frame, eV/Å")
+    p.add_argument("--every", type=int, default=1, help="take every so many frames (default: 1)")
+    p.add_argument(
+        "-o", "--output", required=True, help="file of the chosen frames, in a format that ASE writes"
+    )
     _add_lammps(add("lammps", None, "Build the LAMMPS plugin, or print lines of an input."))
     return parser
 
@@ -154,6 +169,29 @@ def _bench(options: argparse.Namespace) -> None:
     from mlip_export._bench import bench
 
     print(bench(options.model, options.structure, options.repeats, options.threads))
+
+
+def _select(options: argparse.Namespace) -> None:
+    import ase.io
+
+    from mlip_export._select import read_frames, select
+
+    found = select(
+        options.trajectory, options.models, options.count, at_least=options.at_least, every=options.every
+    )
+    spread_of = dict(zip(found.frames, found.spreads, strict=True))
+    chosen = []
+    for index, atoms in read_frames(options.trajectory):
+        if index in spread_of:
+            atoms.calc = None  # labels of the run are not those of the reference method
+            atoms.info.update(frame=index, force_spread=spread_of[index])
+            chosen.append(atoms)
+    ase.io.write(options.output, chosen)
+    print(
+        f"wrote {len(chosen)} frames to {options.output} ({options.count} asked for, {found.evaluated} evaluated, "
+        f"{found.skipped} skipped for overlapping atoms), force spread {min(found.spreads):.3g} to "
+        f"{max(found.spreads):.3g} eV/Å"
+    )
 
 
 def _lammps(options: argparse.Namespace) -> None:
