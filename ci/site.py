@@ -25,6 +25,7 @@ OUTSIDE = (
     "SECURITY.md",
     "lammps/README.md",
     "benchmarks/*.md",
+    "benchmarks/*.svg",
     "benchmarks/results/*.png",
     "benchmarks/results/*.svg",
     "packages/*/README.md",
