@@ -34,9 +34,13 @@ def build(name: str, lines: Sequence[str], dtype: torch.dtype) -> Any:
     return triton.jit(scope[name])
 
 
+_EAGER = (Tensor, torch.nn.Parameter)
+"""Exact classes of tensors that hold data."""
+
+
 def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **constants: Any) -> None:
     """Run ``kernel`` on these tensors, on their device; under a tracer, record it. An empty grid runs nothing."""
-    if type(tensors[0]) is not Tensor:
+    if any(type(t) not in _EAGER for t in tensors):  # fake, functional or proxy tensors of a tracer
         torch.library.wrap_triton(kernel)[grid](*tensors, **constants)
     elif all(size > 0 for size in grid):
         # Triton launches on the current device; of tensors on the CPU (the interpreter) nothing is changed
