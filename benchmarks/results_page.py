@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ def digits(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
 
 
+def filled_rows(head: str, template: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table whose cells are a format of each row, separated by bars."""
+    return table(head, ([cell.strip() for cell in template.format_map(row).split("|")] for row in rows))
+
+
 def kernels() -> str:
     """Return times of the operators with one and two threads, over the floor and over the plain formulation."""
     one, two = (record(f"kernels_{n}")["times_ms"] for n in (1, 2))
@@ -84,13 +90,12 @@ def lmax() -> str:
     """Return the cost of energy and forces against l_max."""
     rows = record("lmax_1")["rows"]
     degrees = sorted({row["l_max"] for row in rows})
-    ways = {"compiled": "exported model, ms", "eager": "eager PyTorch, ms"}
-    found = {(row["way"], row["l_max"]): row for row in rows}
-    body = (
-        [label, *(f"{found[way, d]['ms']:.0f} (×{found[way, d]['over_first']:.2f})" for d in degrees)]
-        for way, label in ways.items()
-        if (way, degrees[0]) in found
-    )
+    body = []
+    for way, label in (("compiled", "exported model, ms"), ("eager", "eager PyTorch, ms")):
+        found = {
+            row["l_max"]: "{ms:.0f} (×{over_first:.2f})".format(**row) for row in rows if row["way"] == way
+        }
+        body.append([label, *(found[degree] for degree in degrees)])
     return table("|".join(["", f"l_max {degrees[0]}", *map(str, degrees[1:])]), body)
 
 
@@ -98,67 +103,52 @@ def neighbors_search() -> str:
     """Return searches beside other libraries."""
     providers = ("localgraph", "vesin, unsorted", "vesin, sorted", "matscipy", "ASE")
     rows = []
-    for threads in (1, 2):
-        for row in record(f"neighbors_search_{threads}")["rows"]:
-            wall = row["milliseconds"]["wall"]
-            times = (digits(wall[p]) if p in wall else "–" for p in providers)
-            ratio = f"{row['localgraph_over_fastest_other']['wall']:.2f}"
-            counts = f"{row['atoms']:,}", row["periodic"] or "none", f"{row['edges']:,}"
-            rows.append([str(threads), *counts, *times, ratio])
+    for row in record("neighbors_search_1")["rows"] + record("neighbors_search_2")["rows"]:
+        wall = row["milliseconds"]["wall"]
+        sizes = "{threads}|{atoms:,}|{periodic}|{edges:,}".format_map(
+            row | {"periodic": row["periodic"] or "none"}
+        )
+        times = (digits(wall[p]) if p in wall else "–" for p in providers)
+        rows.append([*sizes.split("|"), *times, f"{row['localgraph_over_fastest_other']['wall']:.2f}"])
     head = ["threads", "atoms", "periodic", "edges", *providers, "localgraph / fastest other"]
     return table("|".join(head), rows)
 
 
 def neighbors_skin() -> str:
     """Return a search at each step against a Verlet list."""
-    rows = []
-    for row in record("neighbors_skin_1")["rows"]:
-        wall, ratio = row["milliseconds_per_step"]["wall"], row["search_each_step_over_kept"]["wall"]
-        cells = f"{row['skin']}", str(row["rebuilds"] + 1), f"{wall['each']:.2f}", f"{wall['kept']:.2f}"
-        rows.append([*cells, f"{ratio:.1f}"])
-    return table("skin / Å | searches | search each step / ms | Verlet list / ms | ratio", rows)
+    rows = record("neighbors_skin_1")["rows"]
+    return filled_rows(
+        "skin / Å | searches | search each step / ms | Verlet list / ms | ratio",
+        "{skin}|{searches}|{milliseconds_per_step[wall][each]:.2f}|{milliseconds_per_step[wall][kept]:.2f}|"
+        "{search_each_step_over_kept[wall]:.1f}",
+        (row | {"searches": row["rebuilds"] + 1} for row in rows),
+    )
 
 
 def neighbors_systems() -> str:
     """Return searches of large systems."""
-    rows = (
-        [
-            structure(row["system"]),
-            f"{row['atoms']:,}",
-            f"{row['edges']:,}",
-            f"{row['milliseconds']['wall']['localgraph'] / 1e3:.2f}",
-            f"{row['graph_megabytes']:,.0f}",
-            f"{row['peak_megabytes_over_start']:,.0f}",
-        ]
-        for row in record("neighbors_systems_1")["rows"]
+    rows = record("neighbors_systems_1")["rows"]
+    return filled_rows(
+        "system | atoms | edges | search / s | graph / MB | peak / MB",
+        "{name}|{atoms:,}|{edges:,}|{s:.2f}|{graph_megabytes:,.0f}|{peak_megabytes_over_start:,.0f}",
+        (
+            r | {"name": structure(r["system"]), "s": r["milliseconds"]["wall"]["localgraph"] / 1e3}
+            for r in rows
+        ),
     )
-    return table("system | atoms | edges | search / s | graph / MB | peak / MB", rows)
 
 
 def eager(system: str) -> str:
     """Return time and peak memory of eager energy and forces of a box of water."""
-    providers = ("nequip-allegro", "direct", "allegro-model")
-    found = {(row["preset"], row["provider"]): row for row in record(f"model_{system}")["rows"]}
-    rows = []
-    for preset in dict.fromkeys(preset for preset, _ in found):
-        cells = []
-        for row in (found[preset, provider] for provider in providers):
-            done = row.get("seconds") is not None
-            cells.append(
-                f"{1e3 * row['seconds']:,.0f} ms, {row['peak_mib']:,.0f} MiB" if done else row["failed"]
-            )
-        rows.append([preset.removeprefix("spice_"), *cells])
-    return table("|".join(["preset", *providers]), rows)
-
-
-def model_water_192() -> str:
-    """Return eager energy and forces of 192 atoms."""
-    return eager("water_192")
-
-
-def model_water_81() -> str:
-    """Return eager energy and forces of 81 atoms."""
-    return eager("water_81")
+    providers, rows = ("nequip-allegro", "direct", "allegro-model"), record(f"model_{system}")["rows"]
+    cells: dict[tuple[str, str], str] = {}
+    for row in rows:
+        done = row.get("seconds") is not None
+        text = f"{1e3 * row['seconds']:,.0f} ms, {row['peak_mib']:,.0f} MiB" if done else row["failed"]
+        cells[row["preset"], row["provider"]] = text
+    presets = dict.fromkeys(row["preset"] for row in rows)
+    body = ([preset.removeprefix("spice_"), *(cells[preset, p] for p in providers)] for preset in presets)
+    return table("|".join(["preset", *providers]), body)
 
 
 def train() -> str:
@@ -182,22 +172,16 @@ def train() -> str:
 
 def ddp() -> str:
     """Return SI Tables 3 and 4."""
-    rows = (
-        [
-            row["run"],
-            f"{row['energy_rmse_meV_per_atom']:.6f}",
-            f"{row['force_rmse_meV_per_A']:.6f}",
-            f"{row['least_s_per_epoch']:.1f}",
-        ]
-        for row in record("ddp")["rows"]
+    return filled_rows(
+        "run | energy RMSE, meV/atom | forces RMSE, meV/Å | least s per epoch",
+        "{run}|{energy_rmse_meV_per_atom:.6f}|{force_rmse_meV_per_A:.6f}|{least_s_per_epoch:.1f}",
+        record("ddp")["rows"],
     )
-    return table("run | energy RMSE, meV/atom | forces RMSE, meV/Å | least s per epoch", rows)
 
 
 def accuracy() -> str:
     """Return errors after the same seconds of training."""
-    runs = record("accuracy")
-    rows = []
+    runs, rows = record("accuracy"), []
     for name in (n for n in NAMES if n in runs):
         cells = []
         for run in (runs[name], runs[f"{name}_nequip"]):
@@ -221,9 +205,7 @@ def demo() -> str:
 def inference() -> str:
     """Return steps in ASE beside nequip-compile."""
     rows: dict[str, list[str]] = {}
-    for row in record("inference")["rows"]:
-        if row["kind"] != "ase":
-            continue
+    for row in (r for r in record("inference")["rows"] if r["kind"] == "ase"):
         ours, theirs = row["mlip-export"], row.get("nequip-compile")
         beside = f" against {theirs['us_per_atom']:,.0f}: **{row['ratio']:.1f}**" if theirs else ""
         threads = f" ({ours['threads']}" + (f", {theirs['threads']})" if theirs else ")")
@@ -234,123 +216,88 @@ def inference() -> str:
 
 def floor() -> str:
     """Return the model alone on one thread: over the bare products, and beside nequip-compile."""
-    rows = (
-        [
-            row["preset"],
-            f"{row['atoms']} ({row['edges']:,})",
-            f"{row['mlip-export']['us_per_atom'] * row['atoms'] / row['edges']:.1f}",
-            f"{row['floor_us_per_edge']:.1f}",
-            f"{row['over_floor']:.2f}",
-            f"{row['ratio']:.1f}" if "ratio" in row else "not run",
-        ]
-        for row in record("inference_1")["rows"]
-        if row["kind"] == "model"
-    )
+    rows = [row for row in record("inference_1")["rows"] if row["kind"] == "model"]
+    for row in rows:
+        row["us"] = row["mlip-export"]["us_per_atom"] * row["atoms"] / row["edges"]
+        row["beside"] = f"{row['ratio']:.1f}" if "ratio" in row else "not run"
     head = (
         "preset | atoms (edges) of water | µs per edge | bare products | over them | nequip-compile over ours"
     )
-    return table(head, rows)
+    template = "{preset}|{atoms} ({edges:,})|{us:.1f}|{floor_us_per_edge:.1f}|{over_floor:.2f}|{beside}"
+    return filled_rows(head, template, rows)
 
 
 def inference_memory() -> str:
     """Return peak resident memory of a process that evaluates, beside nequip-compile."""
-    rows = []
-    for row in record("inference")["rows"]:
-        ours, theirs = row["mlip-export"], row.get("nequip-compile")
-        if row["kind"] == "ase" and theirs:
-            sizes = [f"{side['peak_MiB']:,.0f}" for side in (ours, theirs)]
-            name = f"{structure(row['system'])}, {row['atoms']:,} atoms"
-            rows.append([row["preset"], name, *sizes, f"{theirs['peak_MiB'] / ours['peak_MiB']:.1f}"])
-    return table("preset | system | mlip-export, MiB | nequip-compile, MiB | ratio", rows)
+    rows = [r for r in record("inference")["rows"] if r["kind"] == "ase" and "nequip-compile" in r]
+    for row in rows:
+        row["name"] = structure(row["system"])
+        row["times"] = row["nequip-compile"]["peak_MiB"] / row["mlip-export"]["peak_MiB"]
+    return filled_rows(
+        "preset | system | mlip-export, MiB | nequip-compile, MiB | ratio",
+        "{preset}|{name}, {atoms:,} atoms|{mlip-export[peak_MiB]:,.0f}|{nequip-compile[peak_MiB]:,.0f}|{times:.1f}",
+        rows,
+    )
 
 
 def lammps() -> str:
     """Return steps of LAMMPS beside nequip's ML-IAP interface."""
-    rows = (
-        [
-            row["preset"],
-            f"{row['atoms']}",
-            f"{row['mlip-export']['us_per_atom_step']:,.0f}",
-            f"{row['nequip']['us_per_atom_step']:,.0f}",
-            f"{row['ratio']:.1f}",
-            f"{row['energy_difference_eV_per_atom']:.0e}",
-            f"{row['force_difference_eV_per_A']:.0e}",
-        ]
-        for row in record("lammps")["rows"]
+    return filled_rows(
+        "preset | atoms | allegro, µs per atom and step | mliap with nequip | ratio | ΔE, eV/atom | ΔF, eV/Å",
+        "{preset}|{atoms}|{mlip-export[us_per_atom_step]:,.0f}|{nequip[us_per_atom_step]:,.0f}|{ratio:.1f}|"
+        "{energy_difference_eV_per_atom:.0e}|{force_difference_eV_per_A:.0e}",
+        record("lammps")["rows"],
     )
-    head = (
-        "preset | atoms | pair_style allegro, µs per atom and step | mliap with nequip | ratio | ΔE, eV/atom"
-    )
-    return table(head + " | ΔF, eV/Å", rows)
 
 
 def protocols() -> str:
     """Return LAMMPS on one and more ranks."""
     rows = record("protocols")["rows"]
     alone = {row["structure"]: row["ms_per_step"] for row in rows if row["ranks"] == 1}
-    body = (
-        [
-            structure(row["structure"]),
-            f"{row['atoms']:,}",
-            str(row["ranks"]),
-            digits(row["ms_per_step"]),
-            f"{row['us_per_atom_step']:,.0f}",
-            f"{alone[row['structure']] / row['ms_per_step']:.2f}",
-        ]
-        for row in rows
-    )
-    return table("system | atoms | ranks | ms per step | µs per atom and step | speed-up", body)
+    for row in rows:
+        row |= {"name": structure(row["structure"]), "ms": digits(row["ms_per_step"])}
+        row["speed"] = alone[row["structure"]] / row["ms_per_step"]
+    head = "system | atoms | ranks | ms per step | µs per atom and step | speed-up"
+    return filled_rows(head, "{name}|{atoms:,}|{ranks}|{ms}|{us_per_atom_step:,.0f}|{speed:.2f}", rows)
 
 
 def systems() -> str:
     """Return exported models against eager on every structure."""
-    rows = (
-        [
-            structure(row["structure"]),
-            f"{row['atoms']:,}",
-            f"{row['edges']:,}",
-            digits(row["seconds"]),
-            f"{row['us_per_edge']:.1f}",
-            f"{row['peak_MiB'] / 1024:.1f}",
-            f"{row['energy_difference_in_whole']:.0e}",
-            f"{row['edge_force_difference']:.0e} of {row['largest_edge_force']:.0e}",
-        ]
-        for row in record("systems_small")["rows"]
+    rows = record("systems_small")["rows"]
+    for row in rows:
+        row |= {
+            "name": structure(row["structure"]),
+            "s": digits(row["seconds"]),
+            "GiB": row["peak_MiB"] / 1024,
+        }
+    return filled_rows(
+        "system | atoms | edges | s | µs per edge | peak so far, GiB | energy, eV/atom | edge forces, eV/Å",
+        "{name}|{atoms:,}|{edges:,}|{s}|{us_per_edge:.1f}|{GiB:.1f}|{energy_difference_in_whole:.0e}|"
+        "{edge_force_difference:.0e} of {largest_edge_force:.0e}",
+        rows,
     )
-    head = "system | atoms | edges | s | µs per edge | peak so far, GiB | energy, eV/atom | edge forces, eV/Å"
-    return table(head, rows)
 
 
 def data_reading() -> str:
     """Return readers of frames."""
-    power = {10_000: "10⁴", 1_000_000: "10⁶"}
-    rows = []
-    for row in record("data_reading")["rows"]:
-        times = [f"{row['random']:,.0f}", f"{row['ratio']:.1f}"]
-        order = " (in order)" if row["reader"] == "extxyz" else ""
-        rest = [f"{row['epoch']:,.0f}{order}", f"{row['rss']:,.0f}"]
-        rows.append([NAMES[row["reader"]], power[row["frames"]], *times, *rest])
-    return table("reader | frames | random frames/s | × HDF5 | shuffled epoch frames/s | resident MB", rows)
+    power, rows = {10_000: "10⁴", 1_000_000: "10⁶"}, record("data_reading")["rows"]
+    for row in rows:
+        row |= {"name": NAMES[row["reader"]], "power": power[row["frames"]]}
+        row["order"] = " (in order)" if row["reader"] == "extxyz" else ""
+    head = "reader | frames | random frames/s | × HDF5 | shuffled epoch frames/s | resident MB"
+    return filled_rows(head, "{name}|{power}|{random:,.0f}|{ratio:.1f}|{epoch:,.0f}{order}|{rss:,.0f}", rows)
 
 
 def data_converting() -> str:
     """Return conversion of files."""
-
-    def both(row: dict[str, Any], kind: str) -> str:
-        speed = row["megabytes_per_second"]
-        return f"{speed[kind]:,.0f} ({speed[f'{kind}, cold']:,.0f})"
-
-    rows = (
-        [
-            row["file"],
-            f"{row['groups']:,}",
-            f"{row['megabytes']:.1f}",
-            *(both(row, kind) for kind in ("convert", "h5py", "whole file")),
-            f"{row['convert_microseconds_per_group'] / 1e3:.2f}",
-        ]
-        for row in record("data_converting")["rows"]
-    )
-    return table("file | groups | MB | convert | h5py | whole file | ms a group", rows)
+    rows = record("data_converting")["rows"]
+    for row in rows:
+        row["ms"] = row["convert_microseconds_per_group"] / 1e3
+        speeds = row["megabytes_per_second"]
+        kinds = ("convert", "h5py", "whole file")
+        row["speeds"] = "|".join(f"{speeds[k]:,.0f} ({speeds[f'{k}, cold']:,.0f})" for k in kinds)
+    head = "file | groups | MB | convert | h5py | whole file | ms a group"
+    return filled_rows(head, "{file}|{groups:,}|{megabytes:.1f}|{speeds}|{ms:.2f}", rows)
 
 
 def gpu() -> str:
@@ -380,8 +327,8 @@ TABLES = {
     "systems": Table(systems, ("systems_small",)),
     "inference": Table(inference, ("inference",), NEQUIP),
     "floor": Table(floor, ("inference_1",), NEQUIP),
-    "model_water_192": Table(model_water_192, ("model_water_192",), NEQUIP),
-    "model_water_81": Table(model_water_81, ("model_water_81",), NEQUIP),
+    "model_water_192": Table(partial(eager, "water_192"), ("model_water_192",), NEQUIP),
+    "model_water_81": Table(partial(eager, "water_81"), ("model_water_81",), NEQUIP),
     "lmax": Table(lmax, ("lmax_1",)),
     "protocols": Table(protocols, ("protocols",)),
     "lammps": Table(lammps, ("lammps",), NEQUIP),
