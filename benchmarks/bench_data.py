@@ -1,7 +1,7 @@
 """Throughput and memory of reading training data: the store beside SPICE's HDF5, ASE extxyz and LMDB pickles.
 
-    python benchmarks/bench_data.py --folder /scratch                    # reading, 10⁴ and 10⁶ conformations
-    python benchmarks/bench_data.py --folder /scratch --convert real_spice.hdf5   # conversion
+    python -m benchmarks.bench_data --folder /scratch                    # reading, 10⁴ and 10⁶ conformations
+    python -m benchmarks.bench_data --folder /scratch --convert real_spice.hdf5   # conversion
 
 makes datasets of random numbers in SPICE's layout (50 conformations a group, 10–50 atoms), converts them, and
 measures every reader in a process of its own: frames/s of random access and of a shuffled epoch, and resident
@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import pickle
-import platform
 import subprocess
 import sys
 import time
@@ -31,10 +30,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from benchmarks.common import RESULTS, write_record
 
 BOHR, HARTREE = 0.529177210903, 27.211386245988
 PER_GROUP = 50
-RESULTS = Path(__file__).parent / "results"
 EXTRAS = {
     "mbis_charges": ("N", 1),
     "mbis_dipoles": ("N", 3),
@@ -139,8 +138,26 @@ def warm(path: Path) -> None:
             pass
 
 
+def reader_of_blocks(
+    kind: str, path: Path, read: Callable[[int], object]
+) -> tuple[int, Callable[[np.ndarray], object]]:
+    """Return the number of frames of a timed block of an epoch, and a function that reads one."""
+    if kind == "extxyz":  # in file order
+        from ase.io import iread
+
+        whole = iread(path, ":")
+        return 100, lambda block: [next(whole) for _ in block]
+    if kind == "store":
+        from spice_data import Store
+
+        store = Store(path)
+        return 1600, lambda block: [store.batch(block[j : j + 32]) for j in range(0, len(block), 32)]
+    size = COUNTS[kind] * (10 if kind == "lmdb" else 1)
+    return size, lambda block: [read(i) for i in block.tolist()]
+
+
 def measure(kind: str, path: Path, frames: int, rounds: int) -> dict:
-    """Frames/s of random access and of a shuffled epoch, and resident memory (MB), in this process."""
+    """Return frames/s of random access and of a shuffled epoch, and resident memory (MB), of this process."""
     warm(path)
     rng, count = np.random.default_rng(1), COUNTS[kind]
     before = resident()
@@ -154,30 +171,12 @@ def measure(kind: str, path: Path, frames: int, rounds: int) -> dict:
         times.append(time.perf_counter() - start)
         peak = max(peak, resident())
     order = rng.permutation(frames)[: EPOCH[kind]]
+    size, read_block = reader_of_blocks(kind, path, read)
+    size = min(size, len(order))
     epoch = []
-    if kind == "extxyz":
-        from ase.io import iread
-
-        whole = iread(path, ":")
-        blocks = [lambda: [next(whole) for _ in range(100)] for _ in range(frames // 100)]
-        size = 100
-    elif kind == "store":
-        from spice_data import Store
-
-        store, size = Store(path), 1600
-        blocks = [
-            lambda k=k: [store.batch(order[j : j + 32]) for j in range(k, k + size, 32)]
-            for k in range(0, len(order) - size + 1, size)
-        ]
-    else:
-        size = 10 * count if kind == "lmdb" else count
-        listed = order.tolist()
-        blocks = [
-            lambda k=k: [read(i) for i in listed[k : k + size]] for k in range(0, len(order) - size + 1, size)
-        ]
-    for block in blocks:
+    for k in range(0, len(order) - size + 1, size):
         start = time.perf_counter()
-        block()
+        read_block(order[k : k + size])
         epoch.append(time.perf_counter() - start)
         peak = max(peak, resident())
     speeds = {"random": count / min(times), "epoch": size / min(epoch), "epoch_mean": size / np.mean(epoch)}
@@ -191,14 +190,8 @@ def prepare(folder: Path, frames: int) -> dict[str, Path]:
     if not paths["hdf5"].exists():
         atoms = np.random.default_rng(0).integers(10, 51, frames // PER_GROUP)
         synthesize(paths["hdf5"], [(PER_GROUP, int(n)) for n in atoms])
-    start = time.perf_counter()
     if not paths["store"].exists():
         convert(paths["hdf5"], paths["store"]).close()
-        seconds = time.perf_counter() - start
-        size = paths["hdf5"].stat().st_size / 1e6
-        print(
-            f"converted {frames:,} frames in {seconds:.1f} s, {size / seconds:.0f} MB/s of HDF5", flush=True
-        )
     paths["lmdb"] = folder / f"{frames}.lmdb"
     if not paths["lmdb"].exists():
         to_lmdb(paths["store"], paths["lmdb"])
@@ -278,13 +271,6 @@ def converting(folder: Path, files: list[Path], rounds: int = 3) -> list[dict]:
     return rows
 
 
-def record(path: Path, rows: list[dict]) -> None:
-    """Write ``rows`` with the command and the machine that gave them."""
-    command = " ".join(["python", "benchmarks/bench_data.py", *sys.argv[1:]])
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "h5py": h5py.__version__}
-    path.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[10_000, 1_000_000])
@@ -301,10 +287,19 @@ def main() -> None:
         return
     a.folder.mkdir(parents=True, exist_ok=True)
     if a.convert is not None:
-        record(a.json or RESULTS / "data_converting.json", converting(a.folder, a.convert))
+        write_record(a.json or RESULTS / "data_converting.json", rows=converting(a.folder, a.convert))
         return
     rows = []
-    itself = [sys.executable, __file__, "--folder", str(a.folder), "--rounds", str(a.rounds), "--measure"]
+    itself = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_data",
+        "--folder",
+        str(a.folder),
+        "--rounds",
+        str(a.rounds),
+        "--measure",
+    ]
     for frames in a.frames:
         for kind, path in prepare(a.folder, frames).items():
             command = [*itself, kind, str(path), str(frames)]
@@ -321,7 +316,7 @@ def main() -> None:
             f"| {r['reader']} | {r['frames']:,} | {r['bytes'] / 1e6:.0f} | {r['random']:,.0f} "
             f"| {r['ratio']:.1f} | {r['epoch']:,.0f} | {r['rss']:.0f} | {r['rss_growth']:.0f} |"
         )
-    record(a.json or RESULTS / "data_reading.json", rows)
+    write_record(a.json or RESULTS / "data_reading.json", rows=rows)
 
 
 if __name__ == "__main__":
