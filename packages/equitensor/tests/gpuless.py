@@ -15,7 +15,7 @@ class Driver:
 
 triton.runtime.driver.set_active(Driver())
 """
-"""The beginning of a script whose kernels are traced or analysed for sm_90, not launched."""
+"""The beginning of a script whose kernels are traced or analyzed for sm_90, not launched."""
 
 
 def run(script, *arguments, **environment):

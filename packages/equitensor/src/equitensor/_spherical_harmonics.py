@@ -84,8 +84,15 @@ def spherical_harmonics(
         x, y, z = x * inverse, y * inverse, z * inverse
         # constant on the sphere: the derivative of the direction has no radial part for it to meet
         r2 = torch.where(zero, torch.zeros_like(one), one)
+    return torch.stack(_components(l_max, x, y, z, r2, scale), dim=-1)
+
+
+def _components(
+    l_max: int, x: Tensor, y: Tensor, z: Tensor, r2: Tensor, scale: Callable[[int], float]
+) -> list[Tensor]:
+    """Return the polynomials in the order of components; ``scale`` multiplies each degree."""
     columns: list[Tensor | None] = [None] * (l_max + 1) ** 2
-    real, imaginary = one, torch.zeros_like(x)
+    real, imaginary = torch.ones_like(x), torch.zeros_like(x)
     for m in range(l_max + 1):
         if m == 1:
             real, imaginary = z, x
@@ -105,7 +112,7 @@ def spherical_harmonics(
                 columns[place + m] = scaled * real if m else scaled
                 if m:
                     columns[place - m] = scaled * imaginary
-    return torch.stack([c for c in columns if c is not None], dim=-1)
+    return [c for c in columns if c is not None]
 
 
 def _legendre(m: int, l_max: int, y: Tensor, r2: Tensor) -> list[tuple[int, Tensor | float]]:

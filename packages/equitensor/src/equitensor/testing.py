@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -87,19 +88,16 @@ def assert_equivariant(
     plain = _as_list(function(*inputs))
     if len(plain) != len(wanted):
         raise AssertionError(f"function must return {len(wanted)} outputs (irreps_out), got {len(plain)}")
-    for trial in range(trials):
-        for inversion in (False, True):
-            matrix = random_orthogonal(generator, inversion)
-            turned = [_turn(x, irreps, matrix, axis) for x, irreps in zip(inputs, irreps_in, strict=True)]
-            for number, (got, before, irreps) in enumerate(
-                zip(_as_list(function(*turned)), plain, wanted, strict=True)
-            ):
-                expected = _turn(before, irreps, matrix, axis)
-                where = f"output {number}, irreps {irreps}, trial {trial}, inversion {inversion}"
-                try:
-                    torch.testing.assert_close(got, expected, atol=atol, rtol=rtol)
-                except AssertionError as error:
-                    raise AssertionError(f"{where}: f(R x) differs from R f(x)\n{error}") from None
+    for trial, inversion in product(range(trials), (False, True)):
+        matrix = random_orthogonal(generator, inversion)
+        turned = [_turn(x, irreps, matrix, axis) for x, irreps in zip(inputs, irreps_in, strict=True)]
+        results = zip(_as_list(function(*turned)), plain, wanted, strict=True)
+        for number, (got, before, irreps) in enumerate(results):
+            where = f"output {number}, irreps {irreps}, trial {trial}, inversion {inversion}"
+            try:
+                torch.testing.assert_close(got, _turn(before, irreps, matrix, axis), atol=atol, rtol=rtol)
+            except AssertionError as error:
+                raise AssertionError(f"{where}: f(R x) differs from R f(x)\n{error}") from None
 
 
 def _as_list(value: Any) -> list[Tensor]:

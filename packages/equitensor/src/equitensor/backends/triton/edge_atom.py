@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +10,9 @@ from torch import Tensor
 
 from equitensor.backends.triton.source import TileConfig, build, candidate_configs, launch, tiles, width
 from equitensor.backends.triton.tuning import ATOMS, EDGES, Sample, choose
+
+Dims = tuple[int, ...]
+"""Sizes of the blocks."""
 
 # Edges that a program takes at once, one per warp, before anything is tuned.
 ROWS = 4
@@ -32,7 +34,7 @@ _LOOP = """
 """
 
 
-def _components(dims: Sequence[int]) -> list[tuple[int, int]]:
+def _components(dims: Dims) -> list[tuple[int, int]]:
     """Return (component, block) of every component."""
     blocks = [b for b, size in enumerate(dims) for _ in range(size)]
     return list(enumerate(blocks))
@@ -59,7 +61,7 @@ def _signature(name: str, *tensors: str) -> str:
 
 
 @cache
-def to_atoms_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
+def to_atoms_kernel(dims: Dims, dtype: torch.dtype) -> Any:
     """Return the kernel of to_atoms for blocks of these sizes."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_atoms", "w", "basis"), _HEAD]
@@ -76,7 +78,7 @@ def to_atoms_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
 
 
 @cache
-def to_weights_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
+def to_weights_kernel(dims: Dims, dtype: torch.dtype) -> Any:
     """Return the kernel of to_weights for blocks of these sizes."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_weights", "basis", "features"), _HEAD]
@@ -95,7 +97,7 @@ def to_weights_kernel(dims: tuple[int, ...], dtype: torch.dtype) -> Any:
 
 
 @cache
-def to_basis_kernel(dims: tuple[int, ...], dtype: torch.dtype, single: bool) -> Any:
+def to_basis_kernel(dims: Dims, dtype: torch.dtype, single: bool) -> Any:
     """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
     d, r = sum(dims), len(dims)
     lines = [_signature("to_basis", "w", "features"), _HEAD]
@@ -122,18 +124,14 @@ def to_basis_kernel(dims: tuple[int, ...], dtype: torch.dtype, single: bool) -> 
 
 
 @cache
-def configs_of(
-    operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype
-) -> tuple[TileConfig, ...]:
+def configs_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype) -> tuple[TileConfig, ...]:
     """Return candidate tile configs for these blocks, the default first; for to_basis, those of one kernel variant."""
     rule, *others = candidate_configs(sum(dims), channels, dtype, ROWS)
     single = tiles(channels, rule.block) == 1
     return rule, *(c for c in others if operator != "to_basis" or (tiles(channels, c.block) == 1) == single)
 
 
-def kernel_of(
-    operator: str, dims: tuple[int, ...], channels: int, dtype: torch.dtype, config: TileConfig
-) -> Any:
+def kernel_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype, config: TileConfig) -> Any:
     """Return the operator's kernel for these blocks and this tile config."""
     if operator == "to_basis":
         return to_basis_kernel(dims, dtype, isinstance(channels, int) and tiles(channels, config.block) == 1)
@@ -143,7 +141,7 @@ def kernel_of(
 @cache
 def sample_of(
     operator: str,
-    dims: tuple[int, ...],
+    dims: Dims,
     channels: int,
     dtype: torch.dtype,
     atoms: int = ATOMS,
@@ -162,7 +160,7 @@ def sample_of(
 
 
 def _run(
-    operator: str, tensors: tuple[Tensor, ...], dims: Sequence[int], channels: int, config: TileConfig | None
+    operator: str, tensors: tuple[Tensor, ...], dims: Dims, channels: int, config: TileConfig | None
 ) -> Tensor:
     """Launch on (operand, operand, offsets, out) and return out. Use `config` if given, else the autotuned one."""
     (first, second, offsets, out), dims = tensors, tuple(dims)
@@ -180,12 +178,7 @@ def _run(
 
 
 def to_atoms(
-    w: Tensor,
-    basis: Tensor,
-    centers: Tensor,
-    offsets: Tensor,
-    dims: Sequence[int],
-    config: TileConfig | None = None,
+    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Dims, config: TileConfig | None = None
 ) -> Tensor:
     """See :func:`equitensor.to_atoms`; each operand is read once and the result written once."""
     out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
@@ -197,7 +190,7 @@ def to_weights(
     features: Tensor,
     centers: Tensor,
     offsets: Tensor,
-    dims: Sequence[int],
+    dims: Dims,
     config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_weights`."""
@@ -210,7 +203,7 @@ def to_basis(
     features: Tensor,
     centers: Tensor,
     offsets: Tensor,
-    dims: Sequence[int],
+    dims: Dims,
     config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_basis`."""
