@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from benchmarks.providers import INFERENCE, Case
 from benchmarks.systems import PRESETS, box, model
 
 import localgraph
+
+HOSTS = {"exported": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
+"""What a step is timed in, with the module that it needs; those not installed are left out."""
 
 
 def exact(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,8 +54,8 @@ def measure(part: Part, preset: str, cases: dict[int, Case], references: dict[in
                 label, lambda a=atoms, r=reference: errors(cases[a], r)
             )
         for atoms, case in cases.items():
-            hosts = ("exported", "ase", "torch-sim") if precision == "highest" else ("exported",)
-            for host in hosts:
+            hosts = HOSTS if precision == "highest" else {"exported": "mlip_export"}
+            for host in (host for host, needs in hosts.items() if find_spec(needs)):
                 label = f"{preset} {atoms} {host} {name}"
                 call = part.attempt(label, lambda c=case, h=host: INFERENCE[h](c))
                 if call is None:
