@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,15 @@ def test_the_day_ends_on_time(fakes) -> None:
     record = fakes(1.0)
     assert time.monotonic() - begin < 20
     assert "were over" in record["notes"]["endless"]
+
+
+def test_every_tile_config_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = importlib.import_module("benchmarks.gpu.parts.kernels")
+    part_of = importlib.import_module("benchmarks.gpu.part").Part
+    part, launched = part_of("kernels", ["--device", "cpu", "--tiny", "--out", str(tmp_path)]), []
+    tuning = types.SimpleNamespace(choose=lambda kernel, configs, *rest: configs[1])
+    found = kernels.by_config(
+        part, lambda: launched.append(tuning.choose("kernel", ("a", "b", "c"), 64)), tuning
+    )
+    assert found["chosen"] == "b" and set(found["ms_by_config"]) == set(launched) == {"a", "b", "c"}
+    assert kernels.by_config(part, lambda: None, tuning) == {}

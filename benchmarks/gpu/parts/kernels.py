@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+from unittest import mock
 
 import torch
 from benchmarks.gpu.part import Part
@@ -11,6 +13,7 @@ from torch import Tensor
 
 import equitensor as eq
 from equitensor import reference
+from equitensor.backends.triton import edge_atom
 from equitensor.irreps import spherical_irreps
 
 
@@ -38,12 +41,31 @@ def operators(edges: int, degree: int, channels: int, l_max: int, device: torch.
     return rows
 
 
+def by_config(part: Part, call: Callable[[], object], module: Any = edge_atom) -> dict[str, Any]:
+    """Return the time with every tile config that tuning chooses from, and the chosen one; nothing without Triton."""
+    seen: dict[str, Any] = {}
+    choose = module.choose
+
+    def keep(kernel: Any, configs: tuple[Any, ...], *rest: Any) -> Any:
+        seen.update(configs=configs, chosen=choose(kernel, configs, *rest))
+        return seen["chosen"]
+
+    with mock.patch.object(module, "choose", keep):
+        call()
+    times = {}
+    for config in seen.get("configs", ()):
+        with mock.patch.object(module, "choose", lambda *_, config=config: config):
+            times[str(config)] = part.milliseconds(call, 0.05)
+    return {"chosen": str(seen["chosen"]), "ms_by_config": times} if seen else {}
+
+
 def row(part: Part, name: str, call: Callable[..., Tensor], given: tuple, plain: Callable | None) -> dict:
     """Time one operator, and compare it with the plain formulation in float64."""
     with torch.no_grad():
         out = call(*given)
         found = {"op": name, "ms": part.milliseconds(lambda: call(*given), 0.1)}
         found["GBps"] = (sum(t.nbytes for t in given) + out.nbytes) / found["ms"] / 1e6
+        found |= by_config(part, lambda: call(*given)) if name != "tensor_product" else {}
         if plain is not None:
             exact = plain(*(t.double() for t in given))
             found["error"] = float((out - exact).abs().max() / exact.abs().max())
