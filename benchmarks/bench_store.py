@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.common import RESULTS
+from benchmarks.common import RESULTS, write_record
 
 PER_MOLECULE, PIECE, BATCH, CUTOFF, CLOSEST = 50, 8192, 256, 6.0, 1e-3
 XYZ_FRAMES = 20_000
@@ -187,10 +187,7 @@ def main() -> None:
             rows.append({**json.loads(run.stdout), "load": round(os.getloadavg()[0], 1)})
             print(json.dumps(rows[-1]), flush=True)
         path.unlink()
-    arguments = f"--folder {a.folder} --workers {a.workers} --frames {' '.join(map(str, a.frames))}"
-    command = f"python -m benchmarks.bench_store {arguments}"
-    machine = {"cores": os.cpu_count()}
-    a.json.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
+    write_record(a.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -248,6 +248,26 @@ def test_damaged_archive(tmp_path):
         list(read_frames(tmp_path / "a.xyz.gz"))
 
 
+def test_labels_in_a_database(tmp_path):
+    from ase import Atoms
+    from ase.db import connect
+
+    with connect(tmp_path / "a.db") as database:
+        for i in range(5):
+            atoms = Atoms("H2", [[0, 0, 0], [0, 0, 1]])
+            forces = np.array([[0, 0, 1.0 + i], [0, 0, -1.0 - i]])
+            database.write(atoms, REF_energy=-1.0 * i, name="H2", data={"REF_forces": forces})
+    labels = Labels("REF_energy", "REF_forces")
+    frames = list(read_frames(tmp_path / "a.db", labels, index="1:5:2"))
+    assert [f.energy for f in frames] == [-1, -3] and [f.forces[0, 2] for f in frames] == [2, 4]
+    with convert(tmp_path / "a.db", tmp_path / "a.store", labels=labels) as store:
+        assert len(store) == 5 and store[0].name == "H2"
+    with pytest.raises(
+        spice_data.DataError, match=r"frame 0, key 'energy' must be present, got .*'REF_energy'"
+    ):
+        list(read_frames(tmp_path / "a.db"))
+
+
 def test_an_empty_file_has_no_frames(tmp_path):
     with pytest.raises(spice_data.DataError, match="at least one frame in '5:'"):
         list(read_frames(_write(tmp_path / "b.xyz", GOOD * 5), index="5:"))

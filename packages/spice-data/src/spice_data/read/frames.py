@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 XYZ_SUFFIXES = (".xyz", ".extxyz")
 COMPRESSED = (".gz", ".bz2", ".xz")
+DATABASES = (".db", ".aselmdb")
 CHUNK, AHEAD = 64, 3
 
 
@@ -81,6 +82,8 @@ class FrameReader:
 
         if self.format or is_xyz(self.path):
             return self.format or "extxyz"
+        if self.path.suffix in DATABASES:
+            return "db"
         try:
             return str(filetype(str(self.path)))
         except UnknownFileTypeError as e:
@@ -115,7 +118,11 @@ class FrameReader:
         from ase.io import iread
 
         wanted = slice_of(self.index)
-        frames = iread(self.path, self.index, self.format)
+        frames: Iterator[Atoms]
+        if self.path.suffix in DATABASES and self.format in (None, "db"):
+            frames = itertools.islice(_rows(self.path), wanted.start, wanted.stop, wanted.step)
+        else:
+            frames = iread(self.path, self.index, self.format)
         for i in itertools.count(wanted.start or 0, wanted.step or 1):
             try:
                 atoms: Atoms | None = next(frames, None)
@@ -126,6 +133,17 @@ class FrameReader:
                 return
             self.keys |= found_keys(atoms)
             yield _frame(self.path, self.labels, self.subset, i, atoms)
+
+
+def _rows(path: Path) -> Iterator[Atoms]:
+    """Yield the rows of an ASE database with their key-value pairs and data in info, where ASE's reader drops them."""
+    from ase.db import connect
+
+    with connect(path, serial=True) as database:  # type: ignore[no-untyped-call]
+        for row in database.select():
+            atoms: Atoms = row.toatoms()
+            atoms.info.update({**row.data, **row.key_value_pairs})
+            yield atoms
 
 
 def _frame(path: Path, labels: Labels, subset: str, i: int, atoms: Atoms) -> Frame:
@@ -161,7 +179,8 @@ def read_frames(
     Parameters
     ----------
     path : path
-        Extended XYZ (compressed or not), or any format of ``ase.io``.
+        Extended XYZ (compressed or not), an ASE database with labels as results, key-value pairs or data (.db, and
+        .aselmdb with the package ase-db-backends), or any format of ``ase.io``.
     labels : Labels, optional
         Keys and units of the labels.
     format : str, optional
