@@ -116,6 +116,7 @@ def test_frames_can_be_written_to(example_store):
     first = example_store[0]
     first.positions[0] = 1.0
     first.forces[0] = 1.0
+    assert all(getattr(first, name).flags.writeable for name in ("cell", "pbc", "stress", "numbers"))
     assert not np.array_equal(example_store[0].positions, first.positions)
 
 

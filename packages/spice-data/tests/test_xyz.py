@@ -93,6 +93,7 @@ def test_periodic_frames_in_single_and_batch(tmp_path):
     with convert(_write(tmp_path / "a.xyz", text), tmp_path / "a.store") as store:
         store.verify()
         assert [f.pbc.all() for f in store] == [False] * 3 + [True, False]
+        assert all(getattr(store[3], name).flags.writeable for name in ("cell", "pbc", "stress"))
         assert store[3].cell.tolist() == [[9, 0, 0], [1, 8, 0], [0, 0, 7]] and store[3].weight == 3
         assert store[3].stress.tolist() == [[1, 2, 3], [2, 4, 5], [3, 5, 6]]
         assert store.statistics.labels == {"energy": 5, "forces": 5, "stress": 1}
