@@ -1,6 +1,8 @@
 """Extended XYZ and ASE: round trips, every label and unit, and defects named by file, frame and key."""
 
+import bz2
 import gzip
+import lzma
 
 import numpy as np
 import pytest
@@ -242,11 +244,22 @@ def test_blank_lines_between_frames(tmp_path, between, end):
         assert len(store) == 5
 
 
-def test_damaged_archive(tmp_path):
-    data = gzip.compress((GOOD * 500).encode())
-    (tmp_path / "a.xyz.gz").write_bytes(data[: len(data) // 2])
-    with pytest.raises((spice_data.DataError, EOFError)):
-        list(read_frames(tmp_path / "a.xyz.gz"))
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.99])
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_damaged_archives(tmp_path, module, part):
+    path = tmp_path / f"a.b.xyz{ {gzip: '.gz', bz2: '.bz2', lzma: '.xz'}[module] }"
+    data = module.compress((GOOD * 500).encode())
+    path.write_bytes(data)
+    assert [f.subset for f in read_frames(path)] == ["a.b"] * 500
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(spice_data.DataError, match=r"a\.b\.xyz.* must be readable, got EOFError"):
+        list(read_frames(path))
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.xyz").write_bytes(GOOD.replace("energy", "name=\xff energy").encode("latin-1"))
+    with pytest.raises(spice_data.DataError, match=r"a\.xyz' must be readable, got UnicodeDecodeError"):
+        list(read_frames(tmp_path / "a.xyz"))
 
 
 def test_labels_in_a_database(tmp_path):

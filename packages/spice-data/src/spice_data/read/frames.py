@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -28,10 +29,12 @@ CHUNK, AHEAD = 64, 3
 
 def is_xyz(path: str | os.PathLike[str]) -> bool:
     """Return whether the name is that of an extended XYZ file, compressed or not."""
-    name = os.fspath(path).lower()
-    for suffix in COMPRESSED:
-        name = name.removesuffix(suffix)
-    return name.endswith(XYZ_SUFFIXES)
+    return _uncompressed(path).lower().endswith(XYZ_SUFFIXES)
+
+
+def _uncompressed(path: str | os.PathLike[str]) -> str:
+    name = os.fspath(path)
+    return name.removesuffix(next((s for s in COMPRESSED if name.endswith(s)), ""))
 
 
 Job = tuple[Path, Labels, str, list[Text]]
@@ -59,11 +62,13 @@ class FrameReader:
         workers: int = 0,
     ) -> None:
         self.path, self.labels, self.format, self.index = Path(path), labels, format, index
-        self.workers, self.subset = workers, self.path.name.split(".")[0]
+        self.workers, self.subset = workers, Path(_uncompressed(path)).stem
         if not self.path.exists():
             raise FileNotFoundError(f"path must be an existing file, got {str(self.path)!r}")
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
+        if importlib.util.find_spec("ase") is None:
+            raise ImportError(f"ase must be installed to read {str(path)!r}: pip install 'spice-data[ase]'")
         slice_of(index)
         self.position = self.count = 0
         self.keys: set[str] = set()

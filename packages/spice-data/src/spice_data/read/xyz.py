@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import lzma
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,9 +92,12 @@ def _comment(line: str) -> dict[str, Any]:
 
 
 def texts(path: Path, index: str) -> Iterator[Text]:
-    """Yield the frames of a slice as text."""
+    """Yield the frames of a slice as text; ``DataError`` for a damaged archive or text that is not UTF-8."""
     wanted = slice_of(index)
-    return itertools.islice(_texts(path), wanted.start, wanted.stop, wanted.step)
+    try:
+        yield from itertools.islice(_texts(path), wanted.start, wanted.stop, wanted.step)
+    except (EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError) as e:
+        raise DataError(path, "be readable", f"{type(e).__name__}: {e}") from None
 
 
 def parse(path: Path, text: Text) -> Atoms:
