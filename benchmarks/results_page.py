@@ -320,6 +320,19 @@ class Table(NamedTuple):
     other: str = ""
 
 
+def data_growth() -> str:
+    """Return what every stage of a store costs, by number of frames."""
+    names = {"write": "write", "open": "open", "check": "compare checksums"}
+    names |= {"first pass": "first pass, 2 workers", "read": "read 10⁴ shuffled frames"}
+    names |= {"extxyz": "write and convert extended XYZ, 10⁴ or 2 · 10⁴ frames"}
+    rows = record("data_growth")["rows"]
+    sizes = sorted({row["frames"] for row in rows})
+    cells = {(r["stage"], r["frames"]): f"{r['cpu']:.1f} s, {r['peak_MB']:,.0f} MB" for r in rows}
+    lines = [["size on disk", *(f"{r['bytes'] / 1e6:,.0f} MB" for r in rows if r["stage"] == "write")]]
+    lines += [[text, *(cells[stage, n] for n in sizes)] for stage, text in names.items()]
+    return table(" | ".join(["stage", *(f"{n:,} frames" for n in sizes)]), lines)
+
+
 TABLES = {
     "gpu": Table(gpu, ("gpu",)),
     "accuracy": Table(accuracy, ("accuracy",), NEQUIP),
@@ -362,6 +375,7 @@ TABLES = {
     "inference_memory": Table(inference_memory, ("inference",), NEQUIP),
     "data_reading": Table(data_reading, ("data_reading",), "versions of lmdb and ASE not in the record"),
     "data_converting": Table(data_converting, ("data_converting",)),
+    "data_growth": Table(data_growth, ("data_growth",)),
 }
 
 

@@ -115,6 +115,9 @@ TABLES: dict[str, list[str]] = {
         "{python} -m benchmarks.bench_data --folder {work}/data --convert {data}/spice/real_spice.hdf5 "
         "{data}/spice/spice_like_10k.hdf5 --json {results}/data_converting.json"
     ],
+    "data_growth": [
+        "{python} -m benchmarks.bench_store --folder {work}/data --json {results}/data_growth.json"
+    ],
     "accuracy": [
         *(
             f"{{nequip}} -m benchmarks.accuracy.nequip_allegro benchmarks/accuracy/{name}.yaml "
