@@ -1,10 +1,12 @@
 """A small smooth potential of edges, registered for these tests, and packages compiled from it."""
 
+import json
 import math
 import os
 import re
 import subprocess
 import sysconfig
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -156,6 +158,23 @@ def compiled(shared):
 def water_pt2(water_model, shared):
     """The path of the compiled ``water_model``."""
     return _compiled(shared, "water.pt2", water_model, training={"energy_mae_meV": 1.25})
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function that copies an exported model with other metadata."""
+
+    def change(source, **fields):
+        path = tmp_path / "changed.pt2"
+        with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+            for entry in old.infolist():
+                data = old.read(entry)
+                if entry.filename.endswith("_metadata.json"):
+                    data = json.dumps(json.loads(data) | fields).encode()
+                new.writestr(entry, data)
+        return path
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,26 @@ def test_molecules_isolated_atoms_and_no_atoms(water_pt2, water_model):
     assert none.get_potential_energy() == 0.0 and none.get_forces().shape == (0, 3)
 
 
+def test_types_that_are_no_elements(water_pt2, changed, make_water):
+    """By their elements where that is unique, else by an array of type names."""
+    atoms = make_water(1)
+    atoms.calc = Calculator(water_pt2)
+    expected = atoms.get_potential_energy()
+    named = changed(water_pt2, type_names='["Hw", "Ow"]', elements='["H", "O"]')
+    atoms.calc = Calculator(named)
+    assert atoms.get_potential_energy() == expected
+    atoms.calc = Calculator(changed(water_pt2, type_names='["H1", "H2"]', elements='["H", "H"]'))
+    with pytest.raises(ValueError, match=r"atoms must be"):
+        atoms.get_potential_energy()
+    atoms.symbols[:] = "H"
+    with pytest.raises(ValueError, match=r"named by type where an element has several"):
+        atoms.get_potential_energy()
+    atoms.arrays["type_names"] = np.array(["H2", "H1", "H1"])
+    assert atoms.get_potential_energy() == expected
+    atoms.arrays["type_names"] = np.array(["H1", "H1", "H1"])
+    assert atoms.get_potential_energy() != expected
+
+
 def test_stress_on_request(water_pt2, make_water):
     atoms = make_water(2)
     atoms.calc = Calculator(water_pt2, compute_stress=False)

@@ -85,6 +85,14 @@ def test_input_lines_of_masses(water_pt2, make_water, tmp_path, specorder):
     ]
 
 
+def test_input_lines_of_types_that_are_no_elements(water_pt2, changed, make_water, tmp_path):
+    write_lammps_data(
+        tmp_path / "data", make_water(1), specorder=["O", "H"], masses=True, atom_style="atomic"
+    )
+    named = changed(water_pt2, type_names='["Hw", "Ow"]', elements='["H", "O"]')
+    assert input_lines(named, tmp_path / "data").endswith(f"pair_coeff * * {named} Ow Hw")
+
+
 HEADER = "title\n\n3 atoms\n2 atom types\n\n"
 
 

@@ -172,6 +172,7 @@ def _describe(model: Any, device: str, isa: str, training: dict[str, Any], repor
         code = code_of(isa)
     return Metadata(
         type_names=tuple(model.type_names),
+        elements=tuple(getattr(model, "elements", model.type_names)),
         cutoff=float(model.cutoff),
         cutoffs=tuple(tuple(row) for row in model.cutoffs.double().cpu().tolist()),
         model=model.model_name,

@@ -23,7 +23,10 @@ def describe(metadata: Metadata) -> str:
     distinct = {c for row in m.cutoffs for c in row}
     lines = [
         ("model", f"{m.model}, {m.parameters:,} parameters"),
-        ("elements", " ".join(m.type_names)),
+        (
+            "elements",
+            " ".join(e if n == e else f"{n} ({e})" for n, e in zip(m.type_names, m.elements, strict=True)),
+        ),
         ("cutoff", f"{m.cutoff:g} Å" + ("" if len(distinct) == 1 else f" ({len(distinct)} values by pair)")),
         ("units", f"{m.length_unit}, {m.energy_unit}"),
         ("precision", f"{m.dtype} network, float64 geometry, energies and forces"),

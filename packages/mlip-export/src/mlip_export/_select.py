@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mlip_export.ase import Calculator
+from mlip_export.ase import TYPE_NAMES, Calculator
 from mlip_export.runtime import GeometryError
 
 BINS = 16
@@ -117,7 +117,7 @@ def _description(calculator: Calculator, atoms: Atoms) -> np.ndarray:
         torch.from_numpy(np.array(atoms.positions)),
         torch.from_numpy(np.array(atoms.cell.array)),
     )
-    types = potential.types_of(atoms.get_chemical_symbols())
+    types = potential.types_of(list(atoms.arrays.get(TYPE_NAMES, atoms.get_chemical_symbols())))
     r, index = calculator.edges.update(positions, cell, atoms.pbc.tolist(), types)
     x = r.norm(dim=1) / potential.cutoff
     centers = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS

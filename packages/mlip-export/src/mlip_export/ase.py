@@ -22,6 +22,9 @@ from mlip_export.committee import evaluate_members, load_members
 BLOCK = 2**20
 """Edges whose virials are held at once."""
 
+TYPE_NAMES = "type_names"
+"""Array of atoms that names types, where element symbols do not."""
+
 Path = str | os.PathLike[str]
 
 
@@ -42,6 +45,8 @@ class Calculator(ASECalculator):
     Touches no seed, default dtype or thread count. The neighbor list is reused while atoms have moved by less than the
     skin allows, so one calculator per system is fastest. Threads that share a calculator take turns, and each gets the
     values of its own atoms. Pickled, a calculator is its paths and options: the model is loaded where it arrives.
+
+    Where the model has several types of an element, ``atoms.arrays["type_names"]`` names the type of each atom.
 
     Parameters
     ----------
@@ -139,6 +144,13 @@ class Calculator(ASECalculator):
             )
         return {}
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last evaluation; another array of type names counts as other numbers."""
+        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[no-untyped-call]
+        last, now = (None if a is None else a.arrays.get(TYPE_NAMES) for a in (self.atoms, atoms))
+        same = last is now or (last is not None and now is not None and np.array_equal(last, now))
+        return changes if same or "numbers" in changes else [*changes, "numbers"]
+
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property of ``atoms``, evaluated if they changed; threads take turns."""
         with self._lock:
@@ -199,7 +211,7 @@ class Calculator(ASECalculator):
         if not bool(torch.isfinite(positions).all()):
             raise ValueError("positions must be finite, got NaN or infinity")
         cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
-        types = self.potential.types_of(atoms.get_chemical_symbols())
+        types = self.potential.types_of(list(atoms.arrays.get(TYPE_NAMES, atoms.get_chemical_symbols())))
         r, index = self.edges.update(positions, cell, atoms.pbc.tolist(), types)
         self.edge_count = r.shape[0]
         place = self.potential.device

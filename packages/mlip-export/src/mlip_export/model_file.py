@@ -32,7 +32,9 @@ class Metadata:
     """
 
     type_names: tuple[str, ...]
-    """Element symbol of each type."""
+    """Name of each type, as a rule its element symbol."""
+    elements: tuple[str, ...]
+    """Element symbol of each type; its name where it is no element."""
     cutoff: float
     """Largest cutoff, Å."""
     cutoffs: tuple[tuple[float, ...], ...]
@@ -106,7 +108,7 @@ class Metadata:
             for f in dataclasses.fields(cls):
                 text = strings[f.name]
                 values[f.name] = text if f.type == "str" else json.loads(text)
-            values["type_names"] = tuple(values["type_names"])
+            values["type_names"], values["elements"] = tuple(values["type_names"]), tuple(values["elements"])
             values["cutoffs"] = tuple(tuple(float(c) for c in row) for row in values["cutoffs"])
             for name in ("cutoff", "shortest_distance"):
                 values[name] = float(values[name])

@@ -87,8 +87,8 @@ class EdgePotential:
         return energies, edge_forces
 
     def types_of(self, symbols: Sequence[str]) -> Tensor:
-        """Return the types (N,) int64 of element symbols (:func:`localgraph.types_of`)."""
-        return types_of(symbols, self.type_names)
+        """Return the types (N,) int64 of element symbols or type names (:func:`localgraph.types_of`)."""
+        return types_of(symbols, self.type_names, self.metadata.elements)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> EdgePotential:

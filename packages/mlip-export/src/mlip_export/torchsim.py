@@ -134,7 +134,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
             )
         x, cell = positions.detach().double(), cell.detach().double()
         names = self.potential.type_names
-        types = types_of(state.atomic_numbers, names)
+        types = types_of(state.atomic_numbers, names, self.potential.metadata.elements)
         r, index = self.edges.update(x, cell, pbc, types, batch)
         energies, g = evaluate(self.potential, r, index, types, len(names), self.max_edges)
         structures = cell.shape[0]

@@ -20,8 +20,8 @@ def input_lines(
 ) -> str:
     """Return the lines ``mass``, ``pair_style`` and ``pair_coeff`` for a data file.
 
-    The element of each atom type is, in this order: the one of ``elements``, its type label, the comment behind its
-    mass, or the model's element of that mass (within 2 %).
+    The element (the model's type name) of each atom type is, in this order: the one of ``elements``, its type label,
+    the comment behind its mass, or the model's only element of that mass (within 2 %).
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def input_lines(
     data : path
         A LAMMPS data file.
     elements : sequence of str, optional
-        Element of each atom type of the data file.
+        Element, or type name of the model, of each atom type of the data file.
 
     Returns
     -------
@@ -47,11 +47,16 @@ def input_lines(
     """
     from ase.data import atomic_masses, atomic_numbers
 
-    known = read_metadata(model).type_names
+    metadata = read_metadata(model)
+    known = metadata.type_names
     if not Path(data).is_file():
         raise FileNotFoundError(f"data must be an existing LAMMPS data file, got {str(data)!r}")
     count, sections = _read(Path(data))
-    mass_of = {name: float(atomic_masses[atomic_numbers[name]]) for name in known if name in atomic_numbers}
+    mass_of = {
+        name: float(atomic_masses[atomic_numbers[element]])
+        for name, element in zip(known, metadata.elements, strict=True)
+        if element in atomic_numbers
+    }
     if elements is not None and len(elements) != count:
         raise ValueError(f"elements must be {count}, one per atom type of {data}, got {list(elements)}")
     chosen = []

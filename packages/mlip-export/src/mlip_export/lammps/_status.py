@@ -1,4 +1,4 @@
-"""What the LAMMPS plugin needs and what is there."""
+"""Report the versions, compiler and plugin of LAMMPS."""
 
 from __future__ import annotations
 
