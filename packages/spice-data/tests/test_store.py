@@ -147,10 +147,6 @@ def test_metadata(example_store):
     assert info.smiles.startswith("[N:1]")
     with pytest.raises(IndexError, match="molecule"):
         example_store.molecule(example_store.n_molecules)
-    table = example_store.types(("C", "H", "N", "O", "F", "S", "Cl", "Br"))
-    assert table[[6, 1, 17, 35]].tolist() == [0, 1, 6, 7] and table[11] == -1
-    with pytest.raises(ValueError, match=r"elements.*'Cl'"):
-        example_store.types(("C", "H", "N", "O", "F", "S"))
 
 
 def test_statistics(example_store):

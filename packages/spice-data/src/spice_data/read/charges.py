@@ -95,19 +95,14 @@ def smiles_atoms(smiles: str) -> tuple[SmilesAtom, ...]:
 
 
 def formal_charges(smiles: str) -> tuple[int, ...]:
-    """Return the formal charge of each atom written in ``smiles``."""
-    return tuple(a.charge for a in smiles_atoms(smiles))
-
-
-def total_charge(smiles: str) -> int:
-    """Return the sum of the formal charges.
+    """Return the formal charge of each atom written in ``smiles``; their sum is the total charge.
 
     Examples
     --------
-    >>> total_charge("[H:3][C:1]#[C:2][H:4].[Na+:5]"), total_charge("C[N+](=O)[O-]")
-    (1, 0)
+    >>> formal_charges("C[N+](=O)[O-]"), sum(formal_charges("[H:3][C:1]#[C:2][H:4].[Na+:5]"))
+    ((0, 1, 0, -1), 1)
     """
-    return sum(formal_charges(smiles))
+    return tuple(a.charge for a in smiles_atoms(smiles))
 
 
 def mapped_numbers(smiles: str) -> tuple[int, ...] | None:

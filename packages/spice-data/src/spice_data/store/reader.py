@@ -17,7 +17,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spice_data.elements import NUMBERS
 from spice_data.errors import DataError
 from spice_data.rawfile import RawFile
 from spice_data.records import APERIODIC, NO_CELL, NO_STRESS, Batch, Frame, MoleculeInfo
@@ -277,18 +276,3 @@ class Store(RawFile, Sequence[Frame]):
             if crc != self._checksums[name]:
                 expected = f"have the CRC-32 {self._checksums[name]:08x}"
                 raise DataError(self.path, expected, f"{crc:08x}", dataset=name)
-
-    def types(self, elements: Sequence[str]) -> NDArray[np.int64]:
-        """Return the table from atomic number to index in ``elements``; −1 for others.
-
-        Raises
-        ------
-        ValueError
-            If ``elements`` lacks one of the store's.
-        """
-        missing = [e for e in self.elements if e not in elements]
-        if missing:
-            raise ValueError(f"elements must include {missing} of the store, got {tuple(elements)}")
-        table = np.full(len(NUMBERS) + 1, -1, np.int64)
-        table[[NUMBERS[e] for e in elements]] = np.arange(len(elements))
-        return table
