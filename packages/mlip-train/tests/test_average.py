@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
-from mlip_train.training.average import MovingAverage
-
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
+from mlip_train.training.average import exchanged, moving_average
 
 
-def test_moving_average(toy: Any) -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_moving_average(decay: float) -> None:
     model = torch.nn.Linear(2, 1)
-    average = MovingAverage(model, 0.5)
+    average = moving_average(model, decay)
     expected = model.weight.detach().clone()
-    for n in range(1, 6):
+    for n in range(1, 15):
         with torch.no_grad():
             model.weight.add_(1.0)
-        average.update()
-        d = min(0.5, (1 + n) / (10 + n))
+        average.update_parameters(model)
+        d = min(decay, (1 + n) / (10 + n)) if decay else 0.0
         expected = d * expected + (1 - d) * model.weight.detach()
     kept = model.weight.detach().clone()
-    with average.in_place():
+    before = average.module.weight.clone()
+    with exchanged(model, average):
         assert torch.allclose(model.weight, expected)
-    assert torch.equal(model.weight, kept)
+        assert torch.equal(average.module.weight, kept)
+    assert torch.equal(model.weight, kept) and torch.equal(average.module.weight, before)
+
+
+def test_decay_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ema must be in \[0, 1\), got 1.0"):
-        MovingAverage(model, 1.0)
+        moving_average(torch.nn.Linear(2, 1), 1.0)

@@ -49,8 +49,8 @@ def test_weights_that_are_not_finite_are_not_saved(
     toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mlip_train.training.average.MovingAverage.update",
-        lambda self: self.parameters["pair"].data.fill_(torch.inf),
+        "torch.optim.swa_utils.AveragedModel.update_parameters",
+        lambda self, model: model.pair.data.fill_(torch.inf),
     )
     with pytest.raises(FloatingPointError, match=r"step 1: weights must be finite, got others in 'pair'"):
         run(plain_run, logging={"progress": False, "checkpoint_steps": 1})

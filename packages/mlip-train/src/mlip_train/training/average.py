@@ -1,23 +1,24 @@
-"""An exponential moving average of weights that can take their place for a while."""
+"""The moving average of the weights: torch's AveragedModel, and the exchange of weights and average that it lacks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class MovingAverage:
-    """Average a ← d·a + (1 − d)·w of the parameters w after every optimizer step.
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Build an average a ← d·a + (1 − d)·w of the parameters w for ``update_parameters`` after every optimizer step.
 
     Early on the decay is min(d, (1 + n)/(10 + n)) after n steps, so that the start is forgotten.
 
     Parameters
     ----------
     model : nn.Module
-        Whose parameters are averaged; only those that require gradients move.
+        Whose parameters are averaged; the average starts with them.
     decay : float
         d in [0, 1); 0 makes the average equal to the weights.
 
@@ -26,54 +27,36 @@ class MovingAverage:
     ValueError
         If ``decay`` is outside [0, 1).
     """
-
-    def __init__(self, model: nn.Module, decay: float):
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"ema must be in [0, 1), got {decay}")
-        self.decay, self.steps = decay, 0
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"ema must be in [0, 1), got {decay}")
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights as they are into the average."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.decay else 0.0
-        for name, p in self.parameters.items():
-            self.average[name] = self.average[name].to(p.device)
-            self.average[name].lerp_(p.detach(), 1.0 - decay)
+    def update(average: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        n = int(steps)
+        d = min(decay, (1 + n) / (10 + n)) if decay else 0.0
+        for a, w in zip(average, weights, strict=True):
+            a.lerp_(w, 1.0 - d)
 
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the weights and their average; a second call exchanges them back, to the last bit."""
-        for name, p in self.parameters.items():
-            kept = p.detach().clone()
-            p.copy_(self.average[name])
-            self.average[name] = kept
+    averaged = AveragedModel(model, multi_avg_fn=update)
+    averaged.requires_grad_(False)
+    averaged.n_averaged.fill_(1)  # otherwise the first update would copy the weights
+    return averaged
 
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Replace the model's weights by the average inside this context."""
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
 
-    def state(self) -> dict[str, int | dict[str, Tensor]]:
-        """Return the state that :meth:`load` restores."""
-        return {"steps": self.steps, "average": dict(self.average)}
+@torch.no_grad()
+def exchange(model: nn.Module, average: AveragedModel) -> None:
+    """Exchange the weights and their average in place; a second call exchanges them back, to the last bit."""
+    for weight, averaged in zip(model.parameters(), average.module.parameters(), strict=True):
+        kept = weight.detach().clone()
+        weight.copy_(averaged)
+        averaged.copy_(kept)
 
-    def load(self, state: dict[str, int | dict[str, Tensor]]) -> None:
-        """Continue from :meth:`state`.
 
-        Raises
-        ------
-        ValueError
-            For averages of other parameters.
-        """
-        steps, average = state["steps"], state["average"]
-        if not isinstance(steps, int) or not isinstance(average, dict) or set(average) != set(self.average):
-            raise ValueError(f"ema must hold the averages of {sorted(self.average)}, got {state.keys()}")
-        self.steps = steps
-        self.average = {n: average[n].to(self.average[n].device).clone() for n in self.average}
+@contextlib.contextmanager
+def exchanged(model: nn.Module, average: AveragedModel) -> Iterator[None]:
+    """Give the model the average of its weights inside this context."""
+    exchange(model, average)
+    try:
+        yield
+    finally:
+        exchange(model, average)

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 import localgraph
 from localgraph import atomic_write
 from mlip_train.training import checkpoint
+from mlip_train.training.average import exchanged
 from mlip_train.training.prepare import MODEL
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -40,7 +41,7 @@ class RunFiles(pl.Callback):
         if trainer.is_global_zero:
             write_csv(self.folder / "metrics.csv", module.history)
             if module.improved:
-                with module.average.in_place():
+                with exchanged(module.model, module.average):
                     metadata = {**self.metadata, "training": {**self.metadata["training"], "best": row}}
                     localgraph.save_model(self.folder / MODEL, module.model, metadata)
         self._save(trainer, module)

@@ -18,7 +18,7 @@ from mlip_train.report.metrics import Metrics
 from mlip_train.steps.eager import Step, StepResult
 from mlip_train.steps.loss import Prediction, coefficients, final_coefficients, loss_terms, uses
 from mlip_train.steps.verify import Difference, batch_kinds, verified_step
-from mlip_train.training.average import MovingAverage
+from mlip_train.training.average import exchange, moving_average
 from mlip_train.training.schedule import Schedule
 
 
@@ -55,7 +55,7 @@ class TrainingModule(pl.LightningModule):
         self.with_stress = uses(config.loss, config.stages)[2]
         self.differences: dict[str, Difference] = {}
         self.train_loader, self.validation_loader = train, validation
-        self.average = MovingAverage(model, config.ema)
+        self.average = moving_average(model, config.ema)
         self.schedule = Schedule(
             config.schedule, config.optimizer.lr, config.stages, self._total_steps(world=1)
         )
@@ -217,20 +217,20 @@ class TrainingModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.steps)
         optimizer.step(closure=optimizer_closure)
-        self.average.update()
+        self.average.update_parameters(self.model)
         self.steps += 1
         if self.config.stop.steps is not None and self.steps >= self.config.stop.steps:
             self._stop("steps")
 
     def on_validation_start(self) -> None:
         """Replace the weights by the average."""
-        self.average.swap()
+        exchange(self.model, self.average)
         self.metrics["validation"].reset()
         self.terms["validation"].zero_()
 
     def on_validation_end(self) -> None:
         """Restore the weights."""
-        self.average.swap()
+        exchange(self.model, self.average)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Errors of one batch.
@@ -345,7 +345,7 @@ class TrainingModule(pl.LightningModule):
             metrics, terms = self._summed(metrics), self._summed(terms)
         return {
             "model": dict(self.model.state_dict()),
-            "average": self.average.state(),
+            "average": dict(self.average.state_dict()),
             "optimizer": self.trainer.optimizers[0].state_dict(),
             "schedule": self.schedule.state(),
             "metrics": metrics,
@@ -362,7 +362,7 @@ class TrainingModule(pl.LightningModule):
     def load(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`; before the Trainer starts."""
         self.model.load_state_dict(state["model"])
-        self.average.load(state["average"])
+        self.average.load_state_dict(state["average"])
         self._pending = state["optimizer"]
         self.schedule.load(state["schedule"])
         self.metrics["train"].load(state["metrics"])
