@@ -39,7 +39,8 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
 
     from mlip_train.config import BatchConfig, SourceConfig, StatisticsConfig
     from mlip_train.data.build import build_table
-    from mlip_train.data.loader import BatchLoader
+    from mlip_train.data.loader import make_loader
+    from mlip_train.data.plan import Plan
     from mlip_train.data.statistics import compositions, gather_statistics
 
     source = SourceConfig(path=str(arguments.data / "spice" / "real_spice.hdf5"), charge=0)
@@ -49,7 +50,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
     shifts = gather_statistics(table, StatisticsConfig()).energy_shifts
     table.arrays["energy"] = table.arrays["energy"] - compositions(table, rows) @ shifts
     small = rows[table.edge_counts <= arguments.max_edges]
-    batches = BatchLoader(table, small, BatchConfig(frames=arguments.frames, buckets=0), prefetch=0)
+    batches = make_loader(Plan(table, small, BatchConfig(frames=arguments.frames, buckets=0)))
     edges = []
     for k, batch in zip(range(arguments.batches), batches, strict=False):
         starts = [slice(table.atom_start[f], table.atom_start[f + 1]) for f in batch.row]

@@ -21,7 +21,8 @@ mlip_train = pytest.importorskip("mlip_train")
 from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConfig  # noqa: E402
 from mlip_train.data.batches import Batch, collate  # noqa: E402
 from mlip_train.data.build import build_table  # noqa: E402
-from mlip_train.data.loader import BatchLoader  # noqa: E402
+from mlip_train.data.loader import make_loader  # noqa: E402
+from mlip_train.data.plan import Plan  # noqa: E402
 from mlip_train.steps.compiled import CompiledStep  # noqa: E402
 from mlip_train.steps.eager import EagerStep  # noqa: E402
 from mlip_train.steps.forces import ForcesStep  # noqa: E402
@@ -75,8 +76,8 @@ def allegro(dtype="float64", **changes):
 
 def kinds_of(table):
     """Every kind of batch, a lone atom with nothing beside it among them."""
-    kinds = batch_kinds(BatchLoader(table, np.arange(len(table)), BatchConfig(frames=8), prefetch=0))
-    lone = kinds["with a lone atom"]
+    kinds = batch_kinds(Plan(table, np.arange(len(table)), BatchConfig(frames=8)))
+    lone = kinds["with an isolated atom"]
     rows = {
         f: getattr(lone, f)[-1:] for f in Batch._fields if f not in ("edge_vectors", "edge_index", "norms")
     }
@@ -115,7 +116,7 @@ def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
     for kind, batch in kinds.items():
         assert max(compare(step, eager, model, batch, WEIGHTS)) < tolerance, kind
     for epoch in range(2):
-        for batch in BatchLoader(table, np.arange(len(table)), BatchConfig(edges=150), epoch=epoch):
+        for batch in make_loader(Plan(table, np.arange(len(table)), BatchConfig(edges=150), epoch=epoch)):
             step(batch, WEIGHTS)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import ase.io
 import pytest
 import yaml
 
-from mlip_train import __version__, fit, from_plain
+from mlip_train import TrainingModule, __version__, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import SourceConfig, StageConfig, TrainConfig
 from mlip_train.config.help import overrides
@@ -146,3 +148,46 @@ def test_evaluate_reads_labels_as_the_run_did(
         "data must have frames with labels, got none under [{'energy': 'REF_energy'"
         in capsys.readouterr().err
     )
+
+
+def test_f12_files_that_cannot_be_written_are_one_line(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(plain_run))
+    frames = plain_run["data"]["train"][0]["path"]
+    for name in ("fit", "check"):
+        assert main([name, str(path), f"output={frames}"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith(f"mlip-train {name}: ") and frames in error
+
+
+def test_f20_the_model_is_always_named_and_the_report_only_if_written(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(plain_run))
+    assert main(["fit", str(path), "logging.report=false", "data.validation_fraction=0"]) == 0
+    out = capsys.readouterr().out
+    assert f"model: {plain_run['output']}/model.safetensors (best of stage 0: epoch" in out
+    assert "report:" not in out
+
+
+def test_interrupted_runs_exit_with_the_signal(
+    toy: Any,
+    plain_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(plain_run))
+    original = TrainingModule.training_step
+    monkeypatch.setattr(
+        TrainingModule,
+        "training_step",
+        lambda self, batch, index: (os.kill(os.getpid(), signal.SIGTERM), original(self, batch, index))[1],
+    )
+    assert main(["fit", str(path)]) == 143
+    error = capsys.readouterr().err
+    assert error.startswith("mlip-train fit: SIGTERM: stopped after step 1; the same command continues from")

@@ -51,23 +51,6 @@ def test_fit_learns_and_leaves_its_files(toy: Any, plain_run: dict[str, Any]) ->
     assert any(row["validation/forces_rmse"] == pytest.approx(forces, rel=1e-9) for row in result.history)
 
 
-SCRIPT = """
-import importlib.util, json, os, signal, sys
-import torch, localgraph
-spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
-toys = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toys)
-from mlip_train import TrainConfig, TrainingModule, fit, from_plain
-die = int(sys.argv[3])
-if die:
-    original = TrainingModule.training_step
-    def training_step(self, batch, index):
-        if self.steps == die:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, batch, index)
-    TrainingModule.training_step = training_step
-fit(from_plain(TrainConfig, json.loads(sys.argv[2])))
-"""
 STOPS = [
     {"steps": 5},
     {"patience": 0, "epochs": 50},

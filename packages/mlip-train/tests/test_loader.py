@@ -15,8 +15,8 @@ from ase import Atoms
 from mlip_train.config import BatchConfig, SourceConfig
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
-from mlip_train.data.loader import BatchLoader
-from mlip_train.data.plan import plan
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan, assign
 from mlip_train.data.sources import DataError
 
 CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
@@ -34,12 +34,12 @@ def table_of(frames: list[Atoms], folder: Path, **options: Any) -> FrameTable:
 def test_plan_respects_budgets_and_is_a_partition(budget: dict[str, int]) -> None:
     rng = np.random.default_rng(0)
     atoms, edges = rng.integers(3, 10, 101), rng.integers(6, 72, 101)
-    batches = plan(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))
+    batches = assign(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))
     assert sorted(np.concatenate(batches).tolist()) == list(range(101))
     sizes = {"frames": np.ones(101, int), "atoms": atoms, "edges": edges}
     for name, limit in budget.items():
         assert max(int(sizes[name][b].sum()) for b in batches) <= limit
-    assert [b.tolist() for b in plan(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))] == [
+    assert [b.tolist() for b in assign(atoms, edges, BatchConfig(**budget), np.random.default_rng(1))] == [
         b.tolist() for b in batches
     ]
 
@@ -49,7 +49,7 @@ def test_buckets_make_batches_alike() -> None:
     edges = rng.integers(10, 1000, 400)
 
     def spread(buckets: int) -> float:
-        plans = plan(edges // 10, edges, BatchConfig(frames=8, buckets=buckets), np.random.default_rng(1))
+        plans = assign(edges // 10, edges, BatchConfig(frames=8, buckets=buckets), np.random.default_rng(1))
         return float(np.mean([edges[b].std() for b in plans]))
 
     assert spread(16) < 0.5 * spread(0)
@@ -58,9 +58,9 @@ def test_buckets_make_batches_alike() -> None:
 def test_budget_errors_name_the_frame(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     table = table_of(make_frames(6), tmp_path)
     with pytest.raises(DataError, match=r"batch.edges must hold the largest frame.*frames.xyz, frame"):
-        BatchLoader(table, np.arange(6), BatchConfig(edges=2))
+        Plan(table, np.arange(6), BatchConfig(edges=2))
     with pytest.raises(DataError, match=r"batch must set at least one of frames, atoms or edges"):
-        BatchLoader(table, np.arange(6), BatchConfig())
+        Plan(table, np.arange(6), BatchConfig())
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (3, 1), (1, 3), (2, 2)])
@@ -69,11 +69,8 @@ def test_processes_share_an_epoch(
 ) -> None:
     table = table_of(make_frames(23), tmp_path)
     config = BatchConfig(frames=2, accumulate=accumulate)
-    loaders = [
-        BatchLoader(table, np.arange(23), config, seed=5, rank=r, world=world, prefetch=r)
-        for r in range(world)
-    ]
-    parts = [list(loader) for loader in loaders]
+    loaders = [Plan(table, np.arange(23), config, seed=5, rank=r, world=world) for r in range(world)]
+    parts = [list(make_loader(plan, workers=r % 2)) for r, plan in enumerate(loaders)]
     assert {len(p) for p in parts} == {len(loaders[0])}
     assert len(loaders[0]) % accumulate == 0
     rows = np.concatenate([b.row.numpy() for p in parts for b in p])
@@ -87,23 +84,33 @@ def test_processes_share_an_epoch(
         assert all(torch.allclose(b.norms, sums) for b in together)
 
 
-def test_loader_continues_where_it_was(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_continues_where_it_was(make_frames: Callable[..., Any], tmp_path: Path, workers: int) -> None:
     table = table_of(make_frames(17), tmp_path)
-    loader = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=2)
+    plan = Plan(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=2)
+    loader = make_loader(plan, workers)
     whole = [b.row.tolist() for b in loader]
-    loader.consumed = 4
-    again = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=2)
-    again.load_state_dict(loader.state_dict())
-    assert [b.row.tolist() for b in again] == whole[4:]
-    assert (len(again), again.total) == (len(whole) - 4, len(whole))
-    other = BatchLoader(table, np.arange(17), BatchConfig(frames=2), seed=3, epoch=3)
-    other.load_state_dict(loader.state_dict())
-    assert len(list(other)) == len(other) == other.total
+    assert len(whole) == len(plan) == plan.total == 9
+    plan.begin(3)
+    other = [b.row.tolist() for b in loader]
+    assert other != whole and sorted(row for rows in other for row in rows) == list(range(17))
+    plan.begin(2, position=4)
+    assert (len(loader), plan.total) == (5, 9)
+    assert [b.row.tolist() for b in loader] == whole[4:]
+    plan.begin(2, position=9)  # an epoch that was complete
+    assert [b.row.tolist() for b in loader] == whole
 
 
-def test_prefetch_hands_errors_over(make_frames: Callable[..., Any], tmp_path: Path) -> None:
-    table = table_of(make_frames(4), tmp_path)
-    loader = BatchLoader(table, np.arange(4), BatchConfig(frames=2), prefetch=1)
-    loader.batches[1] = np.array([99])
+def test_workers_collate_the_same_batches(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    table = table_of(make_frames(11, periodic=True), tmp_path)
+    plan = Plan(table, np.arange(11), BatchConfig(frames=3, accumulate=2), seed=1)
+    for a, b in zip(make_loader(plan), make_loader(plan, workers=1), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_workers_report_errors(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    plan = Plan(table_of(make_frames(4), tmp_path), np.arange(4), BatchConfig(frames=2))
+    plan.labels = tuple(np.ones(100) for _ in plan.labels)  # type: ignore[assignment]
+    plan.batches[1] = np.array([99])
     with pytest.raises(IndexError):
-        list(loader)
+        list(make_loader(plan, workers=1))

@@ -16,7 +16,8 @@ from mlip_train.data import batches as batching
 from mlip_train.data.batches import collate
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
 from mlip_train.steps import verify
 from mlip_train.steps.eager import EagerStep
 from mlip_train.steps.loss import coefficients, error, loss_terms, predict, uses
@@ -108,7 +109,7 @@ def test_parts_of_a_global_batch_add_up(toy: Any, table: FrameTable) -> None:
     model, loss = model_of(toy), LossConfig(stress=1.0)
     step = EagerStep(model, loss, with_stress=True)
     whole, reference = verify.gradients(step, model, collate(table, np.arange(16)), WEIGHTS)
-    loader = BatchLoader(table, np.arange(16), BatchConfig(frames=3, accumulate=7), prefetch=0)
+    loader = make_loader(Plan(table, np.arange(16), BatchConfig(frames=3, accumulate=7)))
     parts = [verify.gradients(step, model, b, WEIGHTS) for b in loader]
     assert len(parts) == 7
     assert float(sum(r.loss.detach() for r, _ in parts)) == pytest.approx(

@@ -15,7 +15,7 @@ from mlip_train.config import SourceConfig
 from mlip_train.data.batches import collate
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
-from mlip_train.report.metrics import Metrics
+from mlip_train.report.metrics import Errors
 from mlip_train.steps.loss import predict
 
 CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
@@ -37,13 +37,18 @@ def test_metrics_by_subset_and_element(toy: Any, table: FrameTable) -> None:
     batch = collate(table, np.arange(16))
     batch = batch._replace(subset=torch.arange(16) % 2)
     out = predict(model_of(toy), batch)
-    metrics = Metrics(["a", "b"], ["H", "O"])
-    halves = Metrics(["a", "b"], ["H", "O"])
+    metrics = Errors(["a", "b"], ["H", "O"])
+    halves = Errors(["a", "b"], ["H", "O"])
     metrics.update(batch, out)
     for rows in (np.arange(8), np.arange(8, 16)):
         part = collate(table, rows)._replace(subset=torch.from_numpy(rows % 2))
         halves.update(part, predict(model_of(toy), part))
-    assert torch.allclose(metrics.state(), halves.state(), rtol=1e-12)
+    a, b = metrics.state(), halves.state()
+    assert a.keys() == {"by_subset", "by_element", "terms", "norms"}
+    assert all(torch.allclose(a[name], b[name], rtol=1e-12) for name in a)
+    restored = Errors(["a", "b"], ["H", "O"])
+    restored.load_state_dict(a)
+    assert restored.tables() == metrics.tables()
     df = (out.forces - batch.forces).numpy()
     tables = metrics.tables()
     assert tables["overall"]["forces_rmse"] == pytest.approx(np.sqrt((df**2).mean()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import localgraph
 from mlip_train import TrainConfig, TrainingModule, fit, from_plain
 from mlip_train.config import ScheduleConfig, StageConfig
 from mlip_train.training.prepare import prepare
@@ -53,8 +56,14 @@ def test_schedules() -> None:
     assert [plateau.end_epoch(m) for m in (3.0, 2.0, 2.5, 2.1)] == [True, True, False, False]
     assert plateau.rate(9) == 0.5
     plateau.begin_epoch(3)
-    assert plateau.rate(9) == 0.2 and plateau.end_epoch(9.0)
-    ramped = Schedule(ScheduleConfig(), 1.0, (StageConfig(epoch=2), StageConfig(epoch=4, ramp=3)), 100)
+    assert plateau.rate(9) == 0.2 and plateau.bad_epochs == 0
+    assert not plateau.end_epoch(9.0) and plateau.stage == 0  # scores of one loss can be compared
+    weighted = Schedule(ScheduleConfig(), 1.0, (StageConfig(epoch=1, energy=5.0),), 100)
+    assert weighted.end_epoch(1.0)
+    weighted.begin_epoch(1)
+    assert weighted.stage == 1 and weighted.end_epoch(9.0)
+    stages = (StageConfig(epoch=2, lr=0.1), StageConfig(epoch=4, forces=1.0, ramp=3))
+    ramped = Schedule(ScheduleConfig(), 1.0, stages, 100)
     assert [ramped.settled(epoch) for epoch in range(8)] == [False] * 6 + [True] * 2
     ramped.bad_epochs = 2
     for epoch, bad in ((1, 2), (3, 2), (6, 0)):
@@ -82,9 +91,9 @@ def test_cosine_ends_with_the_run(
     config = from_plain(TrainConfig, plain | {"batch": {"frames": 4, "accumulate": accumulate}})
     prepared = prepare(config)
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
-    monkeypatch.setattr("mlip_train.training.module._place", lambda: (world, 1))
+    monkeypatch.setattr("mlip_train.training.module.place", lambda: (world, 1))
     module.on_fit_start()
-    taken = 2 * module.train_dataloader().total // accumulate  # of this process
+    taken = 2 * len(module.train_dataloader()) // accumulate  # of this process
     last = min(taken, steps or taken)
     assert module.schedule.rate(last) == 0.0 < module.schedule.rate(last - 1)
 
@@ -106,3 +115,25 @@ def test_scores_of_a_ramp_have_one_weight(toy: Any, plain_run: dict[str, Any]) -
         for part, (a, b) in (("train", (e, f)), ("validation", final)):
             rmse = row[f"{part}/energy_per_atom_rmse"], row[f"{part}/forces_rmse"]
             assert row[f"{part}/loss"] == pytest.approx(a * rmse[0] ** 2 + b * rmse[1] ** 2)
+
+
+def test_f5_stages_keep_their_best_models(toy: Any, plain_run: dict[str, Any]) -> None:
+    folder = Path(plain_run["output"])
+    plain = plain_run | {"logging": {"progress": False, "report": False}, "stop": {"epochs": 4}}
+
+    def best(name: str) -> Any:
+        return localgraph.load_model(folder / name)[1]["training"]["best"]
+
+    # a stage that only diverges does not replace the best model
+    result = run(plain, stages=[{"epoch": 2, "lr": 5.0}])
+    scores = [row["validation/loss"] for row in result.history]
+    assert scores[3] > scores[1] and best("model.safetensors")["epoch"] == int(np.argmin(scores))
+    assert [p.name for p in folder.glob("model*")] == ["model.safetensors"]
+    # scores of other loss weights cannot be compared: the best of each stage is kept
+    folder = folder.with_name("weighted")
+    stages = [{"epoch": 2, "energy": 50.0, "forces": 0.0}]
+    result = run(plain, output=str(folder), stages=stages)
+    scores = [row["validation/loss"] for row in result.history]
+    assert best("model.stage0.safetensors")["epoch"] == int(np.argmin(scores[:2]))
+    assert best("model.safetensors")["epoch"] == 2 + int(np.argmin(scores[2:]))
+    assert best("model.safetensors")["stage"] == 1

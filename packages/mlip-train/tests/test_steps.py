@@ -15,7 +15,8 @@ from mlip_train.config import BatchConfig, CompileConfig, LossConfig, SourceConf
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
 from mlip_train.steps import verify
 from mlip_train.steps.compiled import CompiledStep, compile_step
 from mlip_train.steps.eager import EagerStep
@@ -78,7 +79,7 @@ def test_whole_step_equals_eager_on_every_kind_of_batch(toy: Any, table: FrameTa
         model.pair.mul_(1.7)  # the graph reads the weights at every call
     assert max(compare(step, eager, model, kinds_of(table)["mixed"], WEIGHTS)) < 1e-12
     for epoch in range(3):
-        for batch in BatchLoader(table, np.arange(16), BatchConfig(edges=200), epoch=epoch):
+        for batch in make_loader(Plan(table, np.arange(16), BatchConfig(edges=200), epoch=epoch)):
             step(batch, WEIGHTS)
     assert step.graphs == 2
     assert step.calls > 20

@@ -4,7 +4,8 @@ from mlip_train.config.load import from_plain, load_config
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
 from mlip_train.fit import dry_run, fit
 from mlip_train.report.evaluate import evaluate
 from mlip_train.steps.compiled import compile_step
@@ -17,7 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
-    "BatchLoader",
+    "Plan",
     "SyncAfterBackward",
     "TrainConfig",
     "TrainingModule",
@@ -30,6 +31,7 @@ __all__ = [
     "from_plain",
     "load_config",
     "loss_terms",
+    "make_loader",
     "predict",
     "reduce_gradients",
     "verified_step",

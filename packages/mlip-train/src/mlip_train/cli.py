@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
         command = namespace.command
         options = namespace[command]
         {"fit": _fit, "check": _check, "evaluate": _evaluate, "info": _info}[command](options, given)
+    except KeyboardInterrupt as e:
+        signum = getattr(e, "signum", signal.SIGINT)
+        print(f"mlip-train {command}: {e or 'SIGINT: stopped'}", file=sys.stderr)
+        return 128 + signum
     except (ValueError, OSError, ImportError, ArithmeticError, CompileError) as e:
         print(f"mlip-train {command}: {e}", file=sys.stderr)
         return 2
@@ -125,16 +130,22 @@ def _parser() -> ArgumentParser:
 def _fit(arguments: Any, given: list[str]) -> None:
     from mlip_train.fit import fit
     from mlip_train.report.html import error_rows, text_table
+    from mlip_train.training.trainer import is_first
 
     given = [*given, *([] if arguments.o is None else [f"output={json.dumps(arguments.o)}"])]
     if arguments.dry_run:
         _check(arguments, given)
         return
-    result = fit(load_config(arguments.run, given))
+    config = load_config(arguments.run, given)
+    result = fit(config)
     for name, evaluation in result.evaluations.items():
         print(f"\n{name}\n{text_table(error_rows(evaluation.tables))}")
-    if result.evaluations:
-        print(f"\nmodel: {result.model}\nreport: {result.model.parent / 'report.html'}")
+    if is_first(config.hardware):
+        _, metadata = localgraph.load_model(result.model)
+        best = metadata["training"]["best"]
+        print(f"\nmodel: {result.model} (best of stage {best['stage']}: epoch {best['epoch']})")
+        if config.logging.report:
+            print(f"report: {result.model.parent / 'report.html'}")
 
 
 def _check(arguments: Any, given: list[str]) -> None:
@@ -217,7 +228,7 @@ def _info(arguments: Any, _: list[str]) -> None:
         model, metadata = localgraph.load_model(path)
     except ValueError:
         state = checkpoint.load(path)
-        keys = ("epoch", "consumed", "steps", "seconds", "world", "schedule")
+        keys = ("epoch", "position", "steps", "timer", "world", "schedule")
         print(
             json.dumps(
                 {k: state[k] for k in keys} | {"last epoch": (state["history"] or [None])[-1]}, indent=2

@@ -13,21 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-import localgraph
 from mlip_train.config.load import to_plain
 from mlip_train.config.machine import CompileConfig
 from mlip_train.config.schema import TrainConfig
-from mlip_train.data.loader import BatchLoader
-from mlip_train.report.evaluate import Evaluation, evaluate
-from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
-from mlip_train.report.run import environment
+from mlip_train.data.batches import collate
+from mlip_train.report.evaluate import Evaluation
+from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
 from mlip_train.training import checkpoint
 from mlip_train.training.callbacks import CHECKPOINT, RunFiles
+from mlip_train.training.finetune import MODEL
+from mlip_train.training.interrupt import Ended, Interrupted, Interruption
+from mlip_train.training.lock import locked
 from mlip_train.training.module import TrainingModule
-from mlip_train.training.prepare import MODEL, Prepared, prepare
+from mlip_train.training.prepare import Prepared, prepare
 from mlip_train.training.resume import check_frames, check_resumable, identity
-from mlip_train.training.trainer import make_trainer
+from mlip_train.training.state import load_state
+from mlip_train.training.trainer import is_first, make_trainer
 
 
 class FitResult(NamedTuple):
@@ -63,50 +65,75 @@ def fit(config: TrainConfig) -> FitResult:
     Raises
     ------
     ValueError, FileNotFoundError
-        For bad configuration, data or checkpoints, and for a checkpoint of another configuration or of other frames,
-        before training starts.
+        For bad configuration, data or checkpoints, for a checkpoint of another configuration or of other frames, and
+        for an output that another run uses, before training starts.
     FloatingPointError
         If the loss is not finite, naming frames of the batch; the last checkpoint stays.
+    Interrupted
+        A KeyboardInterrupt, after Ctrl-C, SIGTERM or SIGUSR1 and a checkpoint between two steps.
     CompileError
         If the compiled step cannot be made or disagrees with eager, and ``compile.fallback`` is ``"error"``.
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = locked(folder) if is_first(config.hardware) else contextlib.nullcontext()
+    with lock, Interruption() as interruption, _runtime(config):
+        try:
+            return _fit(config, folder, interruption)
+        except Ended as e:
+            raise Interrupted(e.signum, str(e)) from None
+
+
+def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitResult:
     state = _checkpoint(config, folder)
     if state is not None:
         check_resumable(config, state)
-    with _runtime(config):
-        prepared = prepare(config)
-        module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
-        run = identity(config, prepared)
-        if state is not None:
-            check_frames(run, state)
-            module.load(state)
-        metadata = {"training": _summary(config, prepared)}
-        files = RunFiles(folder, metadata, run, config.logging.checkpoint_steps)
-        trainer = make_trainer(config, max(config.stop.epochs - module.epoch, 0), [files])
-        if (reason := module.stopped()) is not None:
-            module.reason = reason
-        else:
-            (folder / "run.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", module="lightning")
-                warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-                trainer.fit(module)
-        if not trainer.is_global_zero:
-            return FitResult(folder / MODEL, module.history, {})
-        return _finish(config, folder, prepared, module, trainer.strategy.root_device)
+    prepared = prepare(config)
+    module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
+    run = identity(config, prepared)
+    if state is not None:
+        check_frames(run, state)
+        load_state(module, state)
+    metadata = {"training": _summary(config, prepared)}
+    files = RunFiles(folder, metadata, run, config.logging.checkpoint_steps, interruption)
+    trainer = make_trainer(config, max(config.stop.epochs - module.epoch, 0), [files])
+    if module.stopped() is None:
+        (folder / "run.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+            trainer.fit(module)
+    interruption.deferred = False
+    if not trainer.is_global_zero:
+        return FitResult(folder / MODEL, module.history, {})
+    facts = {
+        "seconds of training": round(module.timer.time_elapsed(), 1),
+        "epochs": module.epoch,
+        "optimizer steps": module.steps,
+        "stopped by": module.stopped(),
+    }
+    compared = {kind: d._asdict() for kind, d in module.differences.items()}
+    evaluations = write_results(
+        config, prepared, folder, module.history, facts, compared, trainer.strategy.root_device
+    )
+    return FitResult(folder / MODEL, module.history, evaluations)
 
 
 def _checkpoint(config: TrainConfig, folder: Path) -> Any:
+    """Return the state to continue from, if there is one."""
     path = folder / CHECKPOINT
-    if config.resume == "must" or path.exists():
-        if config.resume == "never":
-            raise ValueError(
-                f"resume must be 'auto' or 'must' where a checkpoint exists, got 'never' for {str(path)!r}"
-            )
-        return checkpoint.load(path)
-    return None
+    found = [name for name in (CHECKPOINT, MODEL) if (folder / name).exists()]
+    if config.resume == "never" and found:
+        raise ValueError(
+            f"resume must be 'auto' or 'must' where a checkpoint or model exists, got 'never' for "
+            f"{str(folder / found[0])!r}"
+        )
+    if found == [MODEL]:
+        raise ValueError(
+            f"output must be a folder without a model, or with its checkpoint to continue from, got "
+            f"{str(folder / MODEL)!r} alone; choose another output, or remove the model to start again"
+        )
+    return checkpoint.load(path) if config.resume == "must" or found else None
 
 
 @contextlib.contextmanager
@@ -127,48 +154,9 @@ def _summary(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
     s = prepared.statistics
     return {
         "config": to_plain(config),
-        "statistics": s._asdict() | {"energy_shifts": s.energy_shifts.tolist()},
+        "statistics": s.plain(),
         "elements": list(prepared.train.table.type_names),
     }
-
-
-def _finish(
-    config: TrainConfig, folder: Path, prepared: Prepared, module: TrainingModule, device: torch.device
-) -> FitResult:
-    model, _ = localgraph.load_model(folder / MODEL)
-    model = model.to(device)
-    shifts, evaluations = prepared.statistics.energy_shifts, {}
-    stress = module.with_stress
-    if prepared.validation is not None:
-        v = prepared.validation
-        evaluations["validation"] = evaluate(model, v.table, shifts, v.rows, config.batch, stress)
-    if prepared.test is not None:
-        evaluations["test"] = evaluate(model, prepared.test, shifts, None, config.batch, stress)
-    tables = {name: e.tables for name, e in evaluations.items()}
-    (folder / "errors.json").write_text(json.dumps(tables, indent=2) + "\n")
-    if config.logging.report:
-        images = [folder / "learning_curves.png"]
-        learning_curves(module.history, images[0])
-        for name, evaluation in evaluations.items():
-            images += [folder / f"parity_{name}.png", folder / f"elements_{name}.png"]
-            parity(evaluation, images[-2], name)
-            errors_by_element(evaluation, images[-1])
-        facts = {
-            "Timing": {
-                "seconds of training": round(module.seconds, 1),
-                "epochs": module.epoch,
-                "optimizer steps": module.steps,
-                "stopped by": module.reason,
-            },
-            "Compiled against eager": {k: d._asdict() for k, d in module.differences.items()},
-            "Training data": prepared.statistics._asdict() | {"energy_shifts": shifts.tolist()},
-            "Configuration": to_plain(config),
-            "Environment": environment(),
-        }
-        write_report(
-            folder / "report.html", f"{config.model.name}: {folder.name}", evaluations, images, facts
-        )
-    return FitResult(folder / MODEL, module.history, evaluations)
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
@@ -186,24 +174,22 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     """
     with _runtime(config):
         prepared = prepare(config)
-        loader = prepared.train
-        largest = max(loader.batches, key=lambda rows: int(loader.table.edge_counts[rows].sum()))
-        heavy = BatchLoader(loader.table, np.sort(largest), loader.config, shuffle=False, prefetch=0)
-        kinds = {"largest": next(iter(heavy)), **batch_kinds(loader)}
+        plan = prepared.train
+        largest = max(plan.batches, key=lambda rows: int(plan.table.edge_counts[rows].sum()))
+        kinds = {"largest": collate(plan.table, np.sort(largest)), **batch_kinds(plan)}
         weights = torch.ones(3, dtype=torch.float64)
         step, _ = verified_step(prepared.model, config.loss, CompileConfig(mode="eager"), kinds, weights)
         step(kinds["largest"], weights).loss.backward()
     parameters = list(prepared.model.parameters())
     return {
-        "training frames": len(loader.rows),
+        "training frames": len(plan.rows),
         "validation frames": 0 if prepared.validation is None else len(prepared.validation.rows),
-        "elements": list(loader.table.type_names),
-        "subsets": list(loader.table.subsets),
-        "statistics": prepared.statistics._asdict()
-        | {"energy_shifts": prepared.statistics.energy_shifts.tolist()},
+        "elements": list(plan.table.type_names),
+        "subsets": list(plan.table.subsets),
+        "statistics": prepared.statistics.plain(),
         "parameters": sum(p.numel() for p in parameters),
         "trained parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "micro-batches per epoch": len(loader.batches),
-        "edges in the largest micro-batch": int(loader.table.edge_counts[largest].sum()),
+        "micro-batches per epoch": len(plan.batches),
+        "edges in the largest micro-batch": int(plan.table.edge_counts[largest].sum()),
         "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

@@ -1,14 +1,124 @@
-"""Assignment of frames to micro-batches within size budgets."""
+"""Assignment of frames to micro-batches within size budgets, and the share of one process with its position."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
 
 from mlip_train.config.data import BatchConfig
-from mlip_train.data.batches import Indices
+from mlip_train.data.batches import Indices, label_weights
+from mlip_train.data.frame import DataError
+from mlip_train.data.frames import FrameTable
 
 
-def plan(
+class MicroBatch(NamedTuple):
+    """What to collate: rows of the table (n,), weight sums of the global batch (3,), and whether it only fills up."""
+
+    rows: Indices
+    norms: NDArray[np.float64]
+    filler: bool
+
+
+class Plan(Sampler[MicroBatch]):
+    """The micro-batches of one process in an epoch, from a position on.
+
+    Micro-batches are planned for all processes alike from ``seed`` and ``epoch``, then dealt out in groups of
+    ``world · accumulate``, one group per optimizer step. A last group that does not come out even is filled up with
+    batches of weight zero, so that every process takes the same number of steps and no frame counts twice.
+
+    Parameters
+    ----------
+    table : FrameTable
+        Frames.
+    rows : (F,) int64
+        Which of them.
+    config : BatchConfig
+        Budgets and accumulation.
+    seed, epoch : int
+        Determine the order.
+    shuffle : bool
+        False plans in table order, with the budgets scaled by ``config.evaluate`` and without accumulation.
+    rank, world : int
+        Of this process.
+
+    Attributes
+    ----------
+    position : int
+        Micro-batches of this process that are done; iteration begins there. Who uses the batches counts it up.
+    batches : list of (n,) int64
+        Rows of every micro-batch of all processes.
+
+    Raises
+    ------
+    DataError
+        If no budget is given, or a single frame exceeds one, naming it.
+    """
+
+    def __init__(
+        self,
+        table: FrameTable,
+        rows: Indices,
+        config: BatchConfig,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.table, self.rows, self.config, self.seed, self.shuffle = table, rows, config, seed, shuffle
+        self.labels = label_weights(table)
+        self.share(rank, world)
+        self.begin(epoch)
+
+    def share(self, rank: int, world: int) -> None:
+        """Make this the plan of process ``rank`` of ``world``."""
+        self.rank, self.world = rank, world
+        self.group = world * (self.config.accumulate if self.shuffle else 1)
+
+    def begin(self, epoch: int, position: int = 0) -> None:
+        """Plan an epoch; a position at its end or behind begins it again."""
+        self.epoch = epoch
+        generator = np.random.default_rng([self.seed, epoch]) if self.shuffle else None
+        scale = 1.0 if self.shuffle else self.config.evaluate
+        atoms, edges = self.table.atom_counts[self.rows], self.table.edge_counts[self.rows]
+        try:
+            self.batches = [self.rows[b] for b in assign(atoms, edges, self.config, generator, scale)]
+        except ValueError as e:
+            worst = (
+                f" (the largest: {self.table.where(int(self.rows[edges.argmax()]))})" if len(edges) else ""
+            )
+            raise DataError(f"{e}{worst}") from None
+        self.position = position if position < self.total else 0
+
+    @property
+    def total(self) -> int:
+        """Micro-batches of this process in the whole epoch."""
+        groups = -(-len(self.batches) // self.group)
+        return groups * self.group // self.world
+
+    def __len__(self) -> int:
+        return self.total - self.position
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return map(self.batch, range(self.position, self.total))
+
+    def batch(self, i: int) -> MicroBatch:
+        """Micro-batch ``i`` of this process; consecutive ones of a rank belong to consecutive rounds of a group."""
+        number = i * self.world + self.rank
+        first = number // self.group * self.group
+        together = np.concatenate(self.batches[first : first + self.group])
+        norms = np.array([part[together].sum() for part in self.labels])
+        if number < len(self.batches):
+            return MicroBatch(self.batches[number], norms, False)
+        smallest = self.rows[int(np.argmin(self.table.edge_counts[self.rows]))]
+        return MicroBatch(np.array([smallest]), norms, True)
+
+
+def assign(
     atoms: Indices,
     edges: Indices,
     config: BatchConfig,

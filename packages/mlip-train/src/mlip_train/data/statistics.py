@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlip_train.config.data import StatisticsConfig
+from mlip_train.data.frame import DataError
 from mlip_train.data.frames import FrameTable
-from mlip_train.data.sources import DataError
 
 BLOCK = 4096
 
@@ -39,6 +39,10 @@ class Statistics(NamedTuple):
     energy_shifts: NDArray[np.float64]
     energy_std: float
     force_rms: float
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return self._asdict() | {"energy_shifts": self.energy_shifts.tolist()}
 
 
 def compositions(table: FrameTable, frames: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -113,8 +117,8 @@ def _shifts(
         missing = [table.type_names[t] for t in np.flatnonzero(np.isnan(found))]
         if missing:
             raise DataError(
-                f"statistics.energy_shifts: 'isolated' required a frame of one atom without neighbors for every "
-                f"element, got none of {missing}"
+                f"statistics.energy_shifts must be 'fit' or 'mean' unless each element has a frame of one atom without "
+                f"neighbors, got 'isolated' and none of {missing}"
             )
         return found
     return fit_energies(table, frames, config.ridge)

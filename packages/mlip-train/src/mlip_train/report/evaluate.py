@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from mlip_train.config.data import BatchConfig
 from mlip_train.data.frames import FrameTable
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
 from mlip_train.data.statistics import compositions
-from mlip_train.report.metrics import Metrics
+from mlip_train.report.metrics import Errors
 from mlip_train.steps.loss import Prediction, predict
 
 
@@ -42,6 +43,7 @@ def evaluate(
     rows: NDArray[np.int64] | None = None,
     batch: BatchConfig | None = None,
     with_stress: bool = True,
+    workers: int = 0,
 ) -> Evaluation:
     """Evaluate a model on frames of a table.
 
@@ -59,6 +61,8 @@ def evaluate(
         Budgets (multiplied by ``batch.evaluate``); by default 16 frames.
     with_stress : bool
         Compute stresses.
+    workers : int
+        Processes that collate ahead.
 
     Raises
     ------
@@ -66,18 +70,18 @@ def evaluate(
         For a frame above the budget.
     """
     rows = np.arange(len(table)) if rows is None else rows
-    loader = BatchLoader(table, rows, batch or BatchConfig(frames=8), shuffle=False)
-    metrics = Metrics(table.subsets, table.type_names)
-    baseline = Metrics(table.subsets, table.type_names)
+    plan = Plan(table, rows, batch or BatchConfig(frames=8), shuffle=False)
+    metrics = Errors(table.subsets, table.type_names)
+    baseline = Errors(table.subsets, table.type_names)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     energies, forces = [], []
-    for data in loader:
+    for data in make_loader(plan, workers):
         moved = data.to(device)
         prediction = Prediction(*(t.cpu() for t in predict(model, moved, with_stress=with_stress)))
-        metrics.update(data, prediction, with_stress)
+        metrics.update(data, prediction, with_stress=with_stress)
         mean = torch.from_numpy(compositions(table, data.row.numpy()) @ shifts)
         zero = Prediction(mean, torch.zeros_like(data.forces), torch.zeros_like(data.stress))
-        baseline.update(data, zero, with_stress)
+        baseline.update(data, zero, with_stress=with_stress)
         has = data.energy_weight > 0
         pair = torch.stack([data.energy - mean, prediction.energy - mean], 1) / data.atoms[:, None]
         energies.append(pair[has].numpy())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from mlip_train.data.batches import Batch
 from mlip_train.steps.loss import Prediction
@@ -15,8 +16,10 @@ QUANTITIES = ("energy_per_atom", "forces", "stress")
 UNITS = {"energy_per_atom": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 
 
-class Metrics:
-    """Sums of |x|, x² and counts of errors x, unweighted, in float64.
+class Errors(Metric):
+    """Sums of |x|, x² and counts of errors x, unweighted, in float64, and the terms of the loss.
+
+    torchmetrics keeps the sums and adds them over processes; its own errors know no groups within a batch.
 
     Parameters
     ----------
@@ -26,16 +29,41 @@ class Metrics:
         Names of the types.
     """
 
-    def __init__(self, subsets: Sequence[str], elements: Sequence[str]):
-        self.subsets, self.elements = tuple(subsets), tuple(elements)
-        self.by_subset = torch.zeros(len(self.subsets), len(QUANTITIES), 3, dtype=torch.float64)
-        self.by_element = torch.zeros(len(self.elements), 3, dtype=torch.float64)
-        self.terms = torch.zeros(3, dtype=torch.float64)
+    full_state_update = False
+    by_subset: Tensor
+    by_element: Tensor
+    terms: Tensor
+    norms: Tensor
 
-    def update(self, batch: Batch, prediction: Prediction, with_stress: bool = True) -> None:
-        """Add the errors of a batch; labels of weight zero (missing ones) do not count, nor stresses not predicted."""
-        device = batch.atoms.device
-        self.by_subset, self.by_element = self.by_subset.to(device), self.by_element.to(device)
+    def __init__(self, subsets: Sequence[str], elements: Sequence[str]):
+        super().__init__()
+        self.subsets, self.elements = tuple(subsets), tuple(elements)
+        shapes = {
+            "by_subset": (len(self.subsets), len(QUANTITIES), 3),
+            "by_element": (len(self.elements), 3),
+            "terms": (3,),
+            "norms": (3,),
+        }
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum", persistent=True)
+
+    def update(
+        self, batch: Batch, prediction: Prediction, terms: Tensor | None = None, with_stress: bool = True
+    ) -> None:
+        """Add the errors of a batch; labels of weight zero (missing ones) do not count, nor stresses not predicted.
+
+        Parameters
+        ----------
+        batch : Batch
+            Labels.
+        prediction : Prediction
+            Of the batch.
+        terms : Tensor, (3,), optional
+            Its part of the mean errors of the global batch, see :func:`mlip_train.steps.loss.loss_terms`.
+        with_stress : bool
+            Whether stresses were predicted.
+        """
         de = ((prediction.energy - batch.energy) / batch.atoms)[:, None]
         self._add(0, batch.subset, batch.energy_weight > 0, de)
         df = prediction.forces - batch.forces
@@ -45,23 +73,22 @@ class Metrics:
             self.by_element.index_add_(0, batch.types[has], _moments(df[has]))
         if with_stress:
             self._add(2, batch.subset, batch.stress_weight > 0, (prediction.stress - batch.stress).flatten(1))
+        if terms is not None:
+            self.terms += terms.detach() * torch.where(batch.norms > 0, batch.norms, 1.0)
+            weights = [batch.energy_weight.sum(), 3 * batch.force_weight.sum(), 9 * batch.stress_weight.sum()]
+            self.norms += torch.stack(weights)
 
     def _add(self, quantity: int, group: Tensor, has: Tensor, difference: Tensor) -> None:
         self.by_subset[:, quantity].index_add_(0, group[has], _moments(difference[has]))
 
-    def state(self) -> Tensor:
-        """Everything summed, as one flat tensor that may be added over processes."""
-        return torch.cat([self.by_subset.flatten(), self.by_element.flatten()])
+    def compute(self) -> Tensor:
+        """Mean terms of the loss, (3,); 0 where no frame had the label."""
+        return self.terms / torch.where(self.norms > 0, self.norms, 1.0)
 
-    def load(self, state: Tensor) -> None:
-        """Restore from :meth:`state`."""
-        a, b = state.split([self.by_subset.numel(), self.by_element.numel()])
-        self.by_subset, self.by_element = a.reshape(self.by_subset.shape), b.reshape(self.by_element.shape)
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self.by_subset = torch.zeros_like(self.by_subset)
-        self.by_element = torch.zeros_like(self.by_element)
+    def state(self) -> dict[str, Tensor]:
+        """Return the sums over all processes, to be restored by ``load_state_dict`` on one of them."""
+        with self.sync_context():
+            return {name: value.clone() for name, value in self.state_dict().items()}
 
     def summary(self) -> dict[str, float]:
         """Overall errors: ``energy_per_atom_mae``, ``..._rmse`` and so on, eV, eV/Å, eV/Å³; absent labels left out."""

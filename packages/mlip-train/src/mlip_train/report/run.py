@@ -2,13 +2,83 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import localgraph
+from mlip_train.config.load import to_plain
+from mlip_train.config.schema import TrainConfig
+from mlip_train.report.evaluate import Evaluation, evaluate
+from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
+from mlip_train.steps.loss import uses
+from mlip_train.training.finetune import MODEL
+from mlip_train.training.prepare import Prepared
+
+
+def write_results(
+    config: TrainConfig,
+    prepared: Prepared,
+    folder: Path,
+    history: Sequence[Mapping[str, float]],
+    timing: Mapping[str, Any],
+    compared: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Evaluation]:
+    """Evaluate the model of a run on validation and test data, and write errors.json and, if asked for, the report.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Of the run.
+    prepared : Prepared
+        Its data.
+    folder : Path
+        Its output, with the model.
+    history : sequence of mappings
+        Rows of metrics.csv.
+    timing, compared : mapping
+        Facts for the report: about the training, and differences of the compiled step from eager.
+    device : torch.device
+        Where to evaluate.
+    """
+    model, _ = localgraph.load_model(folder / MODEL)
+    model = model.to(device)
+    parts = {}
+    if (held := prepared.validation) is not None:
+        parts["validation"] = (held.table, held.rows)
+    if prepared.test is not None:
+        parts["test"] = (prepared.test, None)
+    shifts, stress = prepared.statistics.energy_shifts, uses(config.loss, config.stages)[2]
+    evaluations = {
+        name: evaluate(model, table, shifts, rows, config.batch, stress, config.data.loaders)
+        for name, (table, rows) in parts.items()
+    }
+    tables = {name: e.tables for name, e in evaluations.items()}
+    (folder / "errors.json").write_text(json.dumps(tables, indent=2) + "\n")
+    if config.logging.report:
+        images = [folder / "learning_curves.png"]
+        learning_curves(history, images[0])
+        for name, evaluation in evaluations.items():
+            images += [folder / f"parity_{name}.png", folder / f"elements_{name}.png"]
+            parity(evaluation, images[-2], name)
+            errors_by_element(evaluation, images[-1])
+        facts = {
+            "Timing": timing,
+            "Compiled against eager": compared,
+            "Training data": prepared.statistics.plain(),
+            "Configuration": to_plain(config),
+            "Environment": environment(),
+        }
+        title = f"{config.model.name}: {folder.name}"
+        write_report(folder / "report.html", title, evaluations, images, facts)
+    return evaluations
 
 
 def environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlip_train.config.machine import CompileConfig
 from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch, collate
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.plan import Plan
 from mlip_train.steps.compiled import CompiledStep, compile_step
 from mlip_train.steps.eager import EagerStep, Step, trained_parameters
 from mlip_train.steps.forces import ForcesStep
@@ -86,10 +86,10 @@ def with_isolated_atom(batch: Batch) -> Batch:
     )
 
 
-def batch_kinds(loader: BatchLoader) -> dict[str, Batch]:
+def batch_kinds(plan: Plan) -> dict[str, Batch]:
     """Build the batches that a compiled step is verified on: full, one frame, with an isolated atom."""
-    batch = next(BatchLoader(loader.table, loader.rows, loader.config, loader.seed, prefetch=0).__iter__())
-    one = collate(loader.table, loader.rows[:1])
+    batch = collate(plan.table, *Plan(plan.table, plan.rows, plan.config, plan.seed).batch(0))
+    one = collate(plan.table, plan.rows[:1])
     return {"batch": batch, "one frame": one, "with an isolated atom": with_isolated_atom(one)}
 
 

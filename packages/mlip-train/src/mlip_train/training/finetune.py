@@ -1,15 +1,56 @@
-"""A model given more elements than it was trained on: what it has learned stays, rows for the new ones are added."""
+"""Fine-tuning: the start model, elements added to it, and atomic energies fitted to other labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+import localgraph
+from localgraph import segment_sum
+from mlip_train.config.data import BatchConfig
+from mlip_train.config.load import to_plain
+from mlip_train.config.schema import ModelConfig, TrainConfig
+from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
+from mlip_train.data.statistics import compositions, fit_corrections
+
+MODEL = "model.safetensors"
+"""Name of the model file in an output folder."""
 PER_TYPE = ("avg_num_neighbors", "energy_shifts", "energy_scales")
 """Keys of a model's configuration that hold one number for all types, or one for each."""
+
+
+def start_model(config: ModelConfig) -> Any:
+    """Load the model to start from; a name or keys given beside it must be its own.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the key.
+    """
+    path = Path(str(config.start_from))
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"model.start_from must be an existing model file, got {config.start_from!r}")
+    start, _ = localgraph.load_model(path)
+    if config.name not in (ModelConfig().name, start.model_name):
+        raise ValueError(
+            f"model.name must be that of model.start_from ({start.model_name!r}), got {config.name!r}"
+        )
+    own = start.to_config()
+    for key, value in config.config.items():
+        if key not in own or to_plain(own[key]) != value:
+            raise ValueError(
+                f"model.config.{key} must be that of model.start_from ({own.get(key)!r}), got {value!r}"
+            )
+    return start
 
 
 def with_elements(model: Any, added: Sequence[str], seed: int = 0) -> Any:
@@ -60,9 +101,40 @@ def _placed(name: str, old: Tensor, new: Tensor, types: int) -> Tensor:
     grown = [a != b for a, b in zip(old.shape, new.shape, strict=False)]
     if old.ndim != new.ndim or any(g and n != types for g, n in zip(grown, old.shape, strict=True)):
         raise ValueError(
-            f"model.add_elements: required sizes of {name!r} that are the number of types ({types}) where they grow, "
-            f"got {tuple(old.shape)} and {tuple(new.shape)}"
+            f"model.add_elements must be used with a model whose sizes grow from the number of types ({types}), got "
+            f"{tuple(old.shape)} and {tuple(new.shape)} for {name!r}"
         )
     placed = new.clone()
     placed[tuple(slice(0, n) for n in old.shape)] = old
     return placed
+
+
+def refit_energies(start: Any, config: TrainConfig, table: FrameTable, rows: NDArray[np.int64]) -> None:
+    """Move the start model's atomic energies by a fit to its errors on the training frames, as configured.
+
+    New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
+    """
+    if not (config.model.refit_energies or config.model.add_elements):
+        return
+    labelled = rows[np.isfinite(table.arrays["energy"][rows])]
+    rest = table.arrays["energy"][labelled] - _energies(start, table, labelled, config.batch)
+    moved = np.zeros(len(start.type_names))
+    if added := len(config.model.add_elements):
+        new = range(len(moved) - added, len(moved))
+        moved += fit_corrections(table, labelled, rest, config.statistics.ridge, new)
+    if config.model.refit_energies:
+        rest = rest - compositions(table, labelled) @ moved
+        moved += fit_corrections(table, labelled, rest, config.statistics.ridge)
+    start.shift_energies(torch.from_numpy(moved))
+
+
+@torch.no_grad()
+def _energies(
+    model: Any, table: FrameTable, rows: NDArray[np.int64], budget: BatchConfig
+) -> NDArray[np.float64]:
+    """Predict energies of frames, (F,) eV."""
+    parts = [
+        segment_sum(model(b.edge_vectors, b.edge_index, b.types), b.frame, len(b.atoms)).numpy()
+        for b in make_loader(Plan(table, rows, budget, shuffle=False))
+    ]
+    return np.concatenate([np.zeros(0), *parts])

@@ -1,34 +1,51 @@
-"""The Lightning module: steps, moving average, learning rate, validation, and the state that resumes it exactly."""
+"""The Lightning module: steps, moving average, learning rate, validation, and the end of an epoch."""
 
 from __future__ import annotations
 
 import math
-import time
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mlip_train.config.schema import TrainConfig
+from mlip_train.config.training import OptimizerConfig
 from mlip_train.data.batches import Batch
-from mlip_train.data.loader import BatchLoader
-from mlip_train.report.metrics import Metrics
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
+from mlip_train.report.metrics import Errors
 from mlip_train.steps.eager import Step, StepResult
-from mlip_train.steps.loss import Prediction, coefficients, final_coefficients, loss_terms, uses
+from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms, uses
 from mlip_train.steps.verify import Difference, batch_kinds, verified_step
 from mlip_train.training.average import exchange, moving_average
+from mlip_train.training.finite import check_loss
 from mlip_train.training.schedule import Schedule
 
 
-def _place() -> tuple[int, int]:
+def place() -> tuple[int, int]:
     """Return the number of processes and the rank."""
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
 
 
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Build AdamW with weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, amsgrad=config.amsgrad, fused=True
+    )
+
+
 class TrainingModule(pl.LightningModule):
-    """Trains a model on batches; everything that a resumed run needs is in :meth:`state`.
+    """Trains a model on batches; :mod:`mlip_train.training.state` saves and restores everything that it needs.
 
     Parameters
     ----------
@@ -36,8 +53,8 @@ class TrainingModule(pl.LightningModule):
         A torch module.
     config : TrainConfig
         Loss, stages, optimizer, schedule, moving average.
-    train, validation : BatchLoader or None
-        Where batches come from; the loaders' epoch is set here.
+    train, validation : Plan or None
+        Which batches; epoch, position and share of the process are set here.
     step : Step or None
         How a step is computed; by default as ``config.compile`` says, compared with eager when training starts.
     """
@@ -46,91 +63,76 @@ class TrainingModule(pl.LightningModule):
         self,
         model: nn.Module,
         config: TrainConfig,
-        train: BatchLoader,
-        validation: BatchLoader | None = None,
+        train: Plan,
+        validation: Plan | None = None,
         step: Step | None = None,
     ):
         super().__init__()
         self.model, self.config, self.step = model, config, step
         self.with_stress = uses(config.loss, config.stages)[2]
         self.differences: dict[str, Difference] = {}
-        self.train_loader, self.validation_loader = train, validation
+        self.plan, self.validation_plan = train, validation
         self.average = moving_average(model, config.ema)
-        self.schedule = Schedule(
-            config.schedule, config.optimizer.lr, config.stages, self._total_steps(world=1)
-        )
-        names = train.table.type_names
-        self.metrics = {"train": Metrics(train.table.subsets, names)}
-        if validation is not None:
-            self.metrics["validation"] = Metrics(validation.table.subsets, names)
-        self.terms = {k: torch.zeros(2, 3, dtype=torch.float64) for k in ("train", "validation")}
+        self.schedule = Schedule(config.schedule, config.optimizer.lr, config.stages, self.total_steps(1))
+        plans = {"train": train} | ({} if validation is None else {"validation": validation})
+        self.errors = {part: Errors(p.table.subsets, p.table.type_names) for part, p in plans.items()}
+        seconds = config.stop.seconds
+        duration = None if seconds is None else timedelta(seconds=seconds)
+        self.timer = Timer(duration, interval="epoch", verbose=False)
         self.epoch = self.steps = 0
-        self.seconds = 0.0
+        self.resumed_at = 0
         self.history: list[dict[str, float]] = []
         self.improved = False
-        self.reason = "epochs"
-        self._pending: Any = None
-        self._resumed = (0, 0)
-        self._clock = time.monotonic()
+        self.saved_stage: int | None = None
+        self.moments: Any = None
+        self._loaders: dict[str, DataLoader[Batch]] = {}
 
-    def _total_steps(self, world: int) -> int:
+    def total_steps(self, world: int) -> int:
+        """Optimizer steps of the whole run with ``world`` processes."""
         stop = self.config.stop
-        per_epoch = math.ceil(len(self.train_loader.batches) / (world * self.config.batch.accumulate))
+        per_epoch = math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
         return min(per_epoch * stop.epochs, stop.steps or per_epoch * stop.epochs)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Add the timer of ``stop.seconds``."""
+        return [self.timer]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with decay on matrices only; a resumed run's moments are put back."""
-        o = self.config.optimizer
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": o.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=o.lr, betas=o.betas, eps=o.eps, amsgrad=o.amsgrad, fused=True
-        )
-        if self._pending is not None:
-            optimizer.load_state_dict(self._pending)
-            self._pending = None
+        """Build the optimizer; a resumed run's moments are put back."""
+        optimizer = make_optimizer(self.model, self.config.optimizer)
+        if self.moments is not None:
+            optimizer.load_state_dict(self.moments)
+            self.moments = None
         return optimizer
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Return the current epoch's micro-batches of this process."""
-        old = self.train_loader
-        world, rank = _place()
-        epoch, consumed = self._resumed
-        start = consumed if self.epoch == epoch else 0
-        self.train_loader = BatchLoader(
-            old.table,
-            old.rows,
-            old.config,
-            old.seed,
-            self.epoch,
-            True,
-            rank,
-            world,
-            old.prefetch,
-            start,
-            start,
-        )
-        return self.train_loader
+        world, rank = place()
+        self.plan.share(rank, world)
+        self.plan.begin(self.epoch, self.resumed_at)
+        self.resumed_at = 0
+        return self._loader("train", self.plan)
 
-    def val_dataloader(self) -> BatchLoader | list[Any]:
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """Return this process's share of the validation frames."""
-        old = self.validation_loader
-        if old is None:
+        plan = self.validation_plan
+        if plan is None:
             return []
-        world, rank = _place()
-        return BatchLoader(old.table, old.rows, old.config, old.seed, 0, False, rank, world, old.prefetch)
+        world, rank = place()
+        plan.share(rank, world)
+        return self._loader("validation", plan)
+
+    def _loader(self, part: str, plan: Plan) -> DataLoader[Batch]:
+        if part not in self._loaders:
+            on_gpu = self.device.type == "cuda"
+            self._loaders[part] = make_loader(plan, self.config.data.loaders, pin_memory=on_gpu)
+        return self._loaders[part]
 
     @property
     def weights(self) -> Tensor:
         """Loss weights of this epoch, (3,)."""
-        return torch.tensor(
-            coefficients(self.config.loss, self.config.stages, self.epoch),
-            dtype=torch.float64,
-            device=self.device,
-        )
+        now = coefficients(self.config.loss, self.config.stages, self.epoch)
+        return torch.tensor(now, dtype=torch.float64, device=self.device)
 
     def on_fit_start(self) -> None:
         """Make the step, on the device the model is on now, and compare it with eager on every kind of batch.
@@ -140,27 +142,22 @@ class TrainingModule(pl.LightningModule):
         CompileError
             See :func:`~mlip_train.steps.verify.verified_step`.
         """
-        self.schedule.total_steps = self._total_steps(_place()[0])
+        self.schedule.total_steps = self.total_steps(place()[0])
+        for errors in self.errors.values():
+            errors.to(self.device)
         if self.step is None:
             c = self.config
-            kinds = {k: b.to(self.device) for k, b in batch_kinds(self.train_loader).items()}
+            kinds = {k: b.to(self.device) for k, b in batch_kinds(self.plan).items()}
             self.step, self.differences = verified_step(
                 self.model, c.loss, c.compile, kinds, self.weights, self.with_stress
             )
 
-    def on_train_start(self) -> None:
-        """Start the clock."""
-        self._clock = time.monotonic() - self.seconds
-
     def on_train_epoch_start(self) -> None:
         """Begin an epoch, or continue one."""
-        if self.train_loader.consumed == 0:
+        if self.plan.position == 0:
             self.schedule.begin_epoch(self.epoch)
-            self.metrics["train"].reset()
-            self.terms["train"].zero_()
-        elif _place()[1]:  # process 0 continues the sums of all
-            self.metrics["train"].reset()
-            self.terms["train"].zero_()
+        if self.plan.position == 0 or place()[1]:  # process 0 continues the sums of all
+            self.errors["train"].reset()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of one micro-batch, scaled so that Lightning's division by accumulation cancels.
@@ -173,42 +170,23 @@ class TrainingModule(pl.LightningModule):
             Before a step is made.
         """
         if self.step is None:
-            raise RuntimeError("step: required before training_step (made in on_fit_start, or passed in)")
+            raise RuntimeError("step must be made before training_step, in on_fit_start, or passed in")
         result: StepResult = self.step(batch, self.weights)
-        self._check_finite(batch, result.terms, result.prediction)
-        self.metrics["train"].update(batch, result.prediction, self.with_stress)
-        self._add_terms("train", batch, result.terms)
-        self.train_loader.consumed += 1
+        where = f"epoch {self.epoch}, step {self.steps}"
+        check_loss(self.plan.table, batch, result.terms, result.prediction, where)
+        self.errors["train"].update(batch, result.prediction, result.terms, self.with_stress)
+        self.plan.position += 1
         if self.config.logging.progress:
-            errors = self.metrics["train"].summary()
-            for key, name in (("energy_per_atom_rmse", "E meV/atom"), ("forces_rmse", "F meV/Å")):
-                if key in errors:
-                    self.log(
-                        name, 1000.0 * errors[key], prog_bar=True, logger=False, on_step=True, on_epoch=False
-                    )
+            self._show_errors()
         wrapped = dist.is_initialized() and self.config.hardware.strategy == "ddp"
         return result.loss * (self.config.batch.accumulate * (dist.get_world_size() if wrapped else 1))
 
-    def _check_finite(self, batch: Batch, terms: Tensor, prediction: Prediction) -> None:
-        if bool(torch.isfinite(terms).all()):
-            return
-        bad = ~torch.isfinite(prediction.energy)
-        bad[batch.frame[~torch.isfinite(prediction.forces).all(1)]] = True
-        rows = (batch.row[bad] if bool(bad.any()) else batch.row).tolist()
-        names = [self.train_loader.table.where(row) for row in rows if row >= 0]
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        raise FloatingPointError(
-            f"epoch {self.epoch}, step {self.steps}: loss must be finite, got {terms.tolist()} (energy, forces, "
-            f"stress) in a batch with {'; '.join(names[:4])}{more} (atoms too close, or lower optimizer.lr?)"
-        )
-
-    def _add_terms(self, part: str, batch: Batch, terms: Tensor) -> None:
-        norms = batch.norms.cpu()
-        own = torch.stack(
-            [batch.energy_weight.sum(), 3 * batch.force_weight.sum(), 9 * batch.stress_weight.sum()]
-        )
-        self.terms[part][0] += terms.detach().cpu() * torch.where(norms > 0, norms, 1.0)
-        self.terms[part][1] += own.cpu()
+    def _show_errors(self) -> None:
+        errors = self.errors["train"].summary()
+        for key, name in (("energy_per_atom_rmse", "E meV/atom"), ("forces_rmse", "F meV/Å")):
+            if key in errors:
+                value = 1000.0 * errors[key]
+                self.log(name, value, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -220,13 +198,12 @@ class TrainingModule(pl.LightningModule):
         self.average.update_parameters(self.model)
         self.steps += 1
         if self.config.stop.steps is not None and self.steps >= self.config.stop.steps:
-            self._stop("steps")
+            self.trainer.should_stop = True
 
     def on_validation_start(self) -> None:
         """Replace the weights by the average."""
         exchange(self.model, self.average)
-        self.metrics["validation"].reset()
-        self.terms["validation"].zero_()
+        self.errors["validation"].reset()
 
     def on_validation_end(self) -> None:
         """Restore the weights."""
@@ -241,10 +218,10 @@ class TrainingModule(pl.LightningModule):
             Before a step is made.
         """
         if self.step is None:
-            raise RuntimeError("step: required before validation_step (made in on_fit_start, or passed in)")
+            raise RuntimeError("step must be made before validation_step, in on_fit_start, or passed in")
         prediction = self.step.predict(batch)
-        self.metrics["validation"].update(batch, prediction, self.with_stress)
-        self._add_terms("validation", batch, loss_terms(self.config.loss, batch, prediction))
+        terms = loss_terms(self.config.loss, batch, prediction)
+        self.errors["validation"].update(batch, prediction, terms, self.with_stress)
 
     def finish_epoch(self) -> dict[str, float]:
         """Reduce errors over processes, move the schedule, decide whether to stop; a row of ``metrics.csv``.
@@ -262,23 +239,22 @@ class TrainingModule(pl.LightningModule):
             "epoch": self.epoch,
             "step": self.steps,
             "lr": self.schedule.rate(self.steps),
+            "seconds": self.timer.time_elapsed(),
         }
-        self.seconds = time.monotonic() - self._clock
-        row["seconds"] = self.seconds
-        final = torch.tensor(
-            final_coefficients(self.config.loss, self.config.stages, self.epoch), dtype=torch.float64
-        )
+        ends = final_coefficients(self.config.loss, self.config.stages, self.epoch)
+        final = torch.tensor(ends, dtype=torch.float64)
         weights = {"train": self.weights.cpu(), "validation": final}
         score = math.nan
-        for part, metrics in self.metrics.items():
-            metrics.load(self._summed(metrics.state()))
-            sums, norms = self._summed(self.terms[part])
-            if not norms.any():
-                raise RuntimeError(f"epoch {self.epoch}: required {part} frames with labels, got none")
-            means = sums / torch.where(norms > 0, norms, 1.0)
-            score = float((final * means).sum())
-            row[f"{part}/loss"] = float((weights[part] * means).sum())
-            row |= {f"{part}/{k}": v for k, v in metrics.summary().items()}
+        for part, errors in self.errors.items():
+            with errors.sync_context():
+                if not bool(errors.norms.any()):
+                    raise RuntimeError(
+                        f"data.{part} must have frames with labels, got none in epoch {self.epoch}"
+                    )
+                means = errors.compute().cpu()
+                score = float((final * means).sum())
+                row[f"{part}/loss"] = float((weights[part] * means).sum())
+                row |= {f"{part}/{k}": v for k, v in errors.summary().items()}
         if not math.isfinite(score):
             raise FloatingPointError(
                 f"epoch {self.epoch}: loss must be finite, got {score} (lower optimizer.lr?)"
@@ -286,89 +262,34 @@ class TrainingModule(pl.LightningModule):
         self.improved = self.schedule.end_epoch(score)
         self.history.append(row)
         self.epoch += 1
-        self.train_loader.consumed = 0
-        if (reason := self.stopped()) is not None:
-            self._stop(reason)
+        self.plan.position = 0
+        if self.stopped() is not None:
+            self.trainer.should_stop = True
         return row
 
     def stopped(self) -> str | None:
-        """Return the ``stop`` criterion that is met; within an epoch only the number of epochs counts."""
+        """Return the ``stop`` criterion that is met; within an epoch only the number of epochs counts.
+
+        Lightning's EarlyStopping knows no stages and cannot say before the first epoch that a run has ended.
+        """
         stop, schedule = self.config.stop, self.schedule
         if self.epoch >= stop.epochs:
             return "epochs"
-        if not self.epoch or self.train_loader.consumed:
+        if not self.epoch or self.plan.position or self.resumed_at:
             return None
         settled = schedule.settled(self.epoch - 1)
         met = {
             "steps": stop.steps is not None and self.steps >= stop.steps,
             "patience": stop.patience is not None and settled and schedule.bad_epochs > stop.patience,
             "lr": stop.lr is not None and settled and schedule.lr <= stop.lr,
-            "seconds": stop.seconds is not None and self._agreed(self.seconds > stop.seconds),
+            "seconds": stop.seconds is not None and self.agreed(self.timer.time_elapsed() >= stop.seconds),
         }
         return next((reason for reason, is_met in met.items() if is_met), None)
 
-    def _summed(self, sums: Tensor) -> Tensor:
-        """Sum over processes; the result is on the CPU."""
-        total = sums.clone().to(self.device)
-        if dist.is_initialized():
-            dist.all_reduce(total)
-        return total.cpu()
-
-    def _agreed(self, condition: bool) -> bool:
+    def agreed(self, value: float) -> float:
+        """Return the largest value of all processes."""
         if not dist.is_initialized():
-            return condition
-        votes = torch.tensor(float(condition), device=self.device)
-        dist.all_reduce(votes)
-        return bool(votes > 0)
-
-    def _stop(self, reason: str) -> None:
-        self.reason = reason
-        self.trainer.should_stop = True
-
-    def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain data and tensors.
-
-        Call it between optimizer steps, on every process: inside an epoch the errors so far are summed over them.
-
-        Raises
-        ------
-        FloatingPointError
-            If a weight is not finite.
-        """
-        for name, value in self.model.named_parameters():
-            if not bool(torch.isfinite(value).all()):
-                raise FloatingPointError(
-                    f"step {self.steps}: weights must be finite, got others in {name!r} (lower optimizer.lr?)"
-                )
-        metrics, terms = self.metrics["train"].state(), self.terms["train"]
-        if self.train_loader.consumed:
-            metrics, terms = self._summed(metrics), self._summed(terms)
-        return {
-            "model": dict(self.model.state_dict()),
-            "average": dict(self.average.state_dict()),
-            "optimizer": self.trainer.optimizers[0].state_dict(),
-            "schedule": self.schedule.state(),
-            "metrics": metrics,
-            "terms": terms,
-            "epoch": self.epoch,
-            "consumed": self.train_loader.consumed,
-            "steps": self.steps,
-            "seconds": time.monotonic() - self._clock,
-            "history": self.history,
-            "random": torch.get_rng_state(),
-            "world": self.trainer.world_size,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`; before the Trainer starts."""
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self._pending = state["optimizer"]
-        self.schedule.load(state["schedule"])
-        self.metrics["train"].load(state["metrics"])
-        self.terms["train"] = state["terms"].clone()
-        self.epoch, self.steps, self.seconds = state["epoch"], state["steps"], state["seconds"]
-        self._resumed = (state["epoch"], state["consumed"])
-        self.train_loader.consumed = state["consumed"]
-        self.history = list(state["history"])
-        torch.set_rng_state(state["random"])
+            return value
+        votes = torch.tensor(float(value), device=self.device)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return float(votes)

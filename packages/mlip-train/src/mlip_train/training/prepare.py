@@ -9,25 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 import localgraph
-from localgraph import segment_sum
 from mlip_train.config.checks import check_values
-from mlip_train.config.data import BatchConfig, SourceConfig
-from mlip_train.config.load import to_plain
-from mlip_train.config.schema import ModelConfig, TrainConfig
+from mlip_train.config.data import SourceConfig
+from mlip_train.config.schema import TrainConfig
 from mlip_train.data.build import build_table, elements_in
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.labels import check_labels
-from mlip_train.data.loader import BatchLoader
+from mlip_train.data.plan import Plan
 from mlip_train.data.sources import Reader
-from mlip_train.data.statistics import Statistics, compositions, fit_corrections, gather_statistics
+from mlip_train.data.statistics import Statistics, gather_statistics
 from mlip_train.steps.loss import uses
-from mlip_train.training.finetune import with_elements
-
-MODEL = "model.safetensors"
-"""Name of the model file in an output folder."""
+from mlip_train.training.finetune import refit_energies, start_model, with_elements
 
 
 class Prepared(NamedTuple):
@@ -39,7 +34,7 @@ class Prepared(NamedTuple):
         With statistics filled in, weights initialized or loaded, frozen parameters marked.
     statistics : Statistics
         Of the training frames.
-    train, validation : BatchLoader and BatchLoader or None
+    train, validation : Plan and Plan or None
         Batches.
     test : FrameTable or None
         Frames only reported on.
@@ -47,8 +42,8 @@ class Prepared(NamedTuple):
 
     model: Any
     statistics: Statistics
-    train: BatchLoader
-    validation: BatchLoader | None
+    train: Plan
+    validation: Plan | None
     test: FrameTable | None
 
 
@@ -65,9 +60,14 @@ def prepare(config: TrainConfig) -> Prepared:
     if not config.data.train:
         raise ValueError("data.train must contain at least one source, got none")
     reader = Reader()
-    probe, start = _probe(config, reader)
+    start = None
+    if config.model.start_from is not None:
+        start = start_model(config.model)
+        if config.model.add_elements:
+            start = with_elements(start, config.model.add_elements, config.seed)
+    names, cutoffs = _types(config, reader) if start is None else (list(start.type_names), start.cutoffs)
     tables = {
-        part: _table(config, sources, probe, reader)
+        part: _table(config, sources, names, cutoffs, reader)
         for part in ("train", "validation", "test")
         if (sources := getattr(config.data, part))
     }
@@ -79,19 +79,22 @@ def prepare(config: TrainConfig) -> Prepared:
     if "validation" not in tables:
         rows, held = split(len(table), config.data.validation_fraction, config.seed, table.isolated)
     statistics = gather_statistics(table, config.statistics, rows)
-    model = _finetuned(config, start, table, rows) if start is not None else _built(config, probe, statistics)
+    if start is None:
+        model = _built(config, names, statistics)
+    else:
+        model = start
+        refit_energies(model, config, table, rows)
     freeze(model, config.model.freeze)
-    prefetch = 2 * config.data.loaders
-    train = BatchLoader(table, rows, config.batch, config.seed, prefetch=prefetch)
+    train = Plan(table, rows, config.batch, config.seed)
     validation = None
     if "validation" in tables:
         held_table = tables["validation"]
         held = np.arange(len(held_table))
-        validation = BatchLoader(held_table, held, config.batch, shuffle=False, prefetch=prefetch)
+        validation = Plan(held_table, held, config.batch, shuffle=False)
     elif len(held):
-        validation = BatchLoader(table, held, config.batch, shuffle=False, prefetch=prefetch)
+        validation = Plan(table, held, config.batch, shuffle=False)
     if "test" in tables:  # a frame above the budget is reported now, not after training
-        BatchLoader(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
+        Plan(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
     return Prepared(model, statistics, train, validation, tables.get("test"))
 
 
@@ -134,60 +137,38 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             p.requires_grad_(False)
 
 
-def _probe(config: TrainConfig, reader: Reader) -> tuple[Any, Any]:
-    """Build a model that defines types and cutoffs, and the start model if there is one."""
-    if config.model.start_from is not None:
-        start = _start(config.model)
-        if config.model.add_elements:
-            start = with_elements(start, config.model.add_elements, config.seed)
-        return start, start
+def _types(config: TrainConfig, reader: Reader) -> tuple[list[str], Tensor]:
+    """Type names and cutoffs of a model that is not built yet."""
     plain = dict(config.model.config)
     if "type_names" not in plain:
         plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
     if "cutoff" not in plain:
         raise ValueError("model.config.cutoff must be a length in Å, got none")
-    with torch.random.fork_rng(devices=[]):
-        return localgraph.model_class(config.model.name).from_config(plain), None
-
-
-def _start(config: ModelConfig) -> Any:
-    """Load the model to start from; a name or keys given beside it must be its own."""
-    path = Path(str(config.start_from))
-    path = path / MODEL if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"model.start_from must be an existing model file, got {config.start_from!r}")
-    start, _ = localgraph.load_model(path)
-    if config.name not in (ModelConfig().name, start.model_name):
-        raise ValueError(
-            f"model.name must be that of model.start_from ({start.model_name!r}), got {config.name!r}"
-        )
-    own = start.to_config()
-    for key, value in config.config.items():
-        if key not in own or to_plain(own[key]) != value:
-            raise ValueError(
-                f"model.config.{key} must be that of model.start_from ({own.get(key)!r}), got {value!r}"
-            )
-    return start
+    return list(plain["type_names"]), localgraph.model_class(config.model.name).cutoffs_of(plain)
 
 
 def _cache(config: TrainConfig) -> str:
     return config.data.cache or str(Path(config.output) / "cache")
 
 
-def _table(config: TrainConfig, sources: tuple[SourceConfig, ...], probe: Any, reader: Reader) -> FrameTable:
+def _table(
+    config: TrainConfig,
+    sources: tuple[SourceConfig, ...],
+    names: list[str],
+    cutoffs: Tensor,
+    reader: Reader,
+) -> FrameTable:
     data, isolated = config.data, str(config.data.isolated)
     if isolated == "error" and config.statistics.energy_shifts == "isolated":
         isolated = "atoms"
     progress = config.logging.progress
-    return build_table(
-        sources, probe.type_names, probe.cutoffs, _cache(config), data.workers, isolated, reader, progress
-    )
+    return build_table(sources, names, cutoffs, _cache(config), data.workers, isolated, reader, progress)
 
 
-def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
+def _built(config: TrainConfig, names: list[str], statistics: Statistics) -> Any:
     scale = {"force_rms": statistics.force_rms, "energy_std": statistics.energy_std, "none": 1.0}
     filled = {
-        "type_names": list(probe.type_names),
+        "type_names": names,
         "avg_num_neighbors": statistics.avg_num_neighbors,
         "energy_shifts": statistics.energy_shifts.tolist(),
         "energy_scales": scale[config.statistics.energy_scales] or 1.0,
@@ -195,51 +176,3 @@ def _built(config: TrainConfig, probe: Any, statistics: Statistics) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return localgraph.model_class(config.model.name).from_config({**filled, **config.model.config})
-
-
-def _finetuned(config: TrainConfig, start: Any, table: FrameTable, rows: NDArray[np.int64]) -> Any:
-    """Refit the start model's atomic energies to its errors on the training frames.
-
-    New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
-    """
-    if not (config.model.refit_energies or config.model.add_elements):
-        return start
-    labelled = rows[np.isfinite(table.arrays["energy"][rows])]
-    rest = table.arrays["energy"][labelled] - _energies(start, table, labelled, config.batch)
-    moved = np.zeros(len(start.type_names))
-    if added := len(config.model.add_elements):
-        new = range(len(moved) - added, len(moved))
-        moved += fit_corrections(table, labelled, rest, config.statistics.ridge, new)
-    if config.model.refit_energies:
-        rest = rest - compositions(table, labelled) @ moved
-        moved += fit_corrections(table, labelled, rest, config.statistics.ridge)
-    plain = start.to_config()
-    old = np.broadcast_to(np.asarray(_per_type(plain["energy_shifts"], start.type_names)), moved.shape)
-    fresh = []
-    for shifts in (old, old + moved):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            fresh.append(type(start).from_config({**plain, "energy_shifts": shifts.tolist()}))
-    before, after = (m.state_dict() for m in fresh)
-    trained = start.state_dict()
-    kept = {
-        k: v if torch.equal(before[k], after[k]) else v + (after[k] - before[k]) for k, v in trained.items()
-    }
-    fresh[1].load_state_dict(kept)
-    return fresh[1]
-
-
-@torch.no_grad()
-def _energies(
-    model: Any, table: FrameTable, rows: NDArray[np.int64], budget: BatchConfig
-) -> NDArray[np.float64]:
-    """Predict energies of frames, (F,) eV."""
-    parts = [
-        segment_sum(model(b.edge_vectors, b.edge_index, b.types), b.frame, len(b.atoms)).numpy()
-        for b in BatchLoader(table, rows, budget, shuffle=False, prefetch=0)
-    ]
-    return np.concatenate([np.zeros(0), *parts])
-
-
-def _per_type(value: Any, names: Sequence[str]) -> Any:
-    return [value[n] for n in names] if isinstance(value, dict) else value

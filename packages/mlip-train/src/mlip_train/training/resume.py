@@ -46,11 +46,11 @@ def check_resumable(config: TrainConfig, state: Mapping[str, Any]) -> None:
     ]
     if differ:
         raise ValueError(
-            f"resume: required the configuration of the checkpoint in {config.output!r}, got other values of "
+            f"resume must find the configuration of the checkpoint in {config.output!r}, got other values of "
             f"{', '.join(differ)}; {WAYS_OUT}"
         )
     world = config.hardware.devices * config.hardware.nodes
-    if state["consumed"] and state["world"] != world:
+    if state["position"] and state["world"] != world:
         raise ValueError(
             f"hardware.devices must give {state['world']} processes to resume in the middle of an epoch, got {world}"
         )

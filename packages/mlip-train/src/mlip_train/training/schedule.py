@@ -18,16 +18,21 @@ class Schedule:
     lr : float
         The rate it multiplies.
     stages : tuple of StageConfig
-        Stages with an ``lr`` set the rate anew.
+        Stages with an ``lr`` set the rate again.
     total_steps : int
         Length of the run, for the cosine.
+
+    Attributes
+    ----------
+    stage : int
+        Number of stages with other loss weights that have begun; scores of different ones cannot be compared.
     """
 
     def __init__(self, config: ScheduleConfig, lr: float, stages: tuple[StageConfig, ...], total_steps: int):
         self.config, self.stages, self.total_steps = config, stages, max(total_steps, 1)
         self.lr = self.start = lr
         self.best = math.inf
-        self.bad_epochs = 0
+        self.bad_epochs = self.stage = 0
 
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step ``step``, counted from 0."""
@@ -39,14 +44,18 @@ class Schedule:
         return lr * min(1.0, (step + 1) / c.warmup) if c.warmup else lr
 
     def begin_epoch(self, epoch: int) -> None:
-        """Apply the rate of a stage that begins with this epoch, and forget the metric of the stage before.
+        """Apply the rate of a stage that begins with this epoch.
 
-        At the end of a ramp the epochs without a better metric are counted anew.
+        The best metric is forgotten where the stage changes loss weights. Epochs without a better metric are counted
+        from the beginning of a stage, and again from the end of a ramp.
         """
         for stage in self.stages:
             if stage.epoch == epoch:
                 self.lr = stage.lr if stage.lr is not None else self.lr
-                self.best, self.bad_epochs = math.inf, 0
+                self.bad_epochs = 0
+                if any(weight is not None for weight in (stage.energy, stage.forces, stage.stress)):
+                    self.best = math.inf
+                    self.stage += 1
             elif stage.ramp and epoch == stage.epoch + stage.ramp - 1:
                 self.bad_epochs = 0
 
@@ -66,8 +75,9 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """Return the state that :meth:`load` restores."""
-        return {"lr": self.lr, "best": self.best, "bad_epochs": self.bad_epochs}
+        return {"lr": self.lr, "best": self.best, "bad_epochs": self.bad_epochs, "stage": self.stage}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`."""
-        self.lr, self.best, self.bad_epochs = state["lr"], state["best"], state["bad_epochs"]
+        self.lr, self.best = state["lr"], state["best"]
+        self.bad_epochs, self.stage = state["bad_epochs"], state["stage"]

@@ -1,4 +1,4 @@
-"""Construction of the Lightning Trainer."""
+"""Construction of the Lightning Trainer, and the processes that it must have."""
 
 from __future__ import annotations
 
@@ -9,11 +9,48 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from mlip_train.config.machine import HardwareConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.training.callbacks import Progress
 from mlip_train.training.ddp import SyncAfterBackward
+
+
+def cluster(hardware: HardwareConfig) -> list[ClusterEnvironment]:
+    """Return the environment that gives processes their ranks, or nothing where Lightning may choose.
+
+    A run of one process, and one on one node inside an interactive job, ignores the variables of SLURM.
+
+    Raises
+    ------
+    ValueError
+        If srun started another number of tasks than the configuration asks for.
+    """
+    if TorchElasticEnvironment.detect():
+        return [TorchElasticEnvironment()]
+    world, tasks = hardware.devices * hardware.nodes, int(os.environ.get("SLURM_NTASKS", "1"))
+    if world == 1 or (hardware.nodes == 1 and tasks == 1):
+        return [LightningEnvironment()]
+    if SLURMEnvironment.detect() and tasks != world:
+        raise ValueError(
+            f"hardware.devices * hardware.nodes must be the number of tasks of srun (--nodes={hardware.nodes} "
+            f"--ntasks-per-node={hardware.devices}), got {hardware.devices} * {hardware.nodes} and {tasks} tasks"
+        )
+    return []
+
+
+def is_first(hardware: HardwareConfig) -> bool:
+    """Whether this is the first process of a run, or its only one."""
+    alone = hardware.devices * hardware.nodes == 1 and not TorchElasticEnvironment.detect()
+    return alone or not getattr(rank_zero_only, "rank", 0)
 
 
 def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -22,7 +59,7 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
     Raises
     ------
     ValueError
-        For hardware that the machine does not have.
+        For hardware that the machine does not have, and for another number of processes than asked for.
     ImportError
         For a logger whose package is absent.
     """
@@ -32,15 +69,17 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
         strategy = SyncAfterBackward(bucket_mib=h.bucket_mib) if h.strategy == "sync" else "ddp"
     if config.logging.progress:
         callbacks = [*callbacks, Progress()]
+    plugins: list[Any] = list(cluster(h))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         try:
-            return pl.Trainer(
+            trainer = pl.Trainer(
                 accelerator=h.accelerator,
                 devices=h.devices,
                 num_nodes=h.nodes,
                 strategy=strategy,
+                plugins=plugins,
                 max_epochs=epochs,
                 min_epochs=0,
                 accumulate_grad_batches=config.batch.accumulate,
@@ -62,6 +101,12 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
                 f"hardware must be available on this machine, got accelerator {h.accelerator!r}, "
                 f"devices {h.devices}: {e}"
             ) from None
+    if trainer.world_size != h.devices * h.nodes:
+        raise ValueError(
+            f"hardware.devices * hardware.nodes must be the number of processes started ({trainer.world_size}), got "
+            f"{h.devices} * {h.nodes}"
+        )
+    return trainer
 
 
 def _loggers(config: TrainConfig) -> list[Any] | bool:
@@ -78,6 +123,6 @@ def _loggers(config: TrainConfig) -> list[Any] | bool:
                 made.append(WandbLogger(save_dir=config.output, name=Path(config.output).name))
         except ImportError as e:
             raise ImportError(
-                f"logging.loggers: required the package of {name!r} (pip install {name}): {e}"
+                f"logging.loggers must name installed packages (pip install {name}), got {name!r}: {e}"
             ) from None
     return made or False
