@@ -129,7 +129,7 @@ def label(atoms: Atoms) -> None:
     atoms.calc = SinglePointCalculator(atoms, **results)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_frames() -> Callable[..., list[Atoms]]:
     """:func:`random_frames`."""
     return random_frames

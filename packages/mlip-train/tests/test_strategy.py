@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -36,7 +35,7 @@ def launch(script: str, arguments: list[str], world: int) -> None:
         )
         for r in range(world)
     ]
-    ends = [(p.communicate(timeout=240)[1], p.returncode) for p in running]
+    ends = [(p.communicate(timeout=900)[1], p.returncode) for p in running]
     assert all(code == 0 for _, code in ends), "\n".join(text[-2000:] for text, _ in ends)
 
 
@@ -90,14 +89,10 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def gradients(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+def gradients(tmp_path_factory: pytest.TempPathFactory, make_frames: Any) -> dict[int, Any]:
     """Gradients and losses of every case by 1, 2 and 3 processes."""
     folder = tmp_path_factory.mktemp("gradients")
-    conftest = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("conftest.py"))
-    assert conftest is not None and conftest.loader is not None
-    toys = importlib.util.module_from_spec(conftest)
-    conftest.loader.exec_module(toys)
-    ase.io.write(folder / "f.xyz", toys.random_frames(40))
+    ase.io.write(folder / "f.xyz", make_frames(40))
     for world in (1, 2, 3):
         launch("gradients.py", [str(folder), json.dumps(CASES)], world)
     return {world: json.loads((folder / f"{world}.json").read_text()) for world in (1, 2, 3)}

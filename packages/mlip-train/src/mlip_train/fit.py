@@ -179,7 +179,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         kinds = {"largest": collate(plan.table, np.sort(largest)), **batch_kinds(plan)}
         weights = torch.ones(3, dtype=torch.float64)
         step, _ = verified_step(prepared.model, config.loss, CompileConfig(mode="eager"), kinds, weights)
-        step(kinds["largest"], weights).loss.backward()
+        torch.autograd.backward(step(kinds["largest"], weights).loss)
     parameters = list(prepared.model.parameters())
     return {
         "training frames": len(plan.rows),

@@ -9,11 +9,10 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.stress import voigt_6_to_full_3x3_stress
 
 from mlip_train.config.data import SourceConfig
 from mlip_train.data.frame import DataError, Floats, Frame
-from mlip_train.data.xyz import read_frames
+from mlip_train.data.xyz import VOIGT, read_frames
 
 
 def frames_of(path: Path) -> Iterator[Atoms]:
@@ -81,6 +80,8 @@ def from_atoms(atoms: Atoms, source: SourceConfig, index: int) -> Frame:
 
 def _find(atoms: Atoms, key: str | None, where: str) -> Floats | None:
     """Return the values under a key; None where they are absent or NaN throughout."""
+    if key is None:
+        return None
     results = atoms.calc.results if atoms.calc is not None else {}
     found = [place[key] for place in (atoms.info, atoms.arrays, results) if key in place]
     if not found:
@@ -119,9 +120,10 @@ def _stress(atoms: Atoms, source: SourceConfig, where: str) -> Floats:
     if stress is not None:
         stress = stress * source.stress_scale
     if virial is not None:
-        if not atoms.get_volume() > 0:
-            raise DataError(f"{where}, cell must have a volume for the virial, got {atoms.get_volume()} Å³")
-        virial = -virial * source.energy_scale / atoms.get_volume()
+        volume = float(atoms.cell.volume)
+        if not volume > 0:
+            raise DataError(f"{where}, cell must have a volume for the virial, got {volume} Å³")
+        virial = -virial * source.energy_scale / volume
     if stress is not None and virial is not None and not np.allclose(stress, virial, 1e-2, 1e-4):
         raise DataError(
             f"{where}, keys {source.stress!r} and {source.virial!r} must agree (virial = -volume * stress), got "
@@ -137,7 +139,7 @@ def _tensor(atoms: Atoms, key: str | None, where: str) -> Floats | None:
     if value is None:
         return None
     if value.size == 6:
-        value = voigt_6_to_full_3x3_stress(value.reshape(6))
+        value = value.ravel()[np.array(VOIGT)]
     if value.size != 9:
         raise DataError(f"{where}, key {key!r} must have 6 or 9 numbers, got {value.size}")
     value = value.reshape(3, 3)

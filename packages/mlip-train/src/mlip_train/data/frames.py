@@ -189,7 +189,7 @@ def _column(path: Path, rows: int, checksum: int) -> Array:
     array = np.memmap(path, kind, "r", shape=full)
     flat, found = array.reshape(-1).view(np.uint8), 0
     for start in range(0, size, BLOCK):
-        found = zlib.crc32(flat[start : start + BLOCK], found)
+        found = zlib.crc32(flat[start : start + BLOCK].data, found)
     if found != checksum:
         raise ValueError(f"{path.name} must have the checksum {checksum}, got {found}")
     return array

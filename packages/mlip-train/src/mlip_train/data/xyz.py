@@ -69,7 +69,8 @@ def _count(path: Path, line: int, text: str, frame: int) -> int:
 
 def _comment(line: str) -> dict[str, Any]:
     """Parse a comment line; stress and virial may have six components there, which ASE refuses under these names."""
-    values: dict[str, Any] = key_val_str_to_dict(SIX.sub(_nine, line))
+    parse: Any = key_val_str_to_dict  # untyped
+    values: dict[str, Any] = parse(SIX.sub(_nine, line))
     return values
 
 

@@ -36,7 +36,7 @@ class Errors(Metric):
     norms: Tensor
 
     def __init__(self, subsets: Sequence[str], elements: Sequence[str]):
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.subsets, self.elements = tuple(subsets), tuple(elements)
         shapes = {
             "by_subset": (len(self.subsets), len(QUANTITIES), 3),
@@ -82,7 +82,7 @@ class Errors(Metric):
         self.by_subset[:, quantity].index_add_(0, group[has], _moments(difference[has]))
 
     def compute(self) -> Tensor:
-        """Mean terms of the loss, (3,); 0 where no frame had the label."""
+        """Return the mean terms of the loss, (3,); 0 where no frame had the label."""
         return self.terms / torch.where(self.norms > 0, self.norms, 1.0)
 
     def state(self) -> dict[str, Tensor]:

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import localgraph
 from mlip_train.config.load import to_plain
 from mlip_train.config.schema import TrainConfig
+from mlip_train.data.frames import FrameTable
 from mlip_train.report.evaluate import Evaluation, evaluate
 from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
 from mlip_train.steps.loss import uses
@@ -50,7 +53,7 @@ def write_results(
     """
     model, _ = localgraph.load_model(folder / MODEL)
     model = model.to(device)
-    parts = {}
+    parts: dict[str, tuple[FrameTable, NDArray[np.int64] | None]] = {}
     if (held := prepared.validation) is not None:
         parts["validation"] = (held.table, held.rows)
     if prepared.test is not None:

@@ -64,9 +64,10 @@ class CompiledStep:
         batch = _batch(data[:TENSORS])
 
         def model(*arguments: Tensor) -> Tensor:
-            return functional_call(
+            energies: Tensor = functional_call(
                 self.model, {**dict(zip(self.trained, leaves, strict=True)), **rest}, arguments
             )
+            return energies
 
         prediction = predict(model, batch, create_graph=True, with_stress=self.with_stress)
         terms = loss_terms(self.loss, batch, prediction)
@@ -85,9 +86,10 @@ class CompiledStep:
         batch = _batch(data[:TENSORS])
 
         def model(*arguments: Tensor) -> Tensor:
-            return functional_call(
+            energies: Tensor = functional_call(
                 self.model, {**dict(zip(self.trained, weights, strict=True)), **rest}, arguments
             )
+            return energies
 
         return tuple(predict(model, batch, with_stress=self.with_stress))
 

@@ -108,4 +108,6 @@ def with_gradients(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequen
     >>> p.grad
     tensor([0.5000, 1.0000])
     """
-    return _WithGradients.apply(loss.detach(), len(gradients), *gradients, *parameters)
+    apply: Any = _WithGradients.apply  # untyped
+    result: Tensor = apply(loss.detach(), len(gradients), *gradients, *parameters)
+    return result

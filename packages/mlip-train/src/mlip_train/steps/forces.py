@@ -41,7 +41,8 @@ class ForcesStep:
         weights = dict(zip(self.names, tensors[:n], strict=True))
 
         def model(*arguments: Tensor) -> Tensor:
-            return functional_call(self.model, weights, arguments)
+            energies: Tensor = functional_call(self.model, weights, arguments)
+            return energies
 
         return tuple(predict(model, batch, create_graph=True, with_stress=self.with_stress))
 

@@ -48,7 +48,7 @@ def reduce_gradients(parameters: Sequence[Tensor], op: str = "sum", bucket_mib: 
             if op == "mean":
                 values = values / dist.get_world_size()
             for p, value, anyone in zip(
-                bucket, values.split([p.numel() for p in bucket]), anywhere, strict=True
+                bucket, torch.split(values, [p.numel() for p in bucket]), anywhere, strict=True
             ):
                 if p.grad is not None:
                     p.grad.copy_(value.view_as(p))
