@@ -29,6 +29,7 @@ import localgraph
 from allegro_model.nequip import from_nequip
 from mlip_train.config import TrainConfig, load_config
 from mlip_train.data.batches import Batch
+from mlip_train.data.loader import make_loader
 from mlip_train.fit import fit
 from mlip_train.steps.eager import StepResult
 from mlip_train.steps.loss import Prediction, loss_terms
@@ -112,9 +113,9 @@ def train_reference(config: TrainConfig) -> None:
     )
     weights = torch.tensor([1.0, 1.0, float(step.with_stress)], dtype=torch.float64)
     start = time.perf_counter()
-    for batch, _ in zip(prepared.train, range(2), strict=False):
+    for batch, _ in zip(make_loader(prepared.train), range(2), strict=False):
         step(batch, weights).loss.backward()  # compiles
-    step.predict(next(iter(prepared.validation)))
+    step.predict(next(iter(make_loader(prepared.validation))))
     seconds = {"compile_s": round(time.perf_counter() - start, 1)}
     (folder / "reference.json").write_text(json.dumps(seconds) + "\n")
     model.zero_grad()

@@ -94,10 +94,14 @@ def test_command_line(
     assert main(["fit", str(path), "--dry-run"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["elements"] == ["H", "O"]
+    assert facts["frames of sources"] == [{"path": plain_run["data"]["train"][0]["path"], "frames": 40}]
     assert facts["training frames"] == 30 and facts["validation frames"] == 10
     assert not (Path(plain_run["output"]) / "metrics.csv").exists()
     assert main(["fit", str(path), "--optimizer.lr=0.02", "stop.epochs=1"]) == 0
-    assert "baseline: element means" in capsys.readouterr().out
+    streams = capsys.readouterr()
+    assert "baseline: element means" in streams.out
+    assert f"data.train[0]: 40 frames from {plain_run['data']['train'][0]['path']}" in streams.err
+    assert "30 training frames, 10 held out for validation" in streams.err
     assert main(["evaluate", plain_run["output"], plain_run["data"]["train"][0]["path"]]) == 0
     assert "forces RMSE, meV/Å" in capsys.readouterr().out
     errors = json.loads((Path(plain_run["output"]) / "evaluation.json").read_text())

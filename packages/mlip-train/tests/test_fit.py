@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def test_fit_learns_and_leaves_its_files(toy: Any, plain_run: dict[str, Any]) ->
     assert errors["overall"]["forces_rmse"] < 0.8 * errors["baseline"]["overall"]["forces_rmse"]
     page = (folder / "report.html").read_text()
     assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 5
+    for shown in ("<td>parameters</td><td>36</td>", "<td>seconds per epoch</td>"):
+        assert shown in page
+    assert re.search(r"<td>O</td><td>-\d+\.\d{6}</td>", page)
+    assert page.count("<details>") == 1 and "Compiled against eager" not in page
     model, metadata = localgraph.load_model(result.model)
     assert metadata["training"]["elements"] == ["H", "O"]
     assert model.to_config()["avg_num_neighbors"] == pytest.approx(

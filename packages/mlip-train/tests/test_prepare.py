@@ -195,3 +195,28 @@ def test_f10_options_of_a_start_model_are_its_own(
     prepare(from_plain(TrainConfig, plain_run | {"model": start}))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         prepare(from_plain(TrainConfig, plain_run | {"model": start | model}))
+
+
+def test_f11_implausible_stresses_are_reported(
+    toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
+) -> None:
+    frames = make_frames(5, periodic=True)
+    for atoms in frames:
+        atoms.info["kbar"] = np.diag([10.0, 10.0, -16.0])
+    ase.io.write(tmp_path / "kbar.xyz", frames)
+    source = {"path": str(tmp_path / "kbar.xyz"), "stress": "kbar", "virial": None}
+    plain = plain_run | {"data": {"train": [source]}, "loss": {"stress": 1.0}}
+    with pytest.warns(
+        UserWarning, match=r"kbar.xyz, frame 0: stress of 16 eV/Å³ \(2563 GPa\); set stress_scale"
+    ):
+        prepare(from_plain(TrainConfig, plain))
+    plain["data"]["train"][0]["stress_scale"] = 6.241509e-4
+    prepare(from_plain(TrainConfig, plain))
+
+
+def test_elements_without_frames_are_reported(
+    toy: Any, plain_run: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = plain_run["model"]["config"] | {"type_names": ["H", "C", "O", "S"]}
+    prepare(from_plain(TrainConfig, plain_run | {"model": {"name": "toy", "config": config}}))
+    assert "elements of the model without training frames: C, S" in caplog.text

@@ -212,3 +212,13 @@ def test_time_is_counted_over_restarts(toy: Any, plain_run: dict[str, Any]) -> N
     time.sleep(0.05)
     longer = run(plain_run, stop={"epochs": 3})
     assert longer.history[2]["seconds"] > first.history[1]["seconds"]
+
+
+def test_f22_leftovers_of_killed_processes_are_removed(toy: Any, plain_run: dict[str, Any]) -> None:
+    cache = Path(plain_run["output"]) / "cache"
+    for name in (".0123456789abcdef.x1y2z3", ".fedcba9876543210.abcdef"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "forces").write_bytes(b"part")
+    run(plain_run)
+    assert not list(cache.glob(".*"))
+    assert len(list(cache.iterdir())) == 2  # the table, and the elements in the files

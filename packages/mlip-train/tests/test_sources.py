@@ -174,19 +174,17 @@ def test_take_and_shuffle(make_frames: Callable[..., Any], tmp_path: Path) -> No
         indices(take="half")
 
 
-def test_spice_files(shared_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("spice_data")
-    source = SourceConfig(path=str(shared_data / "spice" / "real_spice_1.1.4_slice.hdf5"), take=":4")
-    frames = list(read(source))
+@pytest.mark.parametrize("real", [False, True], ids=["example", "real"])
+def test_spice_files(request: pytest.FixtureRequest, real: bool) -> None:
+    spice_data = pytest.importorskip("spice_data")
+    path = spice_data.example_path()
+    if real:
+        path = request.getfixturevalue("shared_data") / "spice" / "real_spice_1.1.4_slice.hdf5"
+    frames = list(read(SourceConfig(path=str(path), take=":4")))
     assert len(frames) == 4
-    assert all(f.subset.startswith("SPICE") and np.isfinite(f.forces).all() for f in frames)
-    assert not list(
-        read(
-            SourceConfig(
-                path=source.path, exclude=tuple({f.subset for f in read(SourceConfig(path=source.path))})
-            )
-        )
-    )
+    assert all(np.isfinite(f.forces).all() and np.isfinite(f.energy) and not f.pbc.any() for f in frames)
+    subsets = {f.subset for f in read(SourceConfig(path=str(path)))}
+    assert subsets and not list(read(SourceConfig(path=str(path), exclude=tuple(subsets))))
 
 
 def test_spice_files_and_stores_are_read_alike(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -46,6 +47,17 @@ Examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; user errors are one line on stderr with exit status 2, an interrupted run gives 128 + signal."""
+    log = logging.getLogger("mlip_train")
+    handler = logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        return _main(arguments)
+    finally:
+        log.removeHandler(handler)
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     given: list[str] = []
     command = next((a for a in arguments if a in EXAMPLES), "")
@@ -164,7 +176,7 @@ def _evaluate(arguments: Any, _: list[str]) -> None:
     if arguments.data:
         sources = ()
     elif not sources:
-        raise ValueError("data: required files of frames, or a run with data.test, got neither")
+        raise ValueError("data must be files of frames, or run must have data.test, got neither")
     model, metadata = localgraph.load_model(path)
     training = metadata.get("training", {})
     sources = sources or _sources(arguments.data, training.get("config", {}).get("data", {}))
@@ -201,7 +213,7 @@ def _sources(paths: list[str], data: dict[str, Any]) -> tuple[SourceConfig, ...]
     labels = {tuple(s[name] for name in LABELS) for s in read}
     if len(labels) > 1 and not all(is_spice(p) for p in paths):
         raise ValueError(
-            f"data: required one set of label keys and scales in the run to read {paths} with, got {sorted(labels)} "
+            f"data must be files of a run with one set of label keys and scales, got {paths} and {list(labels)} "
             "(evaluate a YAML with data.test instead)"
         )
     options = dict(zip(LABELS, labels.pop(), strict=True)) if len(labels) == 1 else {}

@@ -17,6 +17,7 @@ from mlip_train.config.load import to_plain
 from mlip_train.config.machine import CompileConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import collate
+from mlip_train.data.frames import remove_leftovers
 from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
@@ -88,6 +89,8 @@ def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitRe
     state = _checkpoint(config, folder)
     if state is not None:
         check_resumable(config, state)
+    if config.data.cache is None and config.hardware.devices * config.hardware.nodes == 1:
+        remove_leftovers(folder / "cache")
     prepared = prepare(config)
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
     run = identity(config, prepared)
@@ -182,6 +185,10 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         torch.autograd.backward(step(kinds["largest"], weights).loss)
     parameters = list(prepared.model.parameters())
     return {
+        "frames of sources": [
+            {"path": file, "frames": count}
+            for file, count in zip(plan.table.files, plan.table.source_counts, strict=True)
+        ],
         "training frames": len(plan.rows),
         "validation frames": 0 if prepared.validation is None else len(prepared.validation.rows),
         "elements": list(plan.table.type_names),

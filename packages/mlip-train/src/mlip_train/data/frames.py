@@ -66,6 +66,11 @@ class FrameTable:
         """File and frame index, for messages."""
         return f"{self.files[self.arrays['file'][frame]]}, frame {int(self.arrays['index'][frame])}"
 
+    @property
+    def source_counts(self) -> list[int]:
+        """Number of frames of each source, in the order of ``files``."""
+        return np.bincount(self.arrays["file"], minlength=len(self.files)).tolist()  # type: ignore[no-any-return]
+
     def digest(self) -> str:
         """Hash of frames, labels and weights, by which a checkpoint knows its data; paths do not enter."""
         found = hashlib.sha256(json.dumps([self.subsets, self.type_names]).encode())
@@ -193,3 +198,9 @@ def _column(path: Path, rows: int, checksum: int) -> Array:
     if found != checksum:
         raise ValueError(f"{path.name} must have the checksum {checksum}, got {found}")
     return array
+
+
+def remove_leftovers(cache: Path) -> None:
+    """Remove unfinished tables of processes that were killed; no other process may use the cache."""
+    for folder in cache.glob(".*.*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mlip_train.data.batches import label_weights
 from mlip_train.data.frame import DataError
 from mlip_train.data.frames import FrameTable
 
+PLAUSIBLE = 1.0
+"""Largest stress that is not remarkable, eV/Å³ (160 GPa)."""
 LABELS = {"energy": ("energy",), "forces": ("forces",), "stress": ("stress", "virial")}
 """Terms of the loss and the keys of a source that give their labels."""
 
@@ -48,6 +51,7 @@ def check_labels(
         For a label that no frame of a source has, naming its key and the keys that the file has, unless the key is
         null; for a label that some frames lack, naming the first; and for a label that no source has.
     """
+    _check_stresses(table)
     labels = label_weights(table)
     source = np.asarray(table.arrays["file"])
     weighted = (np.asarray(table.arrays["weight"]) > 0) & (table.atom_counts > 0)
@@ -64,6 +68,18 @@ def check_labels(
             raise DataError(
                 f"loss.{name} must be 0 where no frame of {part} has this label, got another weight"
             )
+
+
+def _check_stresses(table: FrameTable) -> None:
+    """Warn of stresses that must have another unit than eV/Å³."""
+    largest = np.abs(np.asarray(table.arrays["stress"])).max((1, 2), initial=0.0)
+    if (np.nan_to_num(largest) > PLAUSIBLE).any():
+        frame = int(np.nanargmax(largest))
+        warnings.warn(
+            f"{table.where(frame)}: stress of {largest[frame]:.4g} eV/Å³ ({largest[frame] * 160.2:.4g} GPa); set "
+            "stress_scale if the file has GPa or kbar",
+            stacklevel=2,
+        )
 
 
 def is_absent(source: SourceConfig, name: str) -> bool:

@@ -1,7 +1,8 @@
-"""A model on labelled frames: predictions, tables of errors, and the baseline they must beat."""
+"""A model on labeled frames: predictions, tables of errors, and the baseline they must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +30,14 @@ class Evaluation(NamedTuple):
         Label and prediction, eV per atom, less the per-element mean energies; rows without label left out.
     forces : (K, 2) float64
         Label and prediction of (at most 100,000) force components, eV/Å.
+    stress : (K, 2) float64
+        Label and prediction of stress components, eV/Å³; none where they were not predicted.
     """
 
     tables: dict[str, Any]
     energy: NDArray[np.float64]
     forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
 
 
 def evaluate(
@@ -74,7 +78,7 @@ def evaluate(
     metrics = Errors(table.subsets, table.type_names)
     baseline = Errors(table.subsets, table.type_names)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    energies, forces = [], []
+    energies, forces, stresses = [], [], []
     for data in make_loader(plan, workers):
         moved = data.to(device)
         prediction = Prediction(*(t.cpu() for t in predict(model, moved, with_stress=with_stress)))
@@ -87,8 +91,14 @@ def evaluate(
         energies.append(pair[has].numpy())
         has = data.force_weight > 0
         forces.append(torch.stack([data.forces[has], prediction.forces[has]], -1).reshape(-1, 2).numpy())
-    f = np.concatenate(forces) if forces else np.zeros((0, 2))
+        has = data.stress_weight > 0 if with_stress else torch.zeros_like(data.subset, dtype=torch.bool)
+        stresses.append(torch.stack([data.stress[has], prediction.stress[has]], -1).reshape(-1, 2).numpy())
+    f, s = _joined(forces), _joined(stresses)
     if len(f) > 100_000:
         f = f[np.random.default_rng(0).choice(len(f), 100_000, replace=False)]
     tables = metrics.tables() | {"baseline": baseline.tables(), "frames": len(rows)}
-    return Evaluation(tables, np.concatenate(energies) if energies else np.zeros((0, 2)), f)
+    return Evaluation(tables, _joined(energies), f, s)
+
+
+def _joined(pairs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate([np.zeros((0, 2)), *pairs])

@@ -1,4 +1,4 @@
-"""What a run leaves behind to be looked at: figures, and one HTML file that opens without a network."""
+"""Figures and a self-contained HTML report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.metrics import UNITS
@@ -21,37 +22,48 @@ td:first-child,th:first-child{text-align:left}img{max-width:100%}pre{background:
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Energy and force errors, loss and learning rate over epochs, as a PNG."""
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    axes = figure.subplots(2, 2)
+    """Draw loss, errors (of stresses too, where they are trained) and learning rate over epochs into a PNG."""
     epochs = [row["epoch"] for row in history]
+    with_stress = any(key.endswith("stress_rmse") for row in history for key in row)
+    figure = Figure(figsize=(15 if with_stress else 10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 3 if with_stress else 2)
     shown = (
         ("loss", "weighted loss", 1.0),
         ("energy_per_atom_rmse", "energy RMSE, meV/atom", 1e3),
         ("forces_rmse", "force RMSE, meV/Å", 1e3),
-    )
+        ("stress_rmse", "stress RMSE, meV/Å³", 1e3),
+    )[: 4 if with_stress else 3]
+    marker = "." if len(epochs) < 40 else None
     for axis, (key, label, factor) in zip(axes.flat, shown, strict=False):
         for part in ("train", "validation"):
             values = [factor * row.get(f"{part}/{key}", np.nan) for row in history]
             if np.isfinite(values).any():
-                axis.plot(epochs, values, label=part, marker="." if len(epochs) < 40 else None)
+                axis.plot(epochs, values, label=part, marker=marker)
                 axis.set_yscale("log")
         axis.set(xlabel="epoch", ylabel=label)
         if axis.lines:
             axis.legend(frameon=False)
-    axes[1, 1].plot(epochs, [row["lr"] for row in history], color="k")
-    axes[1, 1].set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    rate, rest = axes.flat[len(shown)], axes.flat[len(shown) + 1 :]
+    rate.plot(epochs, [row["lr"] for row in history], color="k", marker=marker)
+    rate.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    for axis in axes.flat:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(-0.5, max(epochs, default=0) + 0.5)
+    for axis in rest:
+        axis.set_axis_off()
     figure.savefig(path, dpi=110)
 
 
 def parity(evaluation: Evaluation, path: Path, title: str = "") -> None:
-    """Predicted against reference energies (less the per-element means) and forces, as a PNG."""
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    shown = (
+    """Draw predicted over reference energies (less the per-element means), forces and stresses into a PNG."""
+    shown = [
         (evaluation.energy * 1e3, "energy less element means, meV/atom", "energy_per_atom"),
         (evaluation.forces, "force component, eV/Å", "forces"),
-    )
-    for axis, (pairs, label, key) in zip(figure.subplots(1, 2), shown, strict=True):
+    ]
+    if len(evaluation.stress):
+        shown.append((evaluation.stress * 1e3, "stress component, meV/Å³", "stress"))
+    figure = Figure(figsize=(5 * len(shown), 4.8), layout="constrained")
+    for axis, (pairs, label, key) in zip(figure.subplots(1, len(shown)), shown, strict=True):
         axis.set(xlabel=f"reference {label}", ylabel="model")
         if len(pairs):
             axis.plot(pairs[:, 0], pairs[:, 1], ".", markersize=3, alpha=0.5, rasterized=True)
@@ -67,7 +79,7 @@ def parity(evaluation: Evaluation, path: Path, title: str = "") -> None:
 
 
 def errors_by_element(evaluation: Evaluation, path: Path) -> None:
-    """Force errors of each element, as a PNG."""
+    """Draw the force errors of each element into a PNG."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axis = figure.subplots()
     rows = evaluation.tables["forces_by_element"]
@@ -81,7 +93,7 @@ def errors_by_element(evaluation: Evaluation, path: Path) -> None:
 
 
 def error_rows(tables: Mapping[str, Any]) -> list[list[str]]:
-    """Header and rows of a table of errors: overall, the baseline, every subset; meV/atom, meV/Å, meV/Å³."""
+    """Return header and rows of a table of errors: overall, the baseline, every subset; meV/atom, meV/Å, meV/Å³."""
     columns = [f"{q}_{m}" for q in UNITS for m in ("mae", "rmse") if f"{q}_{m}" in tables["overall"]]
     head = [
         "frames",
@@ -96,7 +108,7 @@ def error_rows(tables: Mapping[str, Any]) -> list[list[str]]:
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as aligned lines."""
+    """Format rows of words as aligned lines."""
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(w.ljust(widths[0]) if i == 0 else w.rjust(widths[i]) for i, w in enumerate(r)) for r in rows
@@ -110,7 +122,21 @@ def write_report(
     images: Sequence[Path],
     facts: Mapping[str, Any],
 ) -> None:
-    """One HTML file with tables, figures (embedded) and facts about the run (configuration, timing, environment)."""
+    """Write one HTML file with tables, embedded figures and facts about the run.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    title : str
+        Heading.
+    evaluations : mapping
+        Tables of errors by name.
+    images : sequence of Path
+        PNG files.
+    facts : mapping
+        Sections: a mapping of plain values is a table, anything else is folded JSON.
+    """
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for name, evaluation in evaluations.items():
         parts.append(f"<h2>Errors: {html.escape(name)}</h2>{_html_table(error_rows(evaluation.tables))}")
@@ -118,12 +144,18 @@ def write_report(
         data = base64.b64encode(image.read_bytes()).decode()
         parts.append(f'<p><img alt="{html.escape(image.stem)}" src="data:image/png;base64,{data}"></p>')
     for name, value in facts.items():
-        parts.append(
-            f"<h2>{html.escape(name)}</h2><pre>{html.escape(json.dumps(value, indent=2, default=str))}</pre>"
-        )
+        parts.append(_section(name, value))
     body = "\n".join(parts)
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
     path.write_text(f"{page}\n{body}\n</html>\n")
+
+
+def _section(name: str, value: Any) -> str:
+    """Return a table of plain values, or folded JSON of anything else."""
+    if isinstance(value, Mapping) and not any(isinstance(v, Mapping | list | tuple) for v in value.values()):
+        return f"<h2>{html.escape(name)}</h2>{_html_table([['', ''], *([str(k), str(v)] for k, v in value.items())])}"
+    text = html.escape(json.dumps(value, indent=2, default=str))
+    return f"<h2>{html.escape(name)}</h2><details><summary>show</summary><pre>{text}</pre></details>"
 
 
 def _html_table(rows: Sequence[Sequence[str]]) -> str:

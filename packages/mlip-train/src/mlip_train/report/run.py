@@ -72,13 +72,20 @@ def write_results(
             images += [folder / f"parity_{name}.png", folder / f"elements_{name}.png"]
             parity(evaluation, images[-2], name)
             errors_by_element(evaluation, images[-1])
-        facts = {
-            "Timing": timing,
-            "Compiled against eager": compared,
-            "Training data": prepared.statistics.plain(),
+        size = {"parameters": sum(p.numel() for p in model.parameters())}
+        statistics = prepared.statistics.plain()
+        energies = zip(model.type_names, statistics.pop("energy_shifts"), strict=True)
+        facts: dict[str, Any] = {
+            "Run": size
+            | dict(timing)
+            | {"seconds per epoch": timing["seconds of training"] / max(len(history), 1)},
+            "Training data": statistics,
+            "Energy of each element, eV": {name: f"{energy:.6f}" for name, energy in energies},
             "Configuration": to_plain(config),
             "Environment": environment(),
         }
+        if compared:
+            facts["Compiled against eager"] = compared
         title = f"{config.model.name}: {folder.name}"
         write_report(folder / "report.html", title, evaluations, images, facts)
     return evaluations

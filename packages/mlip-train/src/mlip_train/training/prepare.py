@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from mlip_train.data.sources import Reader
 from mlip_train.data.statistics import Statistics, gather_statistics
 from mlip_train.steps.loss import uses
 from mlip_train.training.finetune import refit_energies, start_model, with_elements
+
+log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -85,6 +88,7 @@ def prepare(config: TrainConfig) -> Prepared:
         model = start
         refit_energies(model, config, table, rows)
     freeze(model, config.model.freeze)
+    _tell(tables, rows, held)
     train = Plan(table, rows, config.batch, config.seed)
     validation = None
     if "validation" in tables:
@@ -96,6 +100,18 @@ def prepare(config: TrainConfig) -> Prepared:
     if "test" in tables:  # a frame above the budget is reported now, not after training
         Plan(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
     return Prepared(model, statistics, train, validation, tables.get("test"))
+
+
+def _tell(tables: dict[str, FrameTable], rows: NDArray[np.int64], held: NDArray[np.int64]) -> None:
+    """Log the frames of every source, and elements of the model without training frames."""
+    for part, table in tables.items():
+        for i, (file, count) in enumerate(zip(table.files, table.source_counts, strict=True)):
+            log.info("data.%s[%d]: %d frames from %s", part, i, count, file)
+    table = tables["train"]
+    log.info("%d training frames, %d held out for validation", len(rows), len(held))
+    present = np.unique(table.arrays["types"])
+    if absent := [name for t, name in enumerate(table.type_names) if t not in present]:
+        log.warning("elements of the model without training frames: %s", ", ".join(absent))
 
 
 def split(
