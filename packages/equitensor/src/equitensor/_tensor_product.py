@@ -42,6 +42,7 @@ class TensorProduct:
 
     Examples
     --------
+    >>> import torch
     >>> tp = TensorProduct("0e + 1o", "0e + 1o", "0e")
     >>> tp
     TensorProduct(0e+1o ⊗ 0e+1o → 0e, 2 paths, coupled)
@@ -136,6 +137,7 @@ class TensorProduct:
 
         Examples
         --------
+        >>> import torch
         >>> tp = TensorProduct("0e + 1o", "0e + 1o", "1o")
         >>> x, y, w, g = torch.rand(3, 4, 2), torch.rand(3, 4, 2), torch.rand(2, 2), torch.rand(3, 3, 2)
         >>> torch.allclose((tp(x, y, w) * g).sum(), (x * tp.pull_back(g, y, w)).sum())
@@ -186,6 +188,7 @@ def tensor_product(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1)
     >>> tensor_product(x, x, torch.ones(1), "1o", "1o", "0e") * 3**0.5
     tensor([[[14.0000]]])
