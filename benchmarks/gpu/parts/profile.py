@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def main() -> None:
     part = Part("profile")
     device = part.device.type
     path: Path = part.work / f"small_{device}.pt2"  # the export part's, if it is there
+    training = Case("small", device=device, **part.changes())
+    given = batch(part.pick(256, 2), part.device)
+    built = part.attempt("training step", lambda: step_of(part.pick("full", "eager"), training, given))
     part.turn()
     if path.exists():
         case = Case("small", box(part.pick(12, 2)), exported=path, device=device, **part.changes())
@@ -59,10 +63,9 @@ def main() -> None:
         part.section["md"] = call and part.attempt("md", lambda: seen(part, "md", call))
     else:
         part.section["skipped"] = f"{path.name} was not there: the part export_small makes it"
-    case = Case("small", device=device, **part.changes())
-    given = batch(part.pick(256, 2), part.device)
-    built = part.attempt("training step", lambda: step_of(part.pick("full", "eager"), case, given))
-    part.section["train"] = built and part.attempt("train", lambda: seen(part, "train", built[0]))
+    part.section["train"] = built and part.attempt(
+        "train", lambda: seen(part, "train", partial(built[0], given))
+    )
     part.save()
 
 

@@ -8,6 +8,8 @@ import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from benchmarks.providers import TRAINING, Case
 from benchmarks.systems import system_of, water
 from torch import Tensor
 
+Batch = dict[str, Tensor]
 MOLECULES = 11
 """Of a frame: 33 atoms and about 760 edges at 6 Å, as SPICE's frames have on average."""
 
@@ -35,16 +38,16 @@ def droplets(frames: int) -> list[tuple[np.ndarray, list[str]]]:
     return found
 
 
-def batch(frames: int, device: torch.device) -> dict[str, Tensor]:
+def batch(frames: int, device: torch.device) -> Batch:
     """Return one batch of droplets with random labels, as the training step takes it, and its positions."""
-    from mlip_train import Batch
+    from mlip_train import Batch as Tensors
 
     systems = [system_of(s, x, np.zeros((3, 3)), [False] * 3) for x, s in droplets(frames)]
     g, f64 = torch.Generator().manual_seed(0), torch.float64
     counts = [system.atoms for system in systems]
     shift = np.cumsum([0, *counts[:-1]]).tolist()
     total, zeros = sum(counts), torch.zeros(frames, dtype=torch.int64)
-    made = Batch(
+    made = Tensors(
         edge_vectors=torch.cat([s.vectors for s in systems]),
         edge_index=torch.cat([s.graph.edge_index + k for s, k in zip(systems, shift, strict=True)], 1),
         types=torch.cat([s.types for s in systems]),
@@ -65,15 +68,15 @@ def batch(frames: int, device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def step_of(name: str, case: Case, given: dict[str, Tensor]) -> tuple[Any, dict[str, Any]]:
-    """Return a training step with its optimizer, and its first loss and gradient norm."""
+def step_of(name: str, case: Case, given: Batch) -> tuple[Callable[[Batch], None], dict[str, Any]]:
+    """Return a training step with its optimizer, compiled and run once, and its first loss and gradient norm."""
     begin = time.perf_counter()
     module, loss_of = TRAINING[name](case)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
 
-    def step() -> None:
+    def step(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss_of(given).backward()
+        loss_of(batch).backward()
         optimizer.step()
 
     module.zero_grad()
@@ -127,32 +130,37 @@ def fit(part: Part) -> dict[str, float]:
 def main() -> None:
     """Build every step, then time them on the same batches."""
     part = Part("train")
-    names = ["full", "forces", "eager"]
+    steps = part.pick(
+        [("small", "full"), ("small", "forces"), ("medium", "full")], [("small", "full"), ("small", "forces")]
+    )
+    steps += [(preset, "eager") for preset in part.pick(("small", "medium"), ("small",))]
     if importlib.util.find_spec("allegro") is not None:
-        names.append(part.pick("nequip-allegro compiled", "nequip-allegro eager"))
-    presets = part.pick(("small", "medium"), ("small",))
-    batches = {n: batch(n, torch.device("cpu")) for n in part.pick((64, 256), (2,))}
+        steps.append(("small", part.pick("nequip-allegro compiled", "nequip-allegro eager")))
+    batches = {n: batch(n, part.device) for n in part.pick((64, 256), (2, 3))}
+    built = {}
+    for preset, name in steps:
+        case = Case(preset, device=part.device.type, **part.changes())
+        given = next(iter(batches.values()))
+        made = part.attempt(f"{preset} {name}", lambda n=name, c=case, b=given: step_of(n, c, b))
+        if made:
+            built[preset, name] = made
     part.turn()
     rows = part.section.setdefault("rows", [])
-    for preset in presets:
-        case = Case(preset, device=part.device.type, **part.changes())
-        for frames, tensors in batches.items():
-            given = {name: tensor.to(part.device) for name, tensor in tensors.items()}
-            for name in names:
-                label = f"{preset} {frames} {name}"
-                built = part.attempt(label, lambda n=name, c=case, b=given: step_of(n, c, b))
-                if built is None:
-                    continue
-                step, first = built
-                row = {
-                    "preset": preset,
-                    "frames": frames,
-                    "edges": given["edge_index"].shape[1],
-                    "step": name,
-                }
-                row |= {**first, "ms": part.milliseconds(step, 2.0, 50), "peak_bytes": part.peak_bytes(step)}
-                rows.append(row)
-                part.save()
+    for (preset, name), (step, first) in built.items():
+        for frames, given in batches.items():
+            call = partial(step, given)
+            row = {
+                "preset": preset,
+                "frames": frames,
+                "edges": given["edge_index"].shape[1],
+                "step": name,
+                **first,
+            }
+            label = f"{preset} {name} {frames}"
+            row["ms"] = part.attempt(label, lambda c=call: part.milliseconds(c, 2.0, 50))
+            row["peak_bytes"] = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
+            rows.append(row)
+            part.save()
     part.section["fit"] = part.attempt("fit", lambda: fit(part))
     part.save()
 
