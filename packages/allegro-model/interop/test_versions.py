@@ -124,7 +124,7 @@ def training(model):
     energies = {"total_energy": 1.0, "forces": 1.0}
     return {
         "run": ["train"],
-        **({"global_options": {"allow_tf32": False}} if NEQUIP < (0, 8) else {}),
+        **({"global_options": {"allow_tf32": False}} if NEQUIP < (0, 17) else {}),
         "data": {
             "_target_": "nequip.data.datamodule.ASEDataModule",
             "seed": 1,
@@ -216,7 +216,7 @@ def theirs(model, atoms):
     """Return energy, forces and stress of the old program, with its own neighbor list."""
     data = from_ase(atoms)
     data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
-    backend = {"backend": "ase"} if NEQUIP >= (0, 12) else {"NL": "ase"}
+    backend = {"backend": "ase"} if NEQUIP >= (0, 17) else {"NL": "ase"}
     data = compute_neighborlist_(data, r_max=CUTOFF, **backend)
     out = model(data)
     stress = out[AtomicDataDict.STRESS_KEY].reshape(3, 3).detach() if atoms.pbc.all() else None
