@@ -62,6 +62,48 @@ VARIANTS = {
     "shared weights": {"weight_individual_irreps": False, "l_max": 1},
 }
 
+# The architectures of the public Allegro-OAM-L and Allegro-MP-L, of nequip 0.13.0 and allegro 0.7.1: INTEROP_FULL=1.
+PUBLIC = {
+    "model_dtype": "float32",
+    "type_names": [s for s in localgraph.ELEMENTS[:94] if s not in ("Po", "At", "Rn", "Fr", "Ra")],
+    "l_max": 3,
+    "parity": False,
+    "num_scalar_features": 256,
+    "allegro_mlp_hidden_layers_width": 1024,
+    "embed": {
+        "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+        "num_bessels": 12,
+        "bessel_trainable": True,
+        "polynomial_cutoff_p": 8,
+    },
+    "radial_chemical_embed_dim": 512,
+    "scalar_embed_mlp_hidden_layers_depth": 1,
+    "scalar_embed_mlp_hidden_layers_width": 512,
+    "readout_mlp_hidden_layers_width": 128,
+    "readout_mlp_nonlinearity": "silu",
+    "per_type_energy_scales_trainable": True,
+}
+FULL_SIZE = {
+    "OAM-L": PUBLIC
+    | {
+        "r_max": 7.0,
+        "avg_num_neighbors": 9986.0,
+        "num_layers": 4,
+        "num_tensor_features": 64,
+        "allegro_mlp_hidden_layers_depth": 2,
+    },
+    "MP-L": PUBLIC
+    | {
+        "r_max": 6.0,
+        "avg_num_neighbors": 3843.0,
+        "num_layers": 5,
+        "num_tensor_features": 96,
+        "allegro_mlp_hidden_layers_depth": 3,
+    },
+}
+if "INTEROP_FULL" in os.environ:
+    VARIANTS = FULL_SIZE
+
 
 def model_settings(changes):
     """Return the model's configuration as the installed version spells it."""
@@ -108,13 +150,21 @@ def model_settings(changes):
             "scalar_embed_mlp_hidden_layers_width": 10,
             "parity": parity,
         }
-    return {**settings, **changes}
+    settings |= changes
+    if "type_names" in changes:
+        names = settings["type_names"]
+        settings["per_type_energy_scales"] = {name: 1.0 + 0.01 * k for k, name in enumerate(names)}
+        settings["per_type_energy_shifts"] = {name: -0.1 * k for k, name in enumerate(names)}
+    return settings
 
 
 def training(model):
     """Return the configuration of a run of nequip-train: one epoch on four frames, with a moving average."""
-    mapper = {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper", "chemical_symbols": NAMES}
-    neighbors = {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF}
+    mapper = {
+        "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
+        "chemical_symbols": model["type_names"],
+    }
+    neighbors = {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": model["r_max"]}
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
     checkpoint = {
         "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -212,12 +262,12 @@ def run(module, arguments, folder):
     assert process.exitcode == 0, (folder / "log.txt").read_text()[-3000:]
 
 
-def theirs(model, atoms):
+def theirs(model, atoms, names, cutoff):
     """Return energy, forces and stress of the old program, with its own neighbor list."""
     data = from_ase(atoms)
-    data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
+    data[AtomicDataDict.ATOM_TYPE_KEY] = localgraph.types_of(atoms.get_chemical_symbols(), names)
     backend = {"backend": "ase"} if NEQUIP >= (0, 17) else {"NL": "ase"}
-    data = compute_neighborlist_(data, r_max=CUTOFF, **backend)
+    data = compute_neighborlist_(data, r_max=cutoff, **backend)
     out = model(data)
     stress = out[AtomicDataDict.STRESS_KEY].reshape(3, 3).detach() if atoms.pbc.all() else None
     return out[AtomicDataDict.TOTAL_ENERGY_KEY].detach().sum(), out[AtomicDataDict.FORCE_KEY].detach(), stress
@@ -225,7 +275,7 @@ def theirs(model, atoms):
 
 def ours(model, atoms):
     """Return energy, forces and stress of the imported model."""
-    types = torch.tensor([NAMES.index(s) for s in atoms.get_chemical_symbols()])
+    types = localgraph.types_of(atoms.get_chemical_symbols(), model.type_names)
     cell = torch.tensor(atoms.cell.array) if atoms.pbc.any() else None
     found = localgraph.evaluate(model, torch.tensor(atoms.positions), types, cell, atoms.pbc)
     return found.energies.sum(), found.forces, found.stress
@@ -235,7 +285,8 @@ def compare(reference, model, double):
     """Assert equal energies (eV), forces (eV/Å) and stress (eV/Å³) on a molecule and a crystal."""
     tolerances = (1e-10, 1e-9, 1e-9) if double else (1e-5, 1e-4, 1e-4)
     for atoms in (molecule(), crystal()):
-        for a, b, tolerance in zip(theirs(reference, atoms), ours(model, atoms), tolerances, strict=True):
+        expected = theirs(reference, atoms, model.type_names, model.cutoff)
+        for a, b, tolerance in zip(expected, ours(model, atoms), tolerances, strict=True):
             if a is not None:
                 assert a.abs().max() > 1e-3  # nothing is compared with a zero
                 assert (a - b).abs().max() <= tolerance
