@@ -75,19 +75,21 @@ def allegro(dtype="float64", **changes):
 
 
 def kinds_of(table):
-    """Every kind of batch, a lone atom with nothing beside it among them."""
+    """Every kind of batch, an isolated atom with nothing beside it among them."""
     kinds = batch_kinds(Plan(table, np.arange(len(table)), BatchConfig(frames=8)))
-    lone = kinds["with an isolated atom"]
+    isolated = kinds["with an isolated atom"]
     rows = {
-        f: getattr(lone, f)[-1:] for f in Batch._fields if f not in ("edge_vectors", "edge_index", "norms")
+        f: getattr(isolated, f)[-1:]
+        for f in Batch._fields
+        if f not in ("edge_vectors", "edge_index", "norms")
     }
     rows["frame"] = torch.zeros(1, dtype=torch.int64)
-    alone = lone._replace(
+    alone = isolated._replace(
         **rows,
         edge_vectors=torch.zeros(0, 3, dtype=torch.float64),
         edge_index=torch.zeros(2, 0, dtype=torch.int64),
     )
-    return {**kinds, "everything": collate(table, np.arange(len(table))), "only a lone atom": alone}
+    return {**kinds, "everything": collate(table, np.arange(len(table))), "only an isolated atom": alone}
 
 
 @pytest.mark.skipif(
