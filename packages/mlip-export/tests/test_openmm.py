@@ -71,10 +71,13 @@ def test_equals_the_ase_calculator(water_pt2, make_water, case):
 
 def test_a_committee_is_the_mean_of_its_members(water_pt2, second_pt2, make_water):
     atoms, paths = make_water(2), [water_pt2, second_pt2]
-    context = context_of(
-        system_of(atoms, force(paths, atoms.get_chemical_symbols(), periodic=True)), atoms.positions
-    )
-    check_equal(context, atoms, Calculator(paths))
+    added = force(paths, atoms.get_chemical_symbols(), periodic=True)
+    calculator = Calculator(paths)
+    check_equal(context_of(system_of(atoms, added), atoms.positions), atoms, calculator)
+    calculator.calculate(atoms)
+    found, expected = added.computation.spread, calculator.spread
+    assert found.energy == pytest.approx(expected.energy * EV, rel=1e-7)
+    np.testing.assert_allclose(found.forces, expected.forces * EV * 10, rtol=1e-7)
 
 
 def test_some_particles(water_pt2, make_water):

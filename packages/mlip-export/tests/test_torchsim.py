@@ -105,6 +105,22 @@ def test_switches_precision_and_pickles(water_pt2, make_water):
     assert sorted(model(state)) == ["energies", "energy", "stress"]
 
 
+def test_a_committee(water_pt2, second_pt2, make_water):
+    boxes = [make_water(2), make_water(2, seed=1)]
+    model = Model([water_pt2, second_pt2])
+    for copy in (model, pickle.loads(pickle.dumps(model))):
+        found = copy(torch_sim.io.atoms_to_state(boxes, torch.device("cpu"), torch.float64))
+        for k, atoms in enumerate(boxes):
+            atoms.calc = Calculator([water_pt2, second_pt2])
+            part = slice(k * len(atoms), (k + 1) * len(atoms))
+            assert float(found["energy"][k]) == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+            spread = atoms.calc.spread
+            assert float(found["energy_spread"][k]) == pytest.approx(spread.energy, abs=1e-10)
+            np.testing.assert_allclose(found["energies_spread"][part], spread.energies, rtol=0, atol=1e-11)
+            np.testing.assert_allclose(found["forces_spread"][part], spread.forces, rtol=0, atol=1e-11)
+            assert spread.forces.max() > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_validation_of_torch_sim(toy, compiled, dtype):

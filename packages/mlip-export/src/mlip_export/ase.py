@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from localgraph import VerletList, atomic_virial, forces
 from mlip_export.chunks import edges_per_call
-from mlip_export.committee import evaluate_members, load_members
+from mlip_export.committee import Spread, evaluate_members, load_members, spread_of
 
 BLOCK = 2**20
 """Edges whose virials are held at once."""
@@ -26,17 +26,6 @@ TYPE_NAMES = "type_names"
 """Array of atoms that names types, where element symbols do not."""
 
 Path = str | os.PathLike[str]
-
-
-class Spread(NamedTuple):
-    """Root mean square deviations of a committee's members from their mean."""
-
-    energy: float
-    """eV."""
-    energies: np.ndarray
-    """(N,) eV."""
-    forces: np.ndarray
-    """(N,) eV/Å, of each atom's force vector."""
 
 
 class Calculator(ASECalculator):
@@ -238,12 +227,7 @@ class Calculator(ASECalculator):
             self.results["stress"] = atomic.sum(0).numpy()
         if len(self.members) > 1:
             per_member = torch.stack([forces(g, index, atoms) for g in edge_forces])
-            deviation = per_member - per_member.mean(0)
-            self.spread = Spread(
-                float(energies.sum(1).std(correction=0)),
-                energies.std(0, correction=0).numpy(),
-                deviation.square().sum(2).mean(0).sqrt().numpy(),
-            )
+            self.spread = spread_of(energies, per_member)
 
 
 def _volume(atoms: Atoms) -> float | None:

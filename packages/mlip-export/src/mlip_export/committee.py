@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,31 @@ class Members:
 
     def __iter__(self) -> Iterator[EdgePotential]:
         return iter(self.potentials)
+
+
+class Spread(NamedTuple):
+    """Root mean square deviations of a committee's members from their mean, in the units of the host."""
+
+    energy: float
+    """Of the total energy."""
+    energies: np.ndarray
+    """(N,), of each atom's energy."""
+    forces: np.ndarray
+    """(N,), of each atom's force vector."""
+
+
+def spread_of(energies: Tensor, member_forces: Tensor) -> Spread:
+    """Return the spread of energies (K, N) and forces (K, N, 3) of the members."""
+    return Spread(
+        float(energies.sum(1).std(correction=0)),
+        energies.std(0, correction=0).numpy(),
+        force_spread(member_forces).numpy(),
+    )
+
+
+def force_spread(member_forces: Tensor) -> Tensor:
+    """Return the root mean square deviation (N,) of force vectors (K, N, 3) from their mean."""
+    return (member_forces - member_forces.mean(0)).square().sum(2).mean(0).sqrt()
 
 
 class Evaluation(NamedTuple):

@@ -14,7 +14,7 @@ from openmm import app, unit
 
 from localgraph import VerletList, forces
 from mlip_export.chunks import edges_per_call
-from mlip_export.committee import evaluate_members, load_members
+from mlip_export.committee import Spread, evaluate_members, load_members, spread_of
 
 EV = 96.48533212331002
 """One eV in kJ/mol: the elementary charge times Avogadro's number, both exact in the SI."""
@@ -41,6 +41,11 @@ class Potential:
         Use the periodic box of the context.
     skin, max_edges, device
         As for :func:`force`.
+
+    Attributes
+    ----------
+    spread : Spread or None
+        How far a committee's members were apart in the last evaluation, kJ/mol and kJ/mol/nm; None for a single model.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Potential:
         self._periodic = periodic
         self._edges = VerletList(first.cutoffs, skin)
         self._lock = threading.Lock()
+        self.spread: Spread | None = None
 
     def __reduce__(self) -> tuple[type[Potential], tuple[Any, ...]]:
         return type(self), self._arguments
@@ -98,7 +104,10 @@ class Potential:
             energies, g = evaluate_members(
                 self._members, r.to(place), index.to(place), self._types.to(place), self._max_edges
             )
-        f = forces(g.mean(0).cpu().double(), index, positions.shape[0])
+        per_member = torch.stack([forces(each, index, positions.shape[0]) for each in g.cpu().double()])
+        if len(self._members) > 1:
+            self.spread = spread_of(EV * energies.cpu().double(), EV * ANGSTROM_PER_NM * per_member)
+        f = per_member.mean(0)
         return float(energies.double().mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
 
 
@@ -139,7 +148,8 @@ def force(
     Returns
     -------
     openmm.PythonForce
-        To be added by ``system.addForce``. It can be serialized with the System and shared by contexts.
+        To be added by ``system.addForce``. It can be serialized with the System and shared by contexts. Its attribute
+        ``computation`` is the :class:`Potential` that runs, whose ``spread`` is that of the last evaluation.
 
     Raises
     ------
@@ -161,6 +171,7 @@ def force(
         None if device is None else str(device),
     )
     result = openmm.PythonForce(computation)
+    result.computation = computation
     if particles is not None:
         result.setParticles(chosen)
     result.setUsesPeriodicBoundaryConditions(use_box)

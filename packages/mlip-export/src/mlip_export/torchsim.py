@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch_sim.state import SimState
 
 from localgraph import VerletList, forces, segment_sum, stress, types_of, virial, volume
 from localgraph.hosts.torchsim import from_state
-from mlip_export.chunks import edges_per_call, evaluate
-from mlip_export.runtime import load
+from mlip_export.chunks import edges_per_call
+from mlip_export.committee import evaluate_members, force_spread, load_members
 
 
 class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
@@ -24,8 +24,8 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
 
     Parameters
     ----------
-    path : path
-        An exported model.
+    path : path or sequence of paths
+        An exported model, or the members of a committee: results are then their mean.
     dtype : torch.dtype
         Of the state and of the results, float64 or float32; geometry is float64 inside either way.
     skin : float
@@ -58,7 +58,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         dtype: torch.dtype = torch.float64,
         skin: float = 0.5,
@@ -70,8 +70,10 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         open_cells: bool = False,
     ):
         super().__init__()
-        self.potential = load(path, device)
-        self._path, self._asked_device, self._lock = os.path.abspath(path), device, threading.Lock()
+        self.members = load_members(path, device)
+        self.potential = self.members.first
+        self._paths = [os.path.abspath(p) for p in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+        self._given_device, self._lock = device, threading.Lock()
         self._device = self.potential.device
         self._dtype = dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
@@ -83,11 +85,11 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
         again = partial(
             type(self),
-            self._path,
+            self._paths,
             dtype=self._dtype,
             skin=self.edges.skin,
             max_edges=self.max_edges,
-            device=self._asked_device,
+            device=self._given_device,
             compute_forces=self._compute_forces,
             compute_stress=self._compute_stress,
             energy_dtype=self._energy_dtype,
@@ -120,7 +122,8 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         -------
         dict
             ``energy`` (B,) eV, ``forces`` (N, 3) eV/Å, ``stress`` (B, 3, 3) eV/Å³ (zero without a cell volume),
-            ``energies`` (N,) eV; detached.
+            ``energies`` (N,) eV; detached. Of a committee also the root mean square deviations of its members:
+            ``energy_spread`` (B,), ``energies_spread`` (N,), and ``forces_spread`` (N,) of each force vector.
         """
         with self._lock:
             return self._evaluate(state)
@@ -136,7 +139,8 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         names = self.potential.type_names
         types = types_of(state.atomic_numbers, names, self.potential.metadata.elements)
         r, index = self.edges.update(x, cell, pbc, types, batch)
-        energies, g = evaluate(self.potential, r, index, types, len(names), self.max_edges)
+        member_energies, member_g = evaluate_members(self.members, r, index, types, self.max_edges)
+        energies, g = member_energies.mean(0), member_g.mean(0)
         structures = cell.shape[0]
         energy = segment_sum(energies, batch, structures)
         results = {"energy": energy.to(self._energy_dtype), "energies": energies.to(self._energy_dtype)}
@@ -146,4 +150,10 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
             sigma = stress(virial(g, r, index, batch, structures), volume(cell))
             sigma = torch.where(torch.linalg.det(cell).abs()[:, None, None] > 1e-9, sigma, 0.0)
             results["stress"] = sigma.to(self._dtype)
+        if len(self.members) > 1:
+            totals = torch.stack([segment_sum(each, batch, structures) for each in member_energies])
+            per_member = torch.stack([forces(each, index, x.shape[0]) for each in member_g])
+            results["energy_spread"] = totals.std(0, correction=0).to(self._energy_dtype)
+            results["energies_spread"] = member_energies.std(0, correction=0).to(self._energy_dtype)
+            results["forces_spread"] = force_spread(per_member).to(self._dtype)
         return results
