@@ -248,6 +248,7 @@ def main() -> int:
     options.only = options.only or [name for name in PARTS if not options.tiny or name not in SAME]
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the parts end too
     record = run(options)
     print(report(record))
     return int(bool(record["notes"]) or any("failed" in section for section in record["parts"].values()))
