@@ -201,5 +201,5 @@ def to_ase(frame: Frame) -> Atoms:
         "stress": frame.stress.reshape(9)[[0, 4, 8, 5, 2, 1]],
     }
     results = {key: value for key, value in given.items() if not np.isnan(value).all()}
-    atoms.calc = SinglePointCalculator(atoms, **results)  # type: ignore[no-untyped-call]
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

@@ -144,7 +144,7 @@ def _rows(path: Path) -> Iterator[Atoms]:
     """Yield the rows of an ASE database with their key-value pairs and data in info, where ASE's reader drops them."""
     from ase.db import connect
 
-    with connect(path, serial=True) as database:  # type: ignore[no-untyped-call]
+    with connect(path, serial=True) as database:
         for row in database.select():
             atoms: Atoms = row.toatoms()
             atoms.info.update({**row.data, **row.key_value_pairs})

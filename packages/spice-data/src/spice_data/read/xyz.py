@@ -83,7 +83,7 @@ def _comment(line: str) -> dict[str, Any]:
     """Parse a comment line as ASE does, but keep names as written: ASE makes "007" a number and "[H]" an array."""
     from ase.io.extxyz import key_val_str_to_dict
 
-    info: dict[str, Any] = key_val_str_to_dict(_VOIGT.sub(_nine, line))  # type: ignore[no-untyped-call]
+    info: dict[str, Any] = key_val_str_to_dict(_VOIGT.sub(_nine, line))
     for match in _TEXT.finditer(line):
         quoted = [m for m in _QUOTED.finditer(line) if m.start() < match.start() < m.end()]
         if not quoted:
