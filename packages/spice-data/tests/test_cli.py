@@ -12,7 +12,7 @@ from spice_data.cli import main
 def test_the_whole_way(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for line in (
-        "info example",
+        "info example --quiet",
         "check example",
         "select example --neutral --elements H C N O --max-force 5 --no-isolated-atoms 6 -o s.json",
         "convert s.json -o a.store",

@@ -1,6 +1,7 @@
 """Extended XYZ and ASE: round trips, every label and unit, and defects named by file, frame and key."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
 
@@ -9,6 +10,8 @@ import pytest
 
 import spice_data
 from spice_data import Labels, convert, from_ase, read_frames, to_ase, write_xyz
+from spice_data.read import frames
+from spice_data.store import writer
 from spice_data.units import HARTREE
 
 io = pytest.importorskip("ase.io")
@@ -336,6 +339,32 @@ def test_several_files_and_a_format_by_name(tmp_path):
     assert len(list(read_frames(b))) == 3  # recognized as extended XYZ, and read past the blank line
     with pytest.raises(spice_data.DataError, match=r"c\.bin.*readable by ASE"):
         list(read_frames(_write(tmp_path / "c.bin", "text")))
+
+
+@pytest.mark.parametrize("name", ["xyz", "traj"])
+def test_a_conversion_of_several_files_continues(example_store, tmp_path, monkeypatch, name):
+    paths = [tmp_path / f"{k}.{name}" for k in range(3)]
+    for k, path in enumerate(paths):
+        io.write(path, [to_ase(f) for f in example_store[100 * k : 100 * k + 60]])
+    monkeypatch.setattr(writer, "PIECE_BYTES", 10_000)
+    with convert(paths, tmp_path / "whole.store") as store:
+        digest = store.digest
+    read, frame_of = [], frames._frame
+    monkeypatch.setattr(frames, "_frame", lambda *a: read.append(1) or frame_of(*a))
+    for stop in (40, 90, 170):
+        done = []
+
+        def progress(*_, done=done, stop=stop):
+            done.append(1)
+            if len(read) >= stop:
+                raise ZeroDivisionError
+
+        read.clear()
+        with pytest.raises(ZeroDivisionError) if stop < 170 else contextlib.nullcontext():
+            convert(paths, tmp_path / "a.store", progress=progress).close()
+    assert 0 < len(read) < 120  # the frames before the checkpoint were not parsed again
+    with spice_data.Store(tmp_path / "a.store") as store:
+        assert store.digest == digest and list(store.provenance["files"].values()) == [60, 60, 60]
 
 
 def test_molecules_are_runs_of_frames(tmp_path):

@@ -28,13 +28,15 @@ exit status: 0 success, 2 error (one line on standard error), 130 interrupted
 def _add(
     sub: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
 ) -> argparse.ArgumentParser:
-    return sub.add_parser(
+    parser = sub.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
         epilog=f"example:\n  spice-data {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars")
+    return parser
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

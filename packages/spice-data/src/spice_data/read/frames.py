@@ -41,14 +41,14 @@ Job = tuple[Path, Labels, str, list[Text]]
 
 
 class FrameReader:
-    """Iterate over the frames of one file; see :func:`read_frames`.
+    """Read the frames of one file; see :func:`read_frames`.
 
     Attributes
     ----------
     position : int
         Bytes of the file that have been read, roughly; 0 where ASE opens the file itself.
     count : int
-        Frames read so far.
+        Frames read or passed over so far.
     keys : set of str
         Keys of labels and other data found so far.
     """
@@ -73,9 +73,10 @@ class FrameReader:
         self.position = self.count = 0
         self.keys: set[str] = set()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def read(self, skip: int = 0) -> Iterator[Frame]:
+        """Yield the frames but the first ``skip``, which are not parsed."""
         self.count = 0
-        for frame in self._xyz() if self._format() in ("extxyz", "xyz") else self._ase():
+        for frame in self._xyz(skip) if self._format() in ("extxyz", "xyz") else self._ase(skip):
             self.count += 1
             yield frame
         if not self.count:
@@ -94,8 +95,9 @@ class FrameReader:
         except UnknownFileTypeError as e:
             raise DataError(self.path, "be of a format that ASE reads", e or "an unknown one") from None
 
-    def _xyz(self) -> Iterator[Frame]:
+    def _xyz(self, skip: int) -> Iterator[Frame]:
         frames = texts(self.path, self.index)
+        self.count = sum(1 for _ in itertools.islice(frames, skip))
         chunks = iter(lambda: list(itertools.islice(frames, CHUNK if self.workers else 1)), [])
         for parsed, keys, position in self._parsed((self.path, self.labels, self.subset, c) for c in chunks):
             self.keys, self.position = self.keys | keys, position
@@ -119,7 +121,7 @@ class FrameReader:
                 guard = 'must be 0 unless the script runs under if __name__ == "__main__":'
                 raise ValueError(f"workers {guard}, got a worker that died (or memory ran out)") from None
 
-    def _ase(self) -> Iterator[Frame]:
+    def _ase(self, skip: int) -> Iterator[Frame]:
         from ase.io import iread
 
         wanted = slice_of(self.index)
@@ -136,6 +138,9 @@ class FrameReader:
                 raise DataError(self.path, "be readable by ASE", received, at=f"frame {i}") from None
             if atoms is None:
                 return
+            if self.count < skip:
+                self.count += 1
+                continue
             self.keys |= found_keys(atoms)
             yield _frame(self.path, self.labels, self.subset, i, atoms)
 
@@ -202,4 +207,4 @@ def read_frames(
     DataError
         Naming file and frame: for a defective or truncated frame, or a missing or contradictory label.
     """
-    return iter(FrameReader(path, labels or Labels(), format, index, workers))
+    return FrameReader(path, labels or Labels(), format, index, workers).read()

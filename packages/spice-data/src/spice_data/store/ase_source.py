@@ -65,19 +65,19 @@ class AseSource:
         files = {str(reader.path): reader.count for reader in self.readers}
         return {"files": files, "bytes": self.total, "labels": asdict(self.labels)}
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, skip: int) -> Iterator[Frame]:
         before = 0
         for reader in self.readers:
-            for frame in reader:
+            for frame in reader.read(skip):
                 self.done = before + reader.position
                 yield frame
+            skip = max(0, skip - reader.count)
             before += reader.path.stat().st_size
         self.done = self.total
 
     def blocks(self, skip: int) -> Iterator[Block]:
         """Yield the frames but the first ``skip``, up to 64 of one molecule at a time."""
-        frames = itertools.islice(self._frames(), skip, None)
-        for _, run in itertools.groupby(frames, key=_molecule):
+        for _, run in itertools.groupby(self._frames(skip), key=_molecule):
             while block := list(itertools.islice(run, BLOCK_FRAMES)):
                 yield _block(block)
 
