@@ -60,7 +60,7 @@ def resolve(text: str) -> Path:
 
 
 def _spice(path: Path) -> SpiceFile:
-    """Open a SPICE file; one of the test set's name as that, whose groups do not name their part."""
+    """Open a SPICE file; the test set is recognized by its name, for its groups do not state their part."""
     return open_test_set(path) if path.name == releases()["test"].file else SpiceFile(path)
 
 

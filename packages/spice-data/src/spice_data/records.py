@@ -1,4 +1,4 @@
-"""What a store returns: a frame, a batch of frames, a molecule."""
+"""Frames, batches and blocks of frames, and molecules of a store."""
 
 from __future__ import annotations
 

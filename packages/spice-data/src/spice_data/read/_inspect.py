@@ -126,7 +126,7 @@ def inspect(
     Returns
     -------
     Report
-        Defective groups are listed in ``problems``; they do not stop the walk.
+        Defective groups are listed in ``problems``; the check goes on.
 
     Examples
     --------

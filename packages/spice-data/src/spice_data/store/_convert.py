@@ -25,7 +25,7 @@ SPICE_SUFFIXES = (".hdf5", ".h5")
 
 
 class Source(Protocol):
-    """Frames to convert: one walk, the same every time."""
+    """Frames to convert: read in one pass, the same every time."""
 
     path: Path
     identity: str
@@ -35,7 +35,7 @@ class Source(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Plain data about the origin of the frames, complete after the walk."""
+        """Plain data about the origin of the frames, complete after the pass."""
         ...
 
     def blocks(self, skip: int) -> Iterator[Block]:
@@ -86,7 +86,7 @@ def convert(
     wait: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
-    """Convert ``source`` to a store at ``path``, in one walk and bounded memory.
+    """Convert ``source`` to a store at ``path``, in one pass and bounded memory.
 
     Values are stored bit for bit as a SPICE file has them (float32 bohr, float64 hartree), others in float64 Å and
     eV; units are applied when frames are read. An interrupted conversion leaves nothing at ``path``; the next call with

@@ -22,7 +22,7 @@ BLOCK_FRAMES = 64
 
 
 class AseSource:
-    """Yield the frames of files that ASE reads, in Å, eV and eV/Å, in one walk.
+    """Yield the frames of files that ASE reads, in Å, eV and eV/Å, in one pass.
 
     Parameters
     ----------

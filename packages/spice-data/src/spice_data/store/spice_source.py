@@ -19,7 +19,7 @@ BLOCK_BYTES = 16 << 20
 
 
 class SpiceSource:
-    """Yield the frames of a SPICE file in its own units, molecule after molecule, in one walk.
+    """Yield the frames of a SPICE file in its own units, molecule after molecule, in one pass.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class SpiceSource:
     Attributes
     ----------
     done, total : int
-        Groups walked, of all.
+        Groups read, of all.
 
     Raises
     ------
