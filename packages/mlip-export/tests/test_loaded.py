@@ -72,16 +72,14 @@ def in_pool(context, path):
 
 
 def test_forks_after_threads_answer(water_pt2):
-    """F4: OpenMP's threads of the parent do not exist in its children. In a process of its own, with two threads."""
-    program = (
-        "import sys, torch\nsys.path.insert(0, sys.argv[2])\nimport test_loaded as t\ntorch.set_num_threads(2)\n"
-        "a = torch.rand(800, 800); a @ a\n"
-        "here = [t.energy(sys.argv[1], s) for s in range(4)]\nassert t.in_pool('fork', sys.argv[1]) == here\n"
-        "assert torch.get_num_threads() == 2\n"
-    )
-    command = [sys.executable, "-c", program, str(water_pt2), str(Path(__file__).parent)]
+    """F4: OpenMP's threads of the parent do not exist in its children."""
+    script = Path(__file__).parent / "scripts" / "fork_after_threads.py"
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=200
+        [sys.executable, script, water_pt2],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
 
