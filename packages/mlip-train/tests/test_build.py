@@ -151,7 +151,7 @@ def test_f14_workers_without_a_main_guard_are_an_error(
         [sys.executable, str(script), str(tmp_path / "f.xyz"), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 1
     assert "data.workers must be 0, or the script must start its training under if __name__" in done.stderr

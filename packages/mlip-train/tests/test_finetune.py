@@ -103,3 +103,18 @@ def test_fits_of_atomic_energies_move_no_more_than_they_must(
     plain["data"] = plain_run["data"]
     shifts = prepare(from_plain(TrainConfig, plain)).model.shifts.numpy()
     assert np.abs(shifts - [-9.0, -12.0]).max() < 2.0
+
+
+def test_f26_labels_of_another_level_are_reported(
+    toy: Any, plain_run: dict[str, Any], tmp_path: Path
+) -> None:
+    start = toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-1009.0, -1012.0]})
+    localgraph.save_model(tmp_path / "start.safetensors", start)
+    plain = plain_run | {"model": {"start_from": str(tmp_path / "start.safetensors")}}
+    with pytest.warns(
+        UserWarning, match=r"labels differ .* by \d{3,4}(\.\d+)? eV per atom .* model.refit_energies: true"
+    ):
+        prepare(from_plain(TrainConfig, plain))
+    plain["model"]["refit_energies"] = True
+    shifts = prepare(from_plain(TrainConfig, plain)).model.shifts
+    assert abs(float(2 * shifts[0] + shifts[1]) / 3 + 10.0) < 2.0

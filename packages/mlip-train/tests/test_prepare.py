@@ -42,6 +42,11 @@ def test_sources_without_frames_and_test_frames_above_the_budget(
     source = plain_run["data"]["train"][0]
     with pytest.raises(DataError, match=r"data must contain at least one frame, got none from"):
         prepare(from_plain(TrainConfig, plain_run | {"data": {"train": [source | {"take": ":0"}]}}))
+    (tmp_path / "empty.xyz").write_text("")
+    empty = plain_run | {"data": {"train": [{"path": str(tmp_path / "empty.xyz")}]}}
+    empty["model"] = {"name": "allegro", "config": {"cutoff": 4.0}}
+    with pytest.raises(DataError, match=r"data must contain at least one frame, got none from .*empty.xyz"):
+        prepare(from_plain(TrainConfig, empty))
     large = max(make_frames(40), key=len)
     doubled = Atoms(large.numbers.tolist() * 2, np.concatenate([large.positions, large.positions + 20.0]))
     doubled.calc = SinglePointCalculator(doubled, energy=0.0, forces=np.zeros((len(doubled), 3)))

@@ -50,6 +50,8 @@ def elements_in(
     if path.exists():
         return tuple(json.loads(path.read_text()))
     seen = set().union(*(reader.elements(source) for source in sources))
+    if not seen:
+        raise DataError(f"data must contain at least one frame, got none from {[s.path for s in sources]}")
     found = tuple(chemical_symbols[z] for z in sorted(seen))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

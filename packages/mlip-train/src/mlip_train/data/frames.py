@@ -72,8 +72,8 @@ class FrameTable:
         return np.bincount(self.arrays["file"], minlength=len(self.files)).tolist()  # type: ignore[no-any-return]
 
     def digest(self) -> str:
-        """Hash of frames, labels and weights, by which a checkpoint knows its data; paths do not enter."""
-        found = hashlib.sha256(json.dumps([self.subsets, self.type_names]).encode())
+        """Hash of frames, labels and weights, by which a checkpoint knows its data; names do not enter."""
+        found = hashlib.sha256(json.dumps(self.type_names).encode())
         for name in (
             "atom_count",
             "energy",

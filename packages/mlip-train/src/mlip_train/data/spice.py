@@ -18,7 +18,7 @@ def _spice(source: SourceConfig) -> Any:
         import spice_data
     except ImportError:
         raise ImportError(
-            f"data: required spice-data to read {source.path!r} (pip install 'mlip-train[spice]')"
+            f"data must be of a kind whose reader is installed (pip install 'mlip-train[spice]'), got {source.path!r}"
         ) from None
     return spice_data
 

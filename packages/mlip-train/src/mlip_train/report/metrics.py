@@ -82,7 +82,14 @@ class Errors(Metric):
         self.by_subset[:, quantity].index_add_(0, group[has], _moments(difference[has]))
 
     def compute(self) -> Tensor:
-        """Return the mean terms of the loss, (3,); 0 where no frame had the label."""
+        """Return :meth:`means`."""
+        return self.means()
+
+    def means(self) -> Tensor:
+        """Return the mean terms of the loss, (3,); 0 where no frame had the label.
+
+        Inside ``sync_context``, where ``compute`` would put the sums of this process back.
+        """
         return self.terms / torch.where(self.norms > 0, self.norms, 1.0)
 
     def state(self) -> dict[str, Tensor]:

@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import localgraph
+from localgraph import EdgeModel
 from mlip_train.config.load import to_plain
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.frames import FrameTable
@@ -72,23 +74,32 @@ def write_results(
             images += [folder / f"parity_{name}.png", folder / f"elements_{name}.png"]
             parity(evaluation, images[-2], name)
             errors_by_element(evaluation, images[-1])
-        size = {"parameters": sum(p.numel() for p in model.parameters())}
-        statistics = prepared.statistics.plain()
-        energies = zip(model.type_names, statistics.pop("energy_shifts"), strict=True)
-        facts: dict[str, Any] = {
-            "Run": size
-            | dict(timing)
-            | {"seconds per epoch": timing["seconds of training"] / max(len(history), 1)},
-            "Training data": statistics,
-            "Energy of each element, eV": {name: f"{energy:.6f}" for name, energy in energies},
-            "Configuration": to_plain(config),
-            "Environment": environment(),
-        }
-        if compared:
-            facts["Compiled against eager"] = compared
+        facts = _facts(config, prepared, model, timing, compared)
         title = f"{config.model.name}: {folder.name}"
         write_report(folder / "report.html", title, evaluations, images, facts)
     return evaluations
+
+
+def _facts(
+    config: TrainConfig,
+    prepared: Prepared,
+    model: EdgeModel,
+    timing: Mapping[str, Any],
+    compared: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Sections of the report besides errors and figures."""
+    size = {"parameters": sum(p.numel() for p in cast(nn.Module, model).parameters())}
+    pace = {"seconds per epoch": f"{timing['seconds of training'] / max(timing['epochs'], 1):.3g}"}
+    statistics = prepared.statistics.plain()
+    energies = zip(model.type_names, statistics.pop("energy_shifts"), strict=True)
+    facts: dict[str, Any] = {
+        "Run": size | dict(timing) | pace,
+        "Training data": statistics,
+        "Energy of each element, eV": {name: f"{energy:.6f}" for name, energy in energies},
+        "Configuration": to_plain(config),
+        "Environment": environment(),
+    }
+    return facts | ({"Compiled against eager": compared} if compared else {})
 
 
 def environment() -> dict[str, str]:

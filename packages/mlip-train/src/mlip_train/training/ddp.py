@@ -126,7 +126,7 @@ class SyncAfterBackward(DDPStrategy):
         """
         module = self.lightning_module
         if module is None or self.model is None:
-            raise RuntimeError("strategy: required to be set up by a Trainer before backward")
+            raise RuntimeError("strategy must be set up by a Trainer before backward")
         self.pre_backward(closure_loss)
         closure_loss = self.precision_plugin.pre_backward(closure_loss, module)
         self.precision_plugin.backward(closure_loss, module, optimizer, *args, **kwargs)

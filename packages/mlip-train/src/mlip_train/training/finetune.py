@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mlip_train.data.statistics import compositions, fit_corrections
 
 MODEL = "model.safetensors"
 """Name of the model file in an output folder."""
+SAMPLE, LEVEL = 32, 1.0
+"""Frames on which the start model is compared with the labels, and the mean difference to report, eV per atom."""
 PER_TYPE = ("avg_num_neighbors", "energy_shifts", "energy_scales")
 """Keys of a model's configuration that hold one number for all types, or one for each."""
 
@@ -114,18 +117,33 @@ def refit_energies(start: Any, config: TrainConfig, table: FrameTable, rows: NDA
 
     New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
     """
+    labeled = rows[np.isfinite(table.arrays["energy"][rows])]
     if not (config.model.refit_energies or config.model.add_elements):
+        _check_level(start, config, table, labeled[:SAMPLE])
         return
-    labelled = rows[np.isfinite(table.arrays["energy"][rows])]
-    rest = table.arrays["energy"][labelled] - _energies(start, table, labelled, config.batch)
+    rest = table.arrays["energy"][labeled] - _energies(start, table, labeled, config.batch)
     moved = np.zeros(len(start.type_names))
     if added := len(config.model.add_elements):
         new = range(len(moved) - added, len(moved))
-        moved += fit_corrections(table, labelled, rest, config.statistics.ridge, new)
+        moved += fit_corrections(table, labeled, rest, config.statistics.ridge, new)
     if config.model.refit_energies:
-        rest = rest - compositions(table, labelled) @ moved
-        moved += fit_corrections(table, labelled, rest, config.statistics.ridge)
+        rest = rest - compositions(table, labeled) @ moved
+        moved += fit_corrections(table, labeled, rest, config.statistics.ridge)
     start.shift_energies(torch.from_numpy(moved))
+
+
+def _check_level(start: Any, config: TrainConfig, table: FrameTable, rows: NDArray[np.int64]) -> None:
+    """Warn where the labels lie far from the predictions of the start model."""
+    if not len(rows) or not config.loss.energy:
+        return
+    rest = table.arrays["energy"][rows] - _energies(start, table, rows, config.batch)
+    mean = float((rest / table.atom_counts[rows]).mean())
+    if abs(mean) > LEVEL:
+        warnings.warn(
+            f"labels differ from the predictions of model.start_from by {mean:.4g} eV per atom on average; "
+            "model.refit_energies: true moves its atomic energies first",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

@@ -251,7 +251,7 @@ class TrainingModule(pl.LightningModule):
                     raise RuntimeError(
                         f"data.{part} must have frames with labels, got none in epoch {self.epoch}"
                     )
-                means = errors.compute().cpu()
+                means = errors.means().cpu()
                 score = float((final * means).sum())
                 row[f"{part}/loss"] = float((weights[part] * means).sum())
                 row |= {f"{part}/{k}": v for k, v in errors.summary().items()}
