@@ -221,6 +221,22 @@ def test_info_and_check_of_extended_xyz(made, capsys):
     assert main(["check", "none.xyz"]) == 2
 
 
+def test_implausible_units_are_reported(made, capsys):
+    text = (
+        (made / "a.xyz")
+        .read_text()
+        .replace('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9" stress="1 0 0 0 2 0 0 0 30"')
+    )
+    (made / "s.xyz").write_text(text)
+    assert main("convert s.xyz -o s.store".split()) == 0
+    err = capsys.readouterr().err
+    assert err == "spice-data: warning: largest stress component 30 eV/Å³ (4,807 GPa): check its unit\n"
+    assert main("check s.xyz --stress-unit GPa".split()) == 0
+    assert capsys.readouterr().err == ""
+    assert main("check s.xyz --stress-unit GPa --energy-unit hartree --length-unit bohr".split()) == 0
+    assert "largest force component" in capsys.readouterr().err
+
+
 def test_labels_of_other_files(made, capsys):
     text = (made / "a.xyz").read_text().replace(" energy=", " REF_energy=")
     (made / "r.xyz").write_text(text)

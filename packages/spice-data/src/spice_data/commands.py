@@ -90,6 +90,11 @@ def _is_hdf5(path: Path) -> bool:
     return path.suffix in (".hdf5", ".h5") or (path.is_file() and h5py.is_hdf5(path))
 
 
+def _warn(statistics: Statistics) -> None:
+    for text in statistics.warnings():
+        print(f"spice-data: warning: {text}", file=sys.stderr)
+
+
 def _frames(path: Path, a: argparse.Namespace, bar: Bars) -> None:
     """Read and count the frames of a file that ASE reads."""
     source = AseSource([path], _labels(a) or Labels(), a.format, a.index, a.workers)
@@ -101,6 +106,7 @@ def _frames(path: Path, a: argparse.Namespace, bar: Bars) -> None:
         last = molecule
         show(source.done, source.total)
     source.check(statistics)
+    _warn(statistics)
     print(f"{path}: {statistics.frames:,} frames, keys {', '.join(sorted(source.readers[0].keys))}")
     print(statistics.table())
 
@@ -218,6 +224,7 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
         )
         with store:
             print(f"{a.output}: {len(store):,} frames of {store.n_molecules:,} molecules")
+            _warn(store.statistics)
             print("labels: " + ", ".join(f"{k} {n:,}" for k, n in store.statistics.labels.items()))
             for name, frames in store.provenance.get("files", {}).items():
                 print(f"  {name}: {frames:,} frames")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spice_data.elements import SYMBOLS
 from spice_data.records import Block
 from spice_data.store.layout import Units
-from spice_data.units import ENERGY, GRADIENT
+from spice_data.units import ENERGY, GRADIENT, STRESS
 
 
 @dataclass
@@ -42,6 +42,8 @@ class Statistics:
         Of the formation energy per atom over frames, eV; of the total energy per atom where there is none.
     force_rms, force_max : float
         Root mean square and largest magnitude of the force components, eV/Å.
+    stress_max : float
+        Largest magnitude of a stress component, eV/Å³.
     """
 
     molecules: int = 0
@@ -51,6 +53,7 @@ class Statistics:
     labels: dict[str, int] = field(default_factory=lambda: {"energy": 0, "forces": 0, "stress": 0})
     energy_mean: float = 0.0
     force_max: float = 0.0
+    stress_max: float = 0.0
     _energy_m2: float = 0.0
     _force_squares: float = 0.0
     _force_atoms: int = 0
@@ -79,7 +82,9 @@ class Statistics:
         self.force_max = max(self.force_max, float(np.abs(flat).max(initial=0.0)))
         self.labels["forces"] += m - int(absent.sum())
         if block.stresses is not None:
-            self.labels["stress"] += m - int(np.isnan(block.stresses[:, 0, 0]).sum())
+            known = block.stresses[~np.isnan(block.stresses[:, 0, 0])]
+            self.labels["stress"] += len(known)
+            self.stress_max = max(self.stress_max, float(np.abs(known).max(initial=0.0)))
 
     def _add_energies(
         self,
@@ -142,6 +147,7 @@ class Statistics:
             "energy_mean": self.energy_mean,
             "energy_m2": self._energy_m2,
             "force_max": self.force_max,
+            "stress_max": self.stress_max,
             "force_squares": self._force_squares,
             "force_atoms": self._force_atoms,
             "numbers": z.tolist(),
@@ -158,12 +164,27 @@ class Statistics:
         self.labels, self._force_atoms = dict(data["labels"]), data["force_atoms"]
         self.energy_mean, self._energy_m2 = data["energy_mean"], data["energy_m2"]
         self.force_max, self._force_squares = data["force_max"], data["force_squares"]
+        self.stress_max = data["stress_max"]
         z = np.array(data["numbers"], np.int64)
         if len(z):
             self._counts[z] = data["counts"]
             self._normal[np.ix_(z, z)] = data["normal"]
             self._moment[z] = data["moment"]
         return self
+
+    def warnings(self) -> list[str]:
+        """Return what is implausible, as a wrong unit makes it: forces above 300 eV/Å, stresses above 1 eV/Å³."""
+        found = []
+        if self.force_max > 300:
+            found.append(
+                f"largest force component {self.force_max:.6g} eV/Å: check the units, or leave the frame out"
+            )
+        if self.stress_max > 1:
+            gpa = self.stress_max / STRESS["GPa"]
+            found.append(
+                f"largest stress component {self.stress_max:.6g} eV/Å³ ({gpa:,.0f} GPa): check its unit"
+            )
+        return found
 
     def table(self) -> str:
         """Return a summary as text."""
@@ -172,6 +193,7 @@ class Statistics:
             "labels           " + ", ".join(f"{k} {n:,}" for k, n in self.labels.items()),
             f"energy per atom  {self.energy_mean:.6f} ± {self.energy_std:.6f} eV",
             f"force components rms {self.force_rms:.6f}, max {self.force_max:.6f} eV/Å",
+            f"stress components max {self.stress_max:.6f} eV/Å³",
             "elements         " + ", ".join(f"{s} {n:,}" for s, n in self.elements.items()),
             "element energies "
             + ", ".join(f"{s} {e:.4f}" for s, e in self.element_energies().items())
