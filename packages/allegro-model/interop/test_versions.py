@@ -160,9 +160,10 @@ def model_settings(changes):
 
 def training(model):
     """Return the configuration of a run of nequip-train: one epoch on four frames, with a moving average."""
+    names = "chemical_symbols" if NEQUIP < (0, 16) else "model_type_names"
     mapper = {
         "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
-        "chemical_symbols": model["type_names"],
+        names: model["type_names"],
     }
     neighbors = {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": model["r_max"]}
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
