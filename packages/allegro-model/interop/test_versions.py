@@ -189,6 +189,8 @@ def training(model):
             "_target_": "lightning.Trainer",
             "accelerator": "cpu",
             "max_epochs": 1,
+            "limit_train_batches": 1 if "INTEROP_FULL" in os.environ else 1.0,
+            "limit_val_batches": 1 if "INTEROP_FULL" in os.environ else 1.0,
             "logger": False,
             "enable_progress_bar": False,
             "callbacks": [checkpoint],
