@@ -1,6 +1,6 @@
 """Add frames that the model itself visits: dynamics of training molecules with a trained model, labeled by xTB.
 
-    python benchmarks/example_potential/explore.py DATA/run/model.safetensors DATA [--molecules 300] [--seed 1]
+    python benchmarks/example_potential/explore.py MODEL DATA [--molecules 75] [--seed 1] [--steps 25]
 
 DATA receives explored-SEED.xyz, frames of molecules of train.xyz and of clusters cut from a droplet of 64 waters.
 """
@@ -22,8 +22,8 @@ from generate import labeled
 
 import localgraph
 
-BATCH, SPACING = 50, 30.0  # molecules in one system, Å apart
-BLOCK, BLOCKS = 50, 6  # steps of 0.5 fs between frames; frames of each molecule
+BATCH, SPACING = 25, 30.0  # molecules in one system, Å apart
+FRAMES = 6  # of each molecule
 
 
 class Eager(Calculator):
@@ -38,13 +38,9 @@ class Eager(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         """Evaluate the model on the edges within its largest cutoff."""
         super().calculate(atoms, properties, system_changes)
-        types = torch.tensor([self.names.index(s) for s in self.atoms.get_chemical_symbols()])
-        positions = torch.tensor(self.atoms.positions)
-        graph = localgraph.neighbors(positions, self.model.cutoffs, types=types)
-        vectors = localgraph.edge_vectors(positions, graph)
-        e, g = localgraph.energies_and_edge_forces(self.model, vectors, graph.edge_index, types)
-        forces = localgraph.forces(g, graph)
-        self.results = {"energy": float(e.sum()), "forces": forces.numpy()}
+        types = localgraph.types_of(self.atoms.get_chemical_symbols(), self.names)
+        result = localgraph.evaluate(self.model, torch.tensor(self.atoms.positions), types)
+        self.results = {"energy": float(result.energies.sum()), "forces": result.forces.numpy()}
 
 
 def droplet(per_side: int, rng: np.random.Generator) -> Atoms:
@@ -58,7 +54,9 @@ def droplet(per_side: int, rng: np.random.Generator) -> Atoms:
     return out
 
 
-def visited(starts: list[Atoms], calculator: Eager, kelvin: float, rng: np.random.Generator) -> list[Atoms]:
+def visited(
+    starts: list[Atoms], calculator: Eager, kelvin: float, steps: int, rng: np.random.Generator
+) -> list[Atoms]:
     """Return frames of Langevin dynamics of all ``starts`` at once; one that flies apart begins again."""
     grid = list(itertools.product(range(int(np.ceil(len(starts) ** (1 / 3)))), repeat=3))
     system, parts = Atoms(), []
@@ -72,11 +70,11 @@ def visited(starts: list[Atoms], calculator: Eager, kelvin: float, rng: np.rando
         rng.normal(size=origin.shape) * np.sqrt(system.get_masses()[:, None] * kelvin * units.kB)
     )
     run = Langevin(
-        system, 0.5 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False
+        system, 1.0 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False
     )
     out = []
-    for _ in range(BLOCKS):
-        run.run(BLOCK)
+    for _ in range(FRAMES):
+        run.run(steps)
         moved = np.linalg.norm(system.positions - origin, axis=1)
         momenta, positions = system.get_momenta(), system.positions.copy()
         for atoms, part in zip(starts, parts, strict=True):
@@ -94,8 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--molecules", type=int, default=300)
+    parser.add_argument("--molecules", type=int, default=75)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=25, help="of 1 fs, between frames")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     model, _ = localgraph.load_model(arguments.model)
@@ -107,9 +106,11 @@ def main() -> None:
     chosen = [first[i] for i in rng.permutation(len(first))[: arguments.molecules]]
     found: list[Atoms] = []
     for start in range(0, len(chosen), BATCH):
-        found += visited(chosen[start : start + BATCH], calculator, rng.choice([300.0, 500.0, 700.0]), rng)
+        found += visited(
+            chosen[start : start + BATCH], calculator, rng.choice([300.0, 500.0, 700.0]), arguments.steps, rng
+        )
         print(f"{start + BATCH}/{len(chosen)} molecules", flush=True)
-    for frame in visited([droplet(4, rng)], calculator, 350.0, rng):
+    for frame in visited([droplet(4, rng)], calculator, 350.0, arguments.steps, rng):
         for _ in range(6):
             oxygen = frame.positions[::3]
             near = np.argsort(np.linalg.norm(oxygen - oxygen[rng.integers(len(oxygen))], axis=1))[:12]
