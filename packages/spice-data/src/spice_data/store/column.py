@@ -87,6 +87,9 @@ class Column:
         out = np.empty((len(wanted), *self.shape), self.dtype)
         if len(wanted) == 0:
             return out
+        if not self.size:
+            out[:] = absent
+            return out
         ordered = wanted[order]
         piece = np.searchsorted(self._first, ordered, "right")
         breaks = np.flatnonzero((np.diff(ordered) > GAP) | (np.diff(piece) > 0)) + 1

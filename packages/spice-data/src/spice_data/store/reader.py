@@ -168,9 +168,10 @@ class Store(RawFile, Sequence[Frame]):
         )
 
     def _cell(self, i: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-        if not self._columns["cells"].present(i):
-            return np.zeros((3, 3)), np.zeros(3, np.bool_), np.full((3, 3), np.nan)
-        row = self._columns["cells"].read(i, 1)[0].copy()
+        cells = self._columns["cells"]
+        if not cells.size or not cells.present(i):
+            return NO_CELL.copy(), APERIODIC.copy(), NO_STRESS.copy()
+        row = cells.read(i, 1)[0].copy()
         return row["cell"], row["pbc"], row["stress"]
 
     def __iter__(self) -> Iterator[Frame]:
