@@ -37,7 +37,7 @@ def _load_mpi() -> None:
         files = importlib.metadata.files("mpich") or []
         libraries = [f.locate() for f in files if f.name.startswith("libmpi.so.")]
         if sys.platform == "linux" and libraries:
-            ctypes.CDLL(str(libraries[0]), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(str(libraries[0]))  # local: its symbols must not reach another MPI
     except (OSError, importlib.metadata.PackageNotFoundError):
         return
 
