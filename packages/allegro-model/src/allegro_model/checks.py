@@ -38,6 +38,11 @@ def check_inputs(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_ty
         edge_vectors
     ):
         return
+    _check_values(edge_vectors, edge_index, types, num_types)
+
+
+def _check_values(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, num_types: int) -> None:
+    """Raise ``ValueError`` for unsorted or out-of-range indices, types out of range and vectors that are not finite."""
     if edge_vectors.shape[0] != edge_index.shape[1]:
         raise ValueError(
             f"edge_index must be one column per row of edge_vectors ({edge_vectors.shape[0]}), "

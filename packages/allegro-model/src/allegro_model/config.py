@@ -159,15 +159,13 @@ class AllegroConfig:
         for number in self.per_type("avg_num_neighbors"):
             require_positive("avg_num_neighbors", number)
         given = self.type_cutoffs
-        require(
-            given is None or isinstance(given, Mapping), "type_cutoffs", "None or a mapping of types", given
-        )
+        ok = given is None or isinstance(given, Mapping)
+        require(ok, "type_cutoffs", "None or a mapping of types", given)
         self._set("type_cutoffs", plain(given))
         self.cutoff_matrix()
         if isinstance(self.lennard_jones, Mapping):
             self._set("lennard_jones", LennardJones.from_dict(self.lennard_jones))
-        pair = self.lennard_jones
-        required = "None, a LennardJones or a mapping of its fields"
+        pair, required = self.lennard_jones, "None, a LennardJones or a mapping of its fields"
         require(pair is None or isinstance(pair, LennardJones), "lennard_jones", required, pair)
         if isinstance(pair, LennardJones):
             pair.check_size(len(self.type_names))
@@ -222,13 +220,8 @@ class AllegroConfig:
                 require(ok, field.name, f"None or one of {NONLINEARITIES}", value)
             if isinstance(field.default, bool):
                 require(isinstance(value, bool), field.name, "true or false", value)
-        require(
-            self.radial_embedding in EMBEDDINGS,
-            "radial_embedding",
-            f"one of {EMBEDDINGS}",
-            self.radial_embedding,
-        )
-        require(self.dtype in DTYPES, "dtype", f"one of {DTYPES}", self.dtype)
+        for name, allowed in (("radial_embedding", EMBEDDINGS), ("dtype", DTYPES)):
+            require(getattr(self, name) in allowed, name, f"one of {allowed}", getattr(self, name))
 
     def _set(self, field: str, value: object) -> None:
         """Replace a field by its plain form, during construction only."""
