@@ -97,7 +97,7 @@ def toy() -> type[ToyModel]:
 
 
 def random_frames(count: int, seed: int = 0, periodic: bool = False, labels: bool = True) -> list[Atoms]:
-    """Water-like clusters of 3–9 atoms labelled by a pair potential, energies about −10 eV per atom."""
+    """Water-like clusters of 3–9 atoms labeled by a pair potential, energies about −10 eV per atom."""
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(count):
@@ -137,7 +137,7 @@ def make_frames() -> Callable[..., list[Atoms]]:
 
 @pytest.fixture
 def frames_file(tmp_path: Path) -> Path:
-    """A file of 40 labelled clusters."""
+    """A file of 40 labeled clusters."""
     path = tmp_path / "frames.xyz"
     ase.io.write(path, random_frames(40))
     return path

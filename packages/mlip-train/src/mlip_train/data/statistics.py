@@ -70,7 +70,7 @@ def gather_statistics(
     atoms = int(table.atom_counts[frames].sum())
     edges = int(table.edge_counts[frames].sum())
     shifts = _shifts(table, config, frames, n_types)
-    total = squares = residual = residual2 = labelled = 0.0
+    total = squares = residual = residual2 = labeled = 0.0
     for block in _blocks(frames):
         for f in block:
             forces = table.arrays["forces"][table.atom_start[f] : table.atom_start[f + 1]]
@@ -84,15 +84,15 @@ def gather_statistics(
         )
         residual += float(rest.sum())
         residual2 += float((rest * rest).sum())
-        labelled += len(rest)
-    mean = residual / max(labelled, 1.0)
+        labeled += len(rest)
+    mean = residual / max(labeled, 1.0)
     return Statistics(
         frames=len(frames),
         atoms=atoms,
         edges=edges,
         avg_num_neighbors=max(edges / max(atoms, 1), 1.0e-3),
         energy_shifts=shifts,
-        energy_std=float(np.sqrt(max(residual2 / max(labelled, 1.0) - mean * mean, 0.0))),
+        energy_std=float(np.sqrt(max(residual2 / max(labeled, 1.0) - mean * mean, 0.0))),
         force_rms=float(np.sqrt(squares / total)) if total else 0.0,
     )
 
