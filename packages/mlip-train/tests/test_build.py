@@ -107,7 +107,7 @@ def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -
             "frame 0, key 'config_weight' must be at least 0, got -5.0",
         ),
         ("energy=-1", "frame 0, key 'positions' must keep atoms at least 0.001 Å apart, got atoms 0 and 1"),
-        ('energy=-1 pbc="T T T"', "frame 0, cell: required linearly independent vectors along the periodic"),
+        ('energy=-1 pbc="T T T"', "frame 0, cell must be linearly independent vectors along the periodic"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, line: str, message: str) -> None:

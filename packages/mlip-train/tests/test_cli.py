@@ -62,7 +62,7 @@ def test_both_forms_of_overrides_keep_their_order() -> None:
         (["fit", "none.yaml"], "mlip-train fit: run must be an existing YAML file, got 'none.yaml'"),
         (["check", "run.yaml", "optimizer.speed=1"], "optimizer.speed must be one of the keys"),
         (["fit", "run.yaml", "--seed"], "mlip-train fit: --seed must be followed by a value, got none"),
-        (["evaluate", "run.yaml"], "data: required files of frames"),
+        (["evaluate", "run.yaml"], "data must be files of frames"),
     ],
 )
 def test_errors_are_one_line(
@@ -194,4 +194,4 @@ def test_interrupted_runs_exit_with_the_signal(
     )
     assert main(["fit", str(path)]) == 143
     error = capsys.readouterr().err
-    assert error.startswith("mlip-train fit: SIGTERM: stopped after step 1; the same command continues from")
+    assert "\nmlip-train fit: SIGTERM: stopped after step 1; the same command continues from" in error

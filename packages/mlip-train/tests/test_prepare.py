@@ -98,7 +98,7 @@ def test_bad_data_is_reported_before_training(
 
 
 def test_unknown_model(plain_run: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"model name: required one of the registered models"):
+    with pytest.raises(ValueError, match=r"model.name must be one of the registered models"):
         run(plain_run, model={"name": "nobody", "config": {"cutoff": 4.0}})
 
 
@@ -195,7 +195,11 @@ def test_f20_two_frames_leave_one_for_validation(
 def test_f10_options_of_a_start_model_are_its_own(
     toy: Any, plain_run: dict[str, Any], tmp_path: Path, model: dict[str, Any], message: str
 ) -> None:
-    localgraph.save_model(tmp_path / "model.safetensors", toy({"type_names": ["H", "O"], "cutoff": 4.0}), {})
+    localgraph.save_model(
+        tmp_path / "model.safetensors",
+        toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0]}),
+        {},
+    )
     start = {"start_from": str(tmp_path), "config": {"cutoff": 4}}
     prepare(from_plain(TrainConfig, plain_run | {"model": start}))
     with pytest.raises((ValueError, FileNotFoundError), match=message):

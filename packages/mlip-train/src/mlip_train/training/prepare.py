@@ -160,7 +160,11 @@ def _types(config: TrainConfig, reader: Reader) -> tuple[list[str], Tensor]:
         plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
     if "cutoff" not in plain:
         raise ValueError("model.config.cutoff must be a length in Å, got none")
-    return list(plain["type_names"]), localgraph.model_class(config.model.name).cutoffs_of(plain)
+    try:
+        cls = localgraph.model_class(config.model.name)
+    except ValueError as e:
+        raise ValueError(f"model.{e}") from None
+    return list(plain["type_names"]), cls.cutoffs_of(plain)
 
 
 def _cache(config: TrainConfig) -> str:
