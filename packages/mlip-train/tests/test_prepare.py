@@ -180,6 +180,7 @@ def test_f20_two_frames_leave_one_for_validation(
     assert prepare(from_plain(TrainConfig, plain_run | {"data": data})).validation is None
 
 
+@pytest.mark.filterwarnings("ignore:labels differ")  # of untrained weights
 @pytest.mark.parametrize(
     ("model", "message"),
     [
