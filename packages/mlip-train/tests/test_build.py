@@ -84,12 +84,12 @@ def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -
         DataError, match=r"frames.xyz, frame 1.*elements of the model \['H', 'O'\].*got atomic number 18"
     ):
         table_of([frames[0], Atoms("Ar2", [[0, 0, 0], [0, 0, 2.0]])], tmp_path)
-    lone = Atoms("OH", [[0, 0, 0], [0, 0, 5.0]])
+    single = Atoms("OH", [[0, 0, 0], [0, 0, 5.0]])
     with pytest.raises(
         DataError, match=r"frame 2: must have at least one neighbor within the cutoff of 4.0 Å"
     ):
-        table_of([*frames[:2], lone], tmp_path)
-    assert table_of([*frames[:2], lone], tmp_path, isolated="keep").edge_counts[2] == 0
+        table_of([*frames[:2], single], tmp_path)
+    assert table_of([*frames[:2], single], tmp_path, isolated="keep").edge_counts[2] == 0
     (tmp_path / "bad.xyz").write_text("2\nno properties line\nH 0 0\n")
     with pytest.raises(DataError, match=r"bad.xyz, frame 0 \(line 1\): must have 2 atoms and a comment line"):
         list(read(SourceConfig(path=str(tmp_path / "bad.xyz"))))

@@ -23,12 +23,12 @@ from mlip_train.training.prepare import prepare
 def test_frames_of_one_atom(
     toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lone = [Atoms("H", [[0, 0, 0]]), Atoms("O", [[0, 0, 0]])]
+    single = [Atoms("H", [[0, 0, 0]]), Atoms("O", [[0, 0, 0]])]
     dense = Atoms("H", cell=[2.0, 2.0, 2.0], pbc=True)
-    for atoms, energy in zip([*lone, dense], (-8.5, -11.5, -3.0), strict=True):
+    for atoms, energy in zip([*single, dense], (-8.5, -11.5, -3.0), strict=True):
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
-    ase.io.write(tmp_path / "lone.xyz", [*lone, *make_frames(6), dense])
-    data = {"train": [{"path": str(tmp_path / "lone.xyz")}], "validation_fraction": 0.5, "isolated": "keep"}
+    ase.io.write(tmp_path / "single.xyz", [*single, *make_frames(6), dense])
+    data = {"train": [{"path": str(tmp_path / "single.xyz")}], "validation_fraction": 0.5, "isolated": "keep"}
     plain = plain_run | {"data": data, "statistics": {"energy_shifts": "isolated"}}
     for seed in range(8):
         prepared = prepare(from_plain(TrainConfig, plain | {"seed": seed}))

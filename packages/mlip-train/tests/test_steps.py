@@ -41,10 +41,10 @@ def model_of(toy: Any, **changes: Any) -> Any:
 
 def kinds_of(table: FrameTable) -> dict[str, Batch]:
     one = collate(table, np.array([9]))
-    lone = with_isolated_atom(one)
-    empty = lone._replace(
+    single = with_isolated_atom(one)
+    empty = single._replace(
         **{
-            f: getattr(lone, f)[-1:]
+            f: getattr(single, f)[-1:]
             for f in Batch._fields
             if f not in ("edge_vectors", "edge_index", "norms")
         },
@@ -55,8 +55,8 @@ def kinds_of(table: FrameTable) -> dict[str, Batch]:
         "mixed": collate(table, np.arange(16)),
         "small": collate(table, np.array([1, 12])),
         "one": one,
-        "lone atom": lone,
-        "only a lone atom": empty._replace(frame=torch.zeros(1, dtype=torch.int64)),
+        "isolated atom": single,
+        "only a isolated atom": empty._replace(frame=torch.zeros(1, dtype=torch.int64)),
     }
 
 

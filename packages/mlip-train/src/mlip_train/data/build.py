@@ -133,8 +133,8 @@ def build_table(
     if not len(table):
         raise DataError(f"data must contain at least one frame, got none from {[s.path for s in sources]}")
     if isolated != "keep":
-        lone = table.isolated if isolated == "atoms" else np.zeros(len(table), bool)
-        empty = np.flatnonzero((table.edge_counts == 0) & ~lone)
+        single = table.isolated if isolated == "atoms" else np.zeros(len(table), bool)
+        empty = np.flatnonzero((table.edge_counts == 0) & ~single)
         if len(empty):
             raise DataError(
                 f"{table.where(int(empty[0]))}: must have at least one neighbor within the cutoff of "
