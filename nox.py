@@ -222,7 +222,7 @@ def interop(session: nox.Session) -> None:
 @nox.session(tags=["equitensor"])
 def mace(session: nox.Session) -> None:
     """The stack beside mace-torch, which pins e3nn 0.4.4: calculators in one process, and our kernels inside MACE."""
-    install(session, "allegro-model", "mlip-export", extras=("ase",))
+    install(session, *PACKAGES, extras=("ase",))
     session.install("-q", "-c", str(CONSTRAINTS), "mace-torch", "pytest")
     run_tests(session, "-W", "default", "packages/equitensor/interop", *session.posargs)
 
