@@ -1,4 +1,4 @@
-"""What every benchmark shares: the fixture that runs a provider and says what it ran on."""
+"""Shared fixtures: run a provider and record its environment."""
 
 from __future__ import annotations
 

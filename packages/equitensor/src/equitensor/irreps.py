@@ -1,4 +1,4 @@
-"""Lists of irreps of O(3): notation, number of components, where each lies."""
+"""Lists of irreps of O(3): notation, number of components, slices."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def compile(
     """Compile a model with its edge forces into one exported model that every host loads.
 
     The compiled program is compared with the eager model on graphs of several sizes, with one and more threads, without
-    edges and with isolated atoms. A program that disagrees is never written; the file appears whole or not at all.
+    edges and with isolated atoms. A program that disagrees is not written; the file is written atomically.
 
     Parameters
     ----------

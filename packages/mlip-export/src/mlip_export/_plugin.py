@@ -1,4 +1,4 @@
-"""The entry point by which LAMMPS finds the built plugin: cheap, and without effect where something is missing."""
+"""Entry point by which LAMMPS finds the built plugin; does nothing where something is missing."""
 
 from __future__ import annotations
 

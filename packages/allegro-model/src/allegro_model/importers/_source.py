@@ -1,4 +1,4 @@
-"""A GraphModel of nequip-allegro by the names of its modules, with an account of what was read and what was not."""
+"""Access to a nequip-allegro GraphModel by module name, tracking what was read."""
 
 from __future__ import annotations
 

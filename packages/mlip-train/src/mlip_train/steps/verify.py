@@ -1,4 +1,4 @@
-"""A compiled step compared with the eager one before training, on every kind of batch that can come."""
+"""Comparison of the compiled with the eager step before training, on every kind of batch."""
 
 from __future__ import annotations
 

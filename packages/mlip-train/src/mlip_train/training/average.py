@@ -1,4 +1,4 @@
-"""The moving average of the weights: torch's AveragedModel, and the exchange of weights and average that it lacks."""
+"""Moving average of the weights: torch's AveragedModel, and swapping it with the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: a tree of plain data and tensors in one safetensors file, written whole or not at all."""
+"""Checkpoints without pickle: plain data and tensors in one safetensors file, written atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything before the first step: data read and checked, statistics, the model built, and the split."""
+"""Preparation of a run: read and check data, split, gather statistics, build the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be the same for a checkpoint to be continued: the configuration but for a few keys, and the frames."""
+"""Checks before a run is resumed: the same configuration, but for a few keys, and the same frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random access to the frames of a store, without loading or mapping it."""
+"""Random access to the frames of a store, without loading or memory-mapping it."""
 
 from __future__ import annotations
 
