@@ -35,7 +35,8 @@ SIBLINGS = {
 }
 # matscipy, the reference of localgraph's tests, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
-# What tests use if it is there: hosts of packages.
+# What tests use if it is there: packages of this repository that an extra asks for, and hosts.
+BESIDE = {"mlip-train": ("spice-data",)}
 HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml")}
 TORCHLESS = ("spice-data",)
 # Percent of lines that the tests of a package run, at least; subprocesses and compiled code are not seen.
@@ -176,6 +177,8 @@ def run_tests(session: nox.Session, *arguments: str) -> None:
 def test(session: nox.Session, package: str) -> None:
     """One package alone, from its wheel, with the highest versions of what it needs and of the hosts it runs in."""
     install(session, package)
+    for other in BESIDE.get(package, ()):
+        session.install("-q", "-c", str(CONSTRAINTS), f"{wheel(session, other)}[ase]")
     if package in HOSTS:
         session.install("-q", "-c", str(CONSTRAINTS), *HOSTS[package])
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-cov")
