@@ -2,6 +2,7 @@
 
 from allegro_model import nequip, presets
 from allegro_model.config import AllegroConfig
+from allegro_model.example import example_potential
 from allegro_model.fold import FoldedAllegro
 from allegro_model.model import Allegro
 from allegro_model.pair import LennardJones
@@ -13,6 +14,7 @@ __all__ = [
     "AllegroConfig",
     "FoldedAllegro",
     "LennardJones",
+    "example_potential",
     "nequip",
     "presets",
 ]
