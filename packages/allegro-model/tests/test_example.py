@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-import localgraph
 import pytest
 import torch
 
+import localgraph
 from allegro_model.example import example_potential
 
 WATER = torch.tensor([[0.0, 0.0, 0.0], [0.7, 0.6, 0.0], [-0.85, 0.65, 0.1]], dtype=torch.float64)
