@@ -131,7 +131,8 @@ def test_workflows_call_nothing_but_nox():
     for file in files:
         for name, job in yaml.safe_load(file.read_text())["jobs"].items():
             runs = [step["run"].strip() for step in job["steps"] if "run" in step]
-            assert runs, name
+            uploads = any("gh-action-pypi-publish" in step.get("uses", "") for step in job["steps"])
+            assert runs or uploads, name
             for line in (line for run in runs for line in run.splitlines()):
                 assert line.startswith(("nox -f nox.py", "pip install nox", "./.ci/run")), json.dumps(
                     [file.name, line]

@@ -55,9 +55,9 @@ class VerletList:
     >>> edges = VerletList(2.5, skin=0.5)
     >>> pair = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
     >>> for step in range(3):
-    ...     vectors, edge_index = edges.update(pair + torch.tensor([[0.0], [0.1 * step]]))
+    ...     vectors, edge_index = edges.update(pair + torch.tensor([[0.0], [0.05 * step]]))
     >>> vectors[0], edges.searches
-    (tensor([2.2000, 0.2000, 0.2000]), 1)
+    (tensor([2.1000, 0.1000, 0.1000]), 1)
     """
 
     def __init__(self, cutoffs: float | Tensor, skin: float):
