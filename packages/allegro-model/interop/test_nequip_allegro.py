@@ -22,10 +22,11 @@ NAMES = ["H", "C", "O", "Si"]
 CUTOFF = 4.0
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def nequip_state():
     dtype = torch.get_default_dtype()
     set_global_state()
+    torch.set_default_dtype(torch.float64)  # a second call of set_global_state may change nothing
     yield
     torch.set_default_dtype(dtype)
 
