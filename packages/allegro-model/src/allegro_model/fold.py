@@ -44,7 +44,8 @@ def fold(model: Allegro) -> Folded:
 
     def per_degree(matrix: Tensor) -> Tensor:
         """Return density weights (H, R, C); one for all degrees where they are not individual."""
-        return matrix.reshape(matrix.shape[0], -1, u).expand(-1, rows, u)
+        weights = matrix.reshape(matrix.shape[0], -1, u)
+        return weights if weights.shape[1] == rows else weights.expand(-1, rows, u)
 
     latents = []
     for mlp in model.latents:

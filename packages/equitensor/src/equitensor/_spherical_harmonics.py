@@ -84,15 +84,20 @@ def spherical_harmonics(
         x, y, z = x * inverse, y * inverse, z * inverse
         # constant on the sphere: the derivative of the direction has no radial part for it to meet
         r2 = torch.where(zero, torch.zeros_like(one), one)
-    return torch.stack(_components(l_max, x, y, z, r2, scale), dim=-1)
+    return torch.stack(_components(l_max, (x, y, z), r2, one, scale), dim=-1)
 
 
 def _components(
-    l_max: int, x: Tensor, y: Tensor, z: Tensor, r2: Tensor, scale: Callable[[int], float]
+    l_max: int,
+    direction: tuple[Tensor, Tensor, Tensor],
+    r2: Tensor,
+    one: Tensor,
+    scale: Callable[[int], float],
 ) -> list[Tensor]:
     """Return the polynomials in the order of components; ``scale`` multiplies each degree."""
     columns: list[Tensor | None] = [None] * (l_max + 1) ** 2
-    real, imaginary = torch.ones_like(x), torch.zeros_like(x)
+    x, y, z = direction
+    real, imaginary = one, torch.zeros_like(x)
     for m in range(l_max + 1):
         if m == 1:
             real, imaginary = z, x
