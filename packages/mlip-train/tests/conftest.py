@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch import Tensor, nn
 
 import localgraph
+
+sys.path.insert(0, str(Path(__file__).parent))  # import-mode importlib does not let tests import samples.py
 
 KEYS = {"type_names", "cutoff", "avg_num_neighbors", "energy_shifts", "energy_scales", "width", "dtype"}
 
@@ -166,3 +169,11 @@ def shared_data() -> Path:
     if not path.exists():
         pytest.skip("shared data are absent (MLIP_SHARED_DATA)")
     return path
+
+
+@pytest.fixture
+def table(make_frames: Callable[..., list[Atoms]], tmp_path: Path) -> Any:
+    """The table of 16 frames, half of them periodic."""
+    from samples import table_of
+
+    return table_of([*make_frames(8, periodic=True), *make_frames(8, seed=1)], tmp_path)

@@ -11,22 +11,13 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
+from samples import CUTOFFS, table_of
 
 from mlip_train.config import SourceConfig
 from mlip_train.data.batches import collate
 from mlip_train.data.build import build_table
-from mlip_train.data.frames import FrameTable
 from mlip_train.data.sources import DataError, read
-
-CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
-
-
-def table_of(frames: list[Atoms], folder: Path, **options: Any) -> FrameTable:
-    path = folder / "frames.xyz"
-    ase.io.write(path, frames)
-    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, folder / "cache", **options)
 
 
 def test_table_holds_what_the_file_says(make_frames: Callable[..., Any], tmp_path: Path) -> None:

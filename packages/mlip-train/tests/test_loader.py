@@ -6,26 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from samples import table_of
 
-from mlip_train.config import BatchConfig, SourceConfig
-from mlip_train.data.build import build_table
-from mlip_train.data.frames import FrameTable
+from mlip_train.config import BatchConfig
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan, assign
 from mlip_train.data.sources import DataError
-
-CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
-
-
-def table_of(frames: list[Atoms], folder: Path, **options: Any) -> FrameTable:
-    path = folder / "frames.xyz"
-    ase.io.write(path, frames)
-    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, folder / "cache", **options)
 
 
 @pytest.mark.parametrize(

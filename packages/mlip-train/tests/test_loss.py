@@ -10,6 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from samples import CUTOFFS, WEIGHTS, model_of
 
 from mlip_train.config import BatchConfig, LossConfig, SourceConfig, StageConfig
 from mlip_train.data import batches as batching
@@ -21,23 +22,6 @@ from mlip_train.data.plan import Plan
 from mlip_train.steps import verify
 from mlip_train.steps.eager import EagerStep
 from mlip_train.steps.loss import coefficients, error, loss_terms, predict, uses
-
-WEIGHTS = torch.tensor([1.0, 2.0, 30.0], dtype=torch.float64)
-
-
-CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
-
-
-@pytest.fixture
-def table(make_frames: Callable[..., Any], tmp_path: Path) -> FrameTable:
-    path = tmp_path / "f.xyz"
-    ase.io.write(path, [*make_frames(8, periodic=True), *make_frames(8, seed=1)])
-    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, tmp_path / "cache")
-
-
-def model_of(toy: Any, **changes: Any) -> Any:
-    torch.manual_seed(3)
-    return toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0], **changes})
 
 
 def test_forces_and_stress_are_derivatives(toy: Any, make_frames: Callable[..., Any], tmp_path: Path) -> None:

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import pytest
 import torch
+from samples import model_of
 
-from mlip_train.config import SourceConfig
 from mlip_train.data.batches import collate
-from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
 from mlip_train.report.metrics import Errors
 from mlip_train.steps.loss import predict
-
-CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
-
-
-@pytest.fixture
-def table(make_frames: Callable[..., Any], tmp_path: Path) -> FrameTable:
-    path = tmp_path / "f.xyz"
-    ase.io.write(path, [*make_frames(8, periodic=True), *make_frames(8, seed=1)])
-    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, tmp_path / "cache")
-
-
-def model_of(toy: Any, **changes: Any) -> Any:
-    torch.manual_seed(3)
-    return toy({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": [-9.0, -12.0], **changes})
 
 
 def test_metrics_by_subset_and_element(toy: Any, table: FrameTable) -> None:

@@ -12,20 +12,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from samples import table_of
 
 from mlip_train.config import SourceConfig, StatisticsConfig
 from mlip_train.data.build import build_table
-from mlip_train.data.frames import FrameTable
 from mlip_train.data.sources import DataError
 from mlip_train.data.statistics import gather_statistics
-
-CUTOFFS = torch.full((2, 2), 4.0, dtype=torch.float64)
-
-
-def table_of(frames: list[Atoms], folder: Path, **options: Any) -> FrameTable:
-    path = folder / "frames.xyz"
-    ase.io.write(path, frames)
-    return build_table([SourceConfig(path=str(path))], ["H", "O"], CUTOFFS, folder / "cache", **options)
 
 
 def test_statistics(make_frames: Callable[..., Any], tmp_path: Path) -> None:
