@@ -93,8 +93,7 @@ def neighbors(
     keep = None
     if table is not None and types is not None:
         r = edge_vectors(x, graph, cells, index)
-        t = types.to(torch.int64)
-        limit = table.to(x.device)[t[graph.edge_index[0]], t[graph.edge_index[1]]]
+        limit = edge_cutoffs(table.to(x.device), types, graph.edge_index)
         keep = (r * r).sum(1) < limit * limit
     if half:
         if table is not None and not torch.equal(table, table.T):
@@ -102,6 +101,12 @@ def neighbors(
         once = _forward(graph)
         keep = once if keep is None else keep & once
     return graph if keep is None else _select(graph, keep)
+
+
+def edge_cutoffs(table: Tensor, types: Tensor, edge_index: Tensor) -> Tensor:
+    """Return the cutoff (E,) of each edge from the table (T, T) of ordered pairs of types."""
+    kind = types.to(torch.int64)
+    return table.flatten()[kind[edge_index[0]] * table.shape[0] + kind[edge_index[1]]]
 
 
 def _forward(graph: Graph) -> Tensor:

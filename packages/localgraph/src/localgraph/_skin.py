@@ -175,7 +175,7 @@ def update(skin_list: SkinList, positions: Tensor, cell: Tensor | None = None) -
         raise ValueError(f"positions must have shape {tuple(reference.shape)}, got {tuple(positions.shape)}")
     new_cell = skin_list.last_cell if cell is None else torch.as_tensor(cell).detach()
     if _covers(skin_list, positions.detach(), new_cell):
-        if new_cell is None or _equal(new_cell, skin_list.last_cell):
+        if new_cell is None or equal(new_cell, skin_list.last_cell):
             return skin_list
         return skin_list._replace(last_cell=new_cell.clone())
     own_cell = None if new_cell is None else new_cell.clone()
@@ -251,7 +251,7 @@ def _covers(skin_list: SkinList, positions: Tensor, cell: Tensor | None) -> bool
     if reference.shape[0] == 0:
         return True
     x, x_ref = positions.to(torch.float64), reference.to(torch.float64)
-    if cell is skin_list.cell or (cell is not None and _equal(cell, skin_list.cell)):
+    if cell is skin_list.cell or equal(cell, skin_list.cell):
         moved = (x - x_ref).square().sum(1).max()
         return bool(moved <= (0.5 * skin_list.skin) ** 2)
     old, new = (_host_cells(c, skin_list.pbc) for c in (skin_list.cell, cell))
@@ -281,6 +281,8 @@ def _host_cells(cell: Tensor | None, pbc: bool | Sequence[bool] | Tensor) -> Ten
     return check_cells(on_cpu, axes, torch.tensor([count - 1]))[0]
 
 
-def _equal(a: Tensor, b: Tensor | None) -> bool:
-    """Return whether two cells are equal."""
-    return b is not None and a.shape == b.shape and bool((a == b).all())
+def equal(a: Tensor | None, b: Tensor | None) -> bool:
+    """Return whether both are absent, or equal in shape, device and values."""
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.device == b.device and bool((a == b).all())

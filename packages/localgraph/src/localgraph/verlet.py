@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from localgraph._forces import edge_vectors
-from localgraph._skin import SkinList, allocate, check_skin, update
+from localgraph._neighbors import edge_cutoffs
+from localgraph._skin import SkinList, allocate, check_skin, equal, update
 
 
 class Edges(NamedTuple):
@@ -108,7 +109,7 @@ class VerletList:
         vectors, index = edge_vectors(positions, found.graph, used, batch), found.graph.edge_index
         bound: float | Tensor = cutoffs
         if isinstance(cutoffs, Tensor) and cutoffs.ndim == 2 and types is not None:
-            bound = cutoffs.flatten()[types[index[0]] * cutoffs.shape[0] + types[index[1]]]
+            bound = edge_cutoffs(cutoffs, types, index)
         near = vectors.detach().square().sum(1) < bound * bound
         return Edges(vectors[near], index[:, near].contiguous())
 
@@ -127,9 +128,9 @@ class VerletList:
             last is not None
             and last.positions.shape == positions.shape
             and last.positions.device == positions.device
-            and _equal(torch.as_tensor(last.pbc), pbc)
-            and _equal(last.types, types)
-            and _equal(last.batch, batch)
+            and equal(torch.as_tensor(last.pbc), pbc)
+            and equal(last.types, types)
+            and equal(last.batch, batch)
             and (last.cell is None) == (cell is None)
             and (last.cell is None or cell is None or last.cell.shape == cell.shape)
         )
@@ -144,10 +145,3 @@ class VerletList:
             self.searches += 1
         self._list = found
         return found
-
-
-def _equal(a: Tensor | None, b: Tensor | None) -> bool:
-    """Return whether both are absent, or equal in shape, device and values."""
-    if a is None or b is None:
-        return a is b
-    return a.shape == b.shape and a.device == b.device and torch.equal(a, b)

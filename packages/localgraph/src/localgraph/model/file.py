@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import nn
 
 from localgraph.model._files import atomic_write, read_safetensors
 from localgraph.model.protocol import EdgeModel
@@ -45,7 +45,7 @@ def save_model(
         "config": json.dumps(model.to_config()),
         "metadata": json.dumps(dict(metadata or {})),
     }
-    state = {k: v.detach().cpu().contiguous() for k, v in _state(model).items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in cast(nn.Module, model).state_dict().items()}
     with atomic_write(path) as file:
         file.write(save(state, header))
 
@@ -118,7 +118,3 @@ def find_example(name: str | os.PathLike[str]) -> Path | None:
     for entry in entry_points(group=EXAMPLES, name=path.name):
         return Path(entry.load()())
     return None
-
-
-def _state(model: Any) -> dict[str, Tensor]:
-    return dict(model.state_dict())
