@@ -17,7 +17,7 @@ from torch import Tensor
 
 from localgraph import VerletList, atomic_virial, forces
 from mlip_export.chunks import edges_per_call
-from mlip_export.committee import Spread, evaluate_members, load_members, spread_of
+from mlip_export.committee import Spread, evaluate_members, load_members, paths_of, spread_of
 
 BLOCK = 2**20
 """Edges whose virials are held at once."""
@@ -104,7 +104,7 @@ class Calculator(ASECalculator):
         self._lock = threading.RLock()
         self.spread: Spread | None = None
         self._compute_stress = compute_stress
-        files = [os.path.abspath(p) for p in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+        files = [os.path.abspath(p) for p in paths_of(path)]
         self._again = partial(
             type(self),
             files,

@@ -86,10 +86,14 @@ class Evaluation(NamedTuple):
     edge_forces: Tensor
 
 
+def paths_of(path: Path | Sequence[Path]) -> list[Path]:
+    """Return the paths of one exported model, or of the members of a committee, as a list."""
+    return [path] if isinstance(path, (str, os.PathLike)) else list(path)
+
+
 def load_members(path: Path | Sequence[Path], device: str | torch.device | None = None) -> Members:
     """Load one exported model, or each of a sequence."""
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    return Members([load(p, device) for p in paths])
+    return Members([load(p, device) for p in paths_of(path)])
 
 
 def evaluate_members(

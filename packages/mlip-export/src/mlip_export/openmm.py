@@ -14,7 +14,7 @@ from openmm import app, unit
 
 from localgraph import VerletList, forces
 from mlip_export.chunks import edges_per_call
-from mlip_export.committee import Spread, evaluate_members, load_members, spread_of
+from mlip_export.committee import Spread, evaluate_members, load_members, paths_of, spread_of
 
 EV = 96.48533212331002
 """One eV in kJ/mol: the elementary charge times Avogadro's number, both exact in the SI."""
@@ -160,7 +160,7 @@ def force(
     """
     symbols, boxed = _symbols(topology_or_symbols)
     chosen = _checked(range(len(symbols)) if particles is None else particles, symbols)
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    paths = paths_of(path)
     use_box = boxed if periodic is None else bool(periodic)
     computation = Potential(
         paths,

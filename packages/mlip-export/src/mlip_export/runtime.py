@@ -86,9 +86,9 @@ class EdgePotential:
             )
         return energies, edge_forces
 
-    def types_of(self, symbols: Sequence[str]) -> Tensor:
-        """Return the types (N,) int64 of element symbols or type names (:func:`localgraph.types_of`)."""
-        return types_of(symbols, self.type_names, self.metadata.elements)
+    def types_of(self, atoms: Sequence[str] | Tensor) -> Tensor:
+        """Return the types (N,) int64 of symbols, type names or atomic numbers (:func:`localgraph.types_of`)."""
+        return types_of(atoms, self.type_names, self.metadata.elements)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> EdgePotential:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from localgraph import VerletList, forces, segment_sum, stress, types_of, virial, volume
+from localgraph import VerletList, forces, segment_sum, stress, virial, volume
 from localgraph.hosts.torchsim import from_state
 from mlip_export.chunks import edges_per_call
-from mlip_export.committee import evaluate_members, force_spread, load_members
+from mlip_export.committee import evaluate_members, force_spread, load_members, paths_of
 
 
 class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
@@ -72,7 +72,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         super().__init__()
         self.members = load_members(path, device)
         self.potential = self.members.first
-        self._paths = [os.path.abspath(p) for p in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+        self._paths = [os.path.abspath(p) for p in paths_of(path)]
         self._given_device, self._lock = device, threading.Lock()
         self._device = self.potential.device
         self._dtype = dtype
@@ -136,8 +136,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
                 "open or partly periodic; upgrade torch-sim to 0.6, or give Model open_cells=True for open structures"
             )
         x, cell = positions.detach().double(), cell.detach().double()
-        names = self.potential.type_names
-        types = types_of(state.atomic_numbers, names, self.potential.metadata.elements)
+        types = self.potential.types_of(state.atomic_numbers)
         r, index = self.edges.update(x, cell, pbc, types, batch)
         member_energies, member_g = evaluate_members(self.members, r, index, types, self.max_edges)
         energies, g = member_energies.mean(0), member_g.mean(0)
@@ -147,8 +146,9 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         if self._compute_forces:
             results["forces"] = forces(g, index, x.shape[0]).to(self._dtype)
         if self._compute_stress:
-            sigma = stress(virial(g, r, index, batch, structures), volume(cell))
-            sigma = torch.where(torch.linalg.det(cell).abs()[:, None, None] > 1e-9, sigma, 0.0)
+            volumes = volume(cell)
+            sigma = stress(virial(g, r, index, batch, structures), volumes)
+            sigma = torch.where(volumes[:, None, None] > 1e-9, sigma, 0.0)
             results["stress"] = sigma.to(self._dtype)
         if len(self.members) > 1:
             totals = torch.stack([segment_sum(each, batch, structures) for each in member_energies])
