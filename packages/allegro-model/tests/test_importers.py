@@ -10,6 +10,7 @@ import zipfile
 import pytest
 import torch
 
+import localgraph
 from allegro_model.importers._checkpoint import view_of
 from allegro_model.nequip import from_nequip, load, matches
 
@@ -385,3 +386,13 @@ def test_bad_files(bad_files):
         assert name in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load(bad_files / "nowhere.ckpt")
+
+
+def test_public_models_are_known_by_name():
+    known = localgraph.published()
+    for name, digest in [
+        ("nequip.net:mir-group/Allegro-OAM-L:0.1", "0db7f9b3c3a62e74d78b3fcf2973c462"),
+        ("nequip.net:mir-group/Allegro-MP-L:0.1", "c68d5345e925ee444543d6d4d968161f"),
+    ]:
+        assert known[name].md5 == digest and known[name].license == "CC-BY-4.0"
+        assert known[name].file.endswith(".nequip.zip")  # which the importer of this package reads

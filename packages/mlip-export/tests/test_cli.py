@@ -1,6 +1,11 @@
 """The command line: its output, and one line with exit status 2 for user errors."""
 
+import hashlib
+import http.server
 import json
+import sys
+import threading
+from functools import partial
 
 import ase.io
 import pytest
@@ -75,3 +80,55 @@ def test_errors_are_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(message) and error.count("\n") == 1
+
+
+@pytest.fixture
+def published(model_file, tmp_path, monkeypatch):
+    """The name of the model file as an installed package publishes it, at a server that nobody reaches."""
+    site, name = tmp_path / "site", "test.org:group/Water-S:0.1"
+    info = site / "publisher-0.1.dist-info"
+    info.mkdir(parents=True)
+    row = {
+        "file": model_file.name,
+        "md5": hashlib.md5(model_file.read_bytes()).hexdigest(),
+        "urls": ["http://127.0.0.1:9/model.safetensors"],
+        "license": "CC-BY-4.0",
+        "source": "https://doi.org/10.0/none",
+    }
+    (site / "publisher.py").write_text(f"def table():\n    return {{{name!r}: {row!r}}}\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: publisher\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[mlip.published]\ntest = publisher:table\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path / "cache"))
+    yield name
+    sys.modules.pop("publisher", None)
+
+
+def test_fetch(published, model_file, tmp_path, capsys):
+    assert main(["fetch"]) == 0
+    assert f"{published}\n    model.safetensors, license CC-BY-4.0" in capsys.readouterr().out
+    assert main(["fetch", "test.org:group/other:2"]) == 2
+    assert published in capsys.readouterr().err
+    (tmp_path / "cache").mkdir()
+    cached = tmp_path / "cache" / model_file.name
+    cached.write_bytes(model_file.read_bytes())
+    assert main(["fetch", published]) == 0
+    assert capsys.readouterr().out == f"license CC-BY-4.0, https://doi.org/10.0/none\n{cached}\n"
+
+
+@pytest.mark.slow
+def test_compile_of_a_published_name(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        assert main(["fetch", published, "--mirror", mirror]) == 0
+        server.shutdown()
+        thread.join()
+    assert main(["compile", published]) == 0
+    assert (tmp_path / "Water-S-0.1.pt2").exists()
+    assert "wrote Water-S-0.1.pt2" in capsys.readouterr().out

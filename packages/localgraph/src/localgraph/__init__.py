@@ -11,6 +11,7 @@ from localgraph.model._files import atomic_write, read_safetensors
 from localgraph.model.evaluation import Evaluation, evaluate
 from localgraph.model.file import load_model, save_model
 from localgraph.model.protocol import EdgeModel, energies_and_edge_forces
+from localgraph.model.published import Published, Retry, fetch, is_published_name, published
 from localgraph.model.registry import model_class, register
 from localgraph.model.types import ELEMENTS, types_of
 from localgraph.verlet import Edges, VerletList
@@ -23,6 +24,8 @@ __all__ = [
     "Edges",
     "Evaluation",
     "Graph",
+    "Published",
+    "Retry",
     "SkinList",
     "VerletList",
     "allocate",
@@ -32,15 +35,18 @@ __all__ = [
     "edge_vectors",
     "energies_and_edge_forces",
     "evaluate",
+    "fetch",
     "forces",
     "from_pairs",
     "gather",
     "grow",
     "inductor_workaround",
+    "is_published_name",
     "load_model",
     "model_class",
     "neighbors",
     "padded",
+    "published",
     "read_safetensors",
     "register",
     "row_offsets",

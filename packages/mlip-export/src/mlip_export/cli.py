@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlip_export import __version__
@@ -15,7 +16,13 @@ EXAMPLES = {
 examples:
   mlip-export compile model.safetensors                     writes model.pt2
   mlip-export compile model.safetensors --dtype float32 -o fast.pt2
-  mlip-export compile model.safetensors --isa avx2          for a cluster of different processors""",
+  mlip-export compile model.safetensors --isa avx2          for a cluster of different processors
+  mlip-export compile nequip.net:mir-group/Allegro-OAM-L:0.1          downloads it once""",
+    "fetch": """\
+examples:
+  mlip-export fetch                                         lists the names
+  mlip-export fetch nequip.net:mir-group/Allegro-OAM-L:0.1
+  mlip-export fetch nequip.net:mir-group/Allegro-OAM-L:0.1 --mirror https://models.example.org""",
     "info": """\
 examples:
   mlip-export info model.pt2
@@ -77,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         _compile,
         "Compile a model file into an exported model, compared with eager before writing.",
     )
-    p.add_argument("model", help="model file (safetensors) written by mlip-train or localgraph.save_model")
+    p.add_argument(
+        "model",
+        help="model file (safetensors) written by mlip-train or localgraph.save_model, a file that an importer "
+        "reads, or the name of a published model",
+    )
     p.add_argument(
         "-o", "--output", help="file to write, ending in .pt2 (default: the model's name with .pt2)"
     )
@@ -88,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         default="native",
         choices=["native", "avx512", "avx2"],
         help="instruction set (cpu): of this processor, or one that others run too (torch 2.13)",
+    )
+    p = add("fetch", _fetch, "Download a published model into the cache, once, and print where it is.")
+    p.add_argument("name", nargs="?", help="name of the model; without one, list the names")
+    p.add_argument("--cache", help="folder of the files (default: $MLIP_CACHE, or mlip in the user's cache)")
+    p.add_argument(
+        "--mirror", action="append", default=[], help="URL of a folder that has the file too, tried first"
     )
     p = add("info", _info, "Print the metadata of an exported model; none of its code runs.")
     p.add_argument("model", help="exported model (.pt2)")
@@ -137,15 +154,34 @@ def _add_lammps(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from mlip_export._compile import compile
     from mlip_export._describe import describe
 
-    output = options.output or Path(options.model).with_suffix(".pt2")
+    output = options.output or _default_output(options.model)
     metadata = compile(options.model, output, device=options.device, dtype=options.dtype, isa=options.isa)
     print(f"wrote {output}")
     print(describe(metadata))
+
+
+def _default_output(model: str) -> Path:
+    """Return the name of the exported model: that of the model file, or of a published model in this folder."""
+    from localgraph import is_published_name
+
+    if is_published_name(model):
+        return Path(f"{model.rpartition('/')[2].replace(':', '-')}.pt2")
+    return Path(model).with_suffix(".pt2")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from localgraph import fetch, published
+
+    known = published()
+    if options.name is None:
+        for entry in known.values():
+            print(f"{entry.name}\n    {entry.file}, license {entry.license}, {entry.source}")
+        return
+    path = fetch(options.name, cache=options.cache, mirrors=options.mirror)
+    print(f"license {known[options.name].license}, {known[options.name].source}\n{path}")
 
 
 def _info(options: argparse.Namespace) -> None:

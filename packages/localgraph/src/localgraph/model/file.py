@@ -14,6 +14,7 @@ from torch import nn
 
 from localgraph.model._files import atomic_write, read_safetensors
 from localgraph.model.protocol import EdgeModel
+from localgraph.model.published import find_published
 from localgraph.model.registry import model_class
 
 IMPORTERS = "mlip.importers"
@@ -51,11 +52,12 @@ def save_model(
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Read a model from a file of :func:`save_model`, a foreign file that an importer knows, or a shipped example.
+    """Read a model from a file of :func:`save_model`, a file that an importer knows, an example, or by name.
 
     Importers are functions of installed packages (entry-point group ``mlip.importers``); allegro-model brings one
     for packaged models and checkpoints of nequip. A bare name such as ``"example"``, where no file has it, is looked
-    up among the model files that installed packages ship (entry-point group ``mlip.examples``).
+    up among the model files that installed packages ship (entry-point group ``mlip.examples``). The name of a published
+    model (``site:group/model:version``) is downloaded by :func:`fetch`, once.
 
     Returns
     -------
@@ -69,8 +71,10 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     FileNotFoundError, ValueError
         If the file is missing, damaged or of no known kind, its model is not registered, or its weights have
         another dtype than its configuration says.
+    ConnectionError
+        If a published model is neither in the cache nor reachable.
     """
-    path = find_example(path) or Path(path)
+    path = find_example(path) or find_published(path) or Path(path)
     importer = find_importer(path)
     if importer is not None:
         name, load = importer

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from localgraph import is_published_name
 from mlip_train.config.data import SourceConfig
 from mlip_train.config.ranges import check_ranges
 from mlip_train.config.schema import TrainConfig
@@ -242,5 +243,7 @@ def _relative_to(config: TrainConfig, folder: Path) -> TrainConfig:
     d = config.data
     data = dataclasses.replace(d, train=moved(d.train), validation=moved(d.validation), test=moved(d.test))
     start = config.model.start_from
-    model = dataclasses.replace(config.model, start_from=None if start is None else str(folder / start))
+    if start is not None and not is_published_name(start):
+        start = str(folder / start)
+    model = dataclasses.replace(config.model, start_from=start)
     return dataclasses.replace(config, data=data, model=model)

@@ -21,8 +21,8 @@ class ModelConfig:
     """Keys of the model. type_names, avg_num_neighbors, energy_shifts and energy_scales are filled from the training
     data where absent."""
     start_from: str | None = None
-    """A model file, or the output folder of a run, to fine-tune: its weights are the start, and name and config are
-    its own."""
+    """A model file, the name of a published model, or the output folder of a run, to fine-tune: its weights are the
+    start, and name and config are its own."""
     freeze: tuple[str, ...] = ()
     """Freeze parameters whose names start with one of these prefixes; a prefix that matches no parameter is an
     error."""

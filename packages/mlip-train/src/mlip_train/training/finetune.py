@@ -40,8 +40,11 @@ def start_model(config: ModelConfig) -> Any:
     """
     path = Path(str(config.start_from))
     path = path / MODEL if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"model.start_from must be an existing model file, got {config.start_from!r}")
+    if not path.is_file() and not localgraph.is_published_name(path):
+        raise FileNotFoundError(
+            f"model.start_from must be an existing model file or the name of a published model, "
+            f"got {config.start_from!r}"
+        )
     start, _ = localgraph.load_model(path)
     if config.name not in (ModelConfig().name, start.model_name):
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import localgraph
 from mlip_train.config.load import to_plain
 from mlip_train.config.schema import TrainConfig
 from mlip_train.training.prepare import Prepared
@@ -79,7 +80,7 @@ def _fixed(config: TrainConfig) -> dict[str, Any]:
         (plain[parents[0]] if parents else plain).pop(last)
     for name in FREE_DATA:
         plain["data"].pop(name)
-    if config.model.start_from is not None:
+    if config.model.start_from is not None and not localgraph.is_published_name(config.model.start_from):
         plain["model"]["start_from"] = str(Path(config.model.start_from).resolve())
     return dict(_leaves(plain, ""))
 
