@@ -14,6 +14,7 @@ from mlip_train.config import (
     DataConfig,
     HardwareConfig,
     LoggingConfig,
+    LossConfig,
     OptimizerConfig,
     SourceConfig,
     StageConfig,
@@ -96,6 +97,10 @@ def test_every_number_has_a_range() -> None:
     source, stage = SourceConfig(shuffle=1, charge=0), StageConfig(energy=1, forces=1, stress=1, lr=1)
     whole = TrainConfig(
         data=DataConfig(train=(source,)),
+        loss=LossConfig(
+            energy_delta=1.0, forces_delta=1.0, stress_delta=1.0, softadapt=1.0, element_weights={"H": 1.0}
+        ),
+        swa=1,
         stages=(stage,),
         batch=BatchConfig(frames=1, atoms=1, edges=1),
         optimizer=OptimizerConfig(clip=1.0),
@@ -140,6 +145,18 @@ def test_every_number_has_a_range() -> None:
         ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, got 0"),
         ({"seed": -1}, r"seed must be in \[0, 4294967296\), got -1"),
         ({"seed": 2**70}, r"seed must be in \[0, 4294967296\)"),
+        ({"loss": {"force_deltas": {-1: 0.1}}}, "loss.force_deltas.-1.0 must be at least 0, got -1.0"),
+        ({"loss": {"force_deltas": {0: 0}}}, "loss.force_deltas.0.0 must be greater than 0, got 0.0"),
+        (
+            {"loss": {"force_deltas": {"a": 1}}},
+            "loss.force_deltas.a must have keys that are numbers, got 'a'",
+        ),
+        ({"loss": {"force_deltas": {0: 1, "0.0": 2}}}, "loss.force_deltas must have keys that are different"),
+        (
+            {"loss": {"element_weights": {"H": True}}},
+            "loss.element_weights.H must have values that are numbers",
+        ),
+        ({"loss": {"element_weights": {"H": -1}}}, "loss.element_weights.H must be at least 0, got -1.0"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\), got 1.0"),
     ],
 )
@@ -152,13 +169,47 @@ def test_f8_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
     ("changes", "message"),
     [
         ({"loss": {"energy": 0, "forces": 0}}, "loss must have a weight that is not 0"),
-        ({"stages": [{"epoch": 3}]}, r"stages\[0\] must set energy, forces, stress or lr"),
+        ({"stages": [{"epoch": 3}]}, r"stages\[0\] must set energy, forces, stress, lr or matmul_precision"),
         (
             {"stages": [{"lr": 0.1, "ramp": 3}]},
             r"stages\[0\].ramp must be used with energy, forces or stress",
         ),
         ({"optimizer": {"lr": 1e-9}}, "optimizer.lr must be at least schedule.minimum"),
-        ({"loss": {"delta": 0.5}}, "loss.delta must be used with loss.kind: huber, got 0.5 without"),
+        (
+            {"loss": {"delta": 0.5}},
+            "loss.delta must be used with huber for a term that has no delta of its own",
+        ),
+        (
+            {"loss": {"kind": "huber", "energy_delta": 1, "forces_delta": 1, "delta": 2}},
+            "loss.delta must be used",
+        ),
+        ({"loss": {"forces_delta": 0.5}}, r"loss.forces_delta must be used with huber for forces"),
+        ({"loss": {"stress_kind": "mae"}}, "loss.stress_kind must be used with a weight of stress"),
+        ({"loss": {"force_deltas": {0: 0.1}}}, r"loss.force_deltas must be used with huber for forces"),
+        (
+            {"loss": {"kind": "huber", "forces_delta": 0.2, "force_deltas": {0: 0.1}}},
+            "loss.forces_delta must be used with .* not with force_deltas",
+        ),
+        (
+            {"loss": {"forces": 0, "element_weights": {"H": 2}}},
+            "loss.element_weights must be used with a weight",
+        ),
+        ({"loss": {"forces": 0, "softadapt": 1.1}}, "loss.softadapt must be used with weights of two terms"),
+        ({"loss": {"softadapt_epochs": 3}}, "loss.softadapt_epochs must be used with loss.softadapt"),
+        (
+            {"optimizer": {"name": "muon", "amsgrad": True}},
+            "optimizer.amsgrad must be used with optimizer.name: adamw",
+        ),
+        ({"optimizer": {"adamw": ["readout"]}}, "optimizer.adamw must be used with optimizer.name: muon"),
+        (
+            {"optimizer": {"name": "schedulefree"}},
+            "schedule.name must be constant with optimizer.name: schedulefree",
+        ),
+        (
+            {"optimizer": {"name": "schedulefree"}, "schedule": {"name": "constant"}},
+            "ema must be 0.0 with optimizer.name: schedulefree",
+        ),
+        ({"swa": 100}, r"swa must be less than stop.epochs \(100\), got 100"),
         ({"schedule": {"name": "cosine", "patience": 3}}, "schedule.patience must be used with"),
         ({"schedule": {"name": "constant", "minimum": 0.0}}, "schedule.minimum must be used with"),
         ({"schedule": {"name": "cosine"}, "stop": {"lr": 1e-4}}, "stop.lr must be used with"),

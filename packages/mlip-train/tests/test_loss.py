@@ -21,7 +21,7 @@ from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
 from mlip_train.steps import verify
 from mlip_train.steps.eager import EagerStep
-from mlip_train.steps.loss import coefficients, error, loss_terms, predict, uses
+from mlip_train.steps.loss import coefficients, error, loss_terms, predict, stratified_huber, uses
 
 
 def test_forces_and_stress_are_derivatives(toy: Any, make_frames: Callable[..., Any], tmp_path: Path) -> None:
@@ -80,6 +80,54 @@ def test_loss_is_the_weighted_mean(toy: Any, table: FrameTable, kind: str) -> No
     ds = (out.stress - batch.stress).numpy()[has]
     assert has.sum() == 8
     assert float(terms[2]) == pytest.approx((w[has, None, None] * f(ds)).sum() / (9 * w[has].sum()))
+
+
+def test_terms_have_kinds_and_deltas_of_their_own(toy: Any, table: FrameTable) -> None:
+    batch = collate(table, np.arange(len(table)))
+    out = predict(model_of(toy), batch)
+    mixed = LossConfig(energy_kind="mae", kind="huber", delta=0.3, stress_delta=1e-3)
+    whole = [
+        loss_terms(LossConfig(kind=kind, delta=delta), batch, out)
+        for kind, delta in (("mae", 1.0), ("huber", 0.3), ("huber", 1e-3))
+    ]
+    expected = torch.stack([whole[i][i] for i in range(3)])
+    assert torch.equal(loss_terms(mixed, batch, out), expected)
+
+
+@pytest.mark.parametrize("deltas", [{0.0: 0.05, 0.4: 0.2, 1.0: 0.01}, {0.4: 0.2}, {2.0: 0.1, 0.1: 0.05}])
+def test_stratified_huber_takes_delta_from_the_label(toy: Any, table: FrameTable, deltas: Any) -> None:
+    batch = collate(table, np.arange(len(table)))
+    out = predict(model_of(toy), batch)
+    term = loss_terms(LossConfig(kind="huber", force_deltas=deltas), batch, out)[1]
+    total = 0.0
+    for label, force in zip(batch.forces.numpy(), out.forces.numpy(), strict=True):
+        below = [bound for bound in deltas if bound <= np.linalg.norm(label)]
+        delta = deltas[max(below)] if below else np.inf
+        for x in np.abs(force - label):
+            total += 0.5 * x**2 if x < delta else delta * (x - 0.5 * delta)
+    assert float(term) == pytest.approx(total / (3 * len(batch.types)), rel=1e-12)
+
+
+def test_gradients_of_unbounded_strata_are_finite() -> None:
+    x = torch.tensor([[0.0, 3.0, -1e6]], dtype=torch.float64, requires_grad=True)
+    stratified_huber({9.0: 0.1}, x, torch.ones(1, 3, dtype=torch.float64)).sum().backward()
+    assert torch.equal(x.grad, x.detach())
+
+
+def test_force_errors_of_elements_have_factors(toy: Any, table: FrameTable) -> None:
+    batch = collate(table, np.arange(len(table)))
+    out, names = predict(model_of(toy), batch), ("H", "O")
+    terms = {
+        h: loss_terms(LossConfig(element_weights={"H": h}), batch, out, names)[1] for h in (0.0, 1.0, 3.0)
+    }
+    squares = ((out.forces - batch.forces) ** 2).sum(1)
+    oxygen = squares[batch.types == 1].sum() / (3 * len(batch.types))
+    assert float(terms[0.0]) == pytest.approx(float(oxygen), rel=1e-12)
+    assert float(terms[3.0] - terms[1.0]) == pytest.approx(2 * float(terms[1.0] - oxygen), rel=1e-12)
+    with pytest.raises(
+        ValueError, match=r"loss.element_weights must name elements of the model, \['H', 'O'\], got 'C'"
+    ):
+        loss_terms(LossConfig(element_weights={"C": 1.0}), batch, out, names)
 
 
 def test_huber_is_smooth_where_it_turns() -> None:

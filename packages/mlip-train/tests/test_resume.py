@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 
+import localgraph
 from mlip_train import TrainConfig, TrainingModule, fit, from_plain
 from mlip_train.training import checkpoint
 from mlip_train.training.lock import locked
@@ -132,9 +134,9 @@ def test_f25_a_model_without_its_checkpoint_is_not_replaced(toy: Any, plain_run:
     with pytest.raises(ValueError, match=r"output must be a folder without a model, or with its checkpoint"):
         run(plain_run)
     with pytest.raises(
-        ValueError, match=r"resume must be 'auto' or 'must' where a checkpoint or model exists"
+        ValueError, match=r"resume.mode must be 'auto' or 'must' where a checkpoint or model exists"
     ):
-        run(plain_run, resume="never")
+        run(plain_run, resume={"mode": "never"})
     assert result.model.read_bytes() == before
 
 
@@ -148,9 +150,9 @@ def test_a_finished_run_does_nothing_again(toy: Any, plain_run: dict[str, Any]) 
     assert longer.history[:2] == first.history
     assert len(longer.history) == 3
     with pytest.raises(
-        ValueError, match=r"resume must be 'auto' or 'must' where a checkpoint or model exists"
+        ValueError, match=r"resume.mode must be 'auto' or 'must' where a checkpoint or model exists"
     ):
-        run(plain_run, resume="never")
+        run(plain_run, resume={"mode": "never"})
 
 
 def test_truncated_checkpoint_is_refused(toy: Any, plain_run: dict[str, Any]) -> None:
@@ -166,7 +168,7 @@ def test_truncated_checkpoint_is_refused(toy: Any, plain_run: dict[str, Any]) ->
     path.unlink()
     (path.parent / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"checkpoint must be an existing checkpoint"):
-        run(plain_run, resume="must")
+        run(plain_run, resume={"mode": "must"})
 
 
 def test_another_configuration_is_not_continued(
@@ -186,7 +188,7 @@ def test_another_configuration_is_not_continued(
     for changes, message in (
         (
             {"optimizer": {"lr": 1.0}},
-            r"optimizer.lr \(0.01 in the checkpoint, now 1.0\); choose another output",
+            r"optimizer.lr \(0.01 in the checkpoint, now 1.0\); choose another output, remove the",
         ),
         (
             {"seed": 5, "loss": {"forces": 9.0}},
@@ -205,6 +207,113 @@ def test_another_configuration_is_not_continued(
     ):
         with pytest.raises(ValueError, match=message):
             run(plain, **changes)
+
+
+def continued(plain: dict[str, Any], allow: list[str], epochs: int = 4, **changes: Any) -> Any:
+    return run(plain, resume={"allow": allow}, stop={"epochs": epochs}, **changes)
+
+
+def test_another_rate_is_continued_with_the_moments(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(plain_run)
+    state = checkpoint.load(Path(plain_run["output"]) / "checkpoint.safetensors")
+    seen: list[tuple[int, float, float]] = []
+    original = TrainingModule.on_train_start
+
+    def start(self: Any) -> None:
+        (optimizer,) = self.trainer.optimizers
+        steps = {int(s["step"]) for s in optimizer.state.values()}
+        seen.append((*steps, optimizer.param_groups[0]["eps"], self.schedule.lr))
+        for p, q in zip(self.model.state_dict().values(), state["model"].values(), strict=True):
+            assert torch.equal(p, q)
+        original(self)
+
+    monkeypatch.setattr(TrainingModule, "on_train_start", start)
+    result = continued(plain_run, ["optimizer"], optimizer={"lr": 0.002, "eps": 1e-6})
+    assert seen == [(state["steps"], 1e-6, 0.002)]
+    assert [row["lr"] for row in result.history] == [0.01, 0.01, 0.002, 0.002]
+    assert result.history[:2] == first.history
+    monkeypatch.setattr(TrainingModule, "on_train_start", original)
+    again = continued(plain_run, [], epochs=5, optimizer={"lr": 0.002, "eps": 1e-6})
+    assert len(again.history) == 5  # what was allowed once is the run's configuration now
+
+
+def test_another_loss_keeps_the_best_model_so_far(toy: Any, plain_run: dict[str, Any]) -> None:
+    first = run(plain_run)
+    before = first.model.read_bytes()
+    result = continued(
+        plain_run, ["loss", "stages"], loss={"forces": 50.0}, stages=[{"epoch": 3, "lr": 1e-3}]
+    )
+    assert (first.model.parent / "model.stage0.safetensors").read_bytes() == before
+    assert result.history[2]["validation/loss"] > 2 * first.history[1]["validation/loss"]
+    assert result.history[3]["lr"] == 1e-3
+    with pytest.raises(ValueError, match=r"stop.epochs must leave something to train where resume.allow"):
+        continued(plain_run, ["loss"], loss={"forces": 2.0}, stages=[{"epoch": 3, "lr": 1e-3}])
+
+
+def test_more_data_leave_the_constants_of_the_model(
+    toy: Any, plain_run: dict[str, Any], make_frames: Any, tmp_path: Path
+) -> None:
+    first = run(plain_run)
+    more = tmp_path / "more.xyz"
+    ase.io.write(more, make_frames(30, seed=9))
+    data = plain_run["data"] | {"train": [*plain_run["data"]["train"], {"path": str(more)}]}
+    with pytest.raises(
+        ValueError, match=r"data.train must be the frames.* or name what may change in resume.allow"
+    ):
+        run(plain_run, data=data, stop={"epochs": 4})
+    result = continued(plain_run, ["data.train"], data=data)
+    assert result.history[2]["step"] - result.history[1]["step"] > first.history[0]["step"]
+    models = [
+        localgraph.load_model(p)[0].to_config()
+        for p in (result.model, first.model.parent / "model.stage0.safetensors")
+    ]
+    assert models[0] == models[1]
+
+
+def test_within_an_epoch_another_batch_begins_it_again(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = TrainingModule.training_step
+
+    def step(self: Any, batch: Any, index: int) -> Any:
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(plain_run)
+    monkeypatch.setattr(TrainingModule, "training_step", original)
+    with caplog.at_level("INFO"):
+        result = continued(plain_run, ["batch"], epochs=1, batch={"frames": 5})
+    assert "batch.frames (4 in the checkpoint, now 5); epoch 0 begins again" in caplog.text
+    assert result.history[0]["step"] == 4 + 6  # 30 frames in batches of 5
+
+
+@pytest.mark.parametrize("key", ["model.config.cutoff", "optimizer.name", "lr"])
+def test_some_keys_never_change(plain_run: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=rf"resume.allow must name keys among or below .*got '{key}'"):
+        continued(plain_run, [key])
+
+
+def test_models_are_kept_as_asked_for(toy: Any, plain_run: dict[str, Any]) -> None:
+    keep = {"keep_every": 2, "keep_last": True, "keep_raw": True}
+    result = run(plain_run, stop={"epochs": 5}, ema=0.9, logging=plain_run["logging"] | keep)
+    folder = result.model.parent
+    assert sorted(p.name for p in folder.glob("model.*.safetensors")) == [
+        "model.epoch1.safetensors",
+        "model.epoch3.safetensors",
+        "model.last.safetensors",
+        "model.raw.safetensors",
+    ]
+    state = checkpoint.load(folder / "checkpoint.safetensors")
+    raw, last = (localgraph.load_model(folder / f"model.{name}.safetensors") for name in ("raw", "last"))
+    assert last[1]["training"]["epoch"] == result.history[-1]
+    for name, value in raw[0].named_parameters():
+        assert torch.equal(value, state["model"][name])
+        assert torch.equal(last[0].get_parameter(name), state["average"][f"module.{name}"])
 
 
 def test_time_is_counted_over_restarts(toy: Any, plain_run: dict[str, Any]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.loggers.logger import DummyLogger
 
+from mlip_train import TrainConfig, from_plain
 from mlip_train.config import HardwareConfig
-from mlip_train.training.trainer import cluster, is_first
+from mlip_train.training.trainer import cluster, is_first, make_trainer
 
 SLURM = {
     "SLURM_JOB_ID": "1",
@@ -53,3 +57,24 @@ def test_torchrun_gives_its_own_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     assert [type(found) for found in cluster(HardwareConfig(devices=2))] == [TorchElasticEnvironment]
     assert is_first(HardwareConfig())
+
+
+def test_wandb_continues_the_same_run(plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Recorder(DummyLogger):
+        def __init__(self, **options: Any):
+            super().__init__()
+            made.append(options)
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", Recorder)
+    logging = {"progress": False, "loggers": ["wandb"], "wandb_project": "water"}
+    config = from_plain(TrainConfig, plain_run | {"logging": logging})
+    for _ in range(2):
+        make_trainer(config, 1, [])
+    assert made[0] == made[1]
+    assert (made[0]["project"], made[0]["entity"], made[0]["resume"]) == ("water", None, "allow")
+    other = from_plain(TrainConfig, plain_run | {"logging": logging, "output": plain_run["output"] + "2"})
+    make_trainer(other, 1, [])
+    assert len(made[2]["id"]) == 16
+    assert made[2]["id"] != made[0]["id"]

@@ -28,7 +28,7 @@ from mlip_train.training.interrupt import Ended, Interrupted, Interruption
 from mlip_train.training.lock import locked
 from mlip_train.training.module import TrainingModule
 from mlip_train.training.prepare import Prepared, prepare
-from mlip_train.training.resume import check_frames, check_resumable, identity
+from mlip_train.training.resume import apply_changes, check_frames, check_resumable, identity
 from mlip_train.training.state import load_state
 from mlip_train.training.trainer import is_first, make_trainer
 
@@ -87,19 +87,24 @@ def fit(config: TrainConfig) -> FitResult:
 
 def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitResult:
     state = _checkpoint(config, folder)
-    if state is not None:
-        check_resumable(config, state)
+    changes = [] if state is None else check_resumable(config, state)
     if config.data.cache is None and config.hardware.devices * config.hardware.nodes == 1:
         remove_leftovers(folder / "cache")
-    prepared = prepare(config)
+    prepared = prepare(config, None if state is None else state["run"]["model"])
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
     run = identity(config, prepared)
     if state is not None:
-        check_frames(run, state)
+        changes += check_frames(run, state, config)
         load_state(module, state)
+        apply_changes(module, state, changes)
     metadata = {"training": _summary(config, prepared)}
     files = RunFiles(folder, metadata, run, config.logging.checkpoint_steps, interruption)
     trainer = make_trainer(config, max(config.stop.epochs - module.epoch, 0), [files])
+    if changes and module.stopped() is not None:
+        raise ValueError(
+            f"stop.{module.stopped()} must leave something to train where resume.allow lets a run change, got the end "
+            f"of the run after epoch {module.epoch - 1}"
+        )
     if module.stopped() is None:
         (folder / "run.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
         with warnings.catch_warnings():
@@ -126,9 +131,9 @@ def _checkpoint(config: TrainConfig, folder: Path) -> Any:
     """Return the state to continue from, if there is one."""
     path = folder / CHECKPOINT
     found = [name for name in (CHECKPOINT, MODEL) if (folder / name).exists()]
-    if config.resume == "never" and found:
+    if config.resume.mode == "never" and found:
         raise ValueError(
-            f"resume must be 'auto' or 'must' where a checkpoint or model exists, got 'never' for "
+            f"resume.mode must be 'auto' or 'must' where a checkpoint or model exists, got 'never' for "
             f"{str(folder / found[0])!r}"
         )
     if found == [MODEL]:
@@ -136,7 +141,7 @@ def _checkpoint(config: TrainConfig, folder: Path) -> Any:
             f"output must be a folder without a model, or with its checkpoint to continue from, got "
             f"{str(folder / MODEL)!r} alone; choose another output, or remove the model to start again"
         )
-    return checkpoint.load(path) if config.resume == "must" or found else None
+    return checkpoint.load(path) if config.resume.mode == "must" or found else None
 
 
 @contextlib.contextmanager

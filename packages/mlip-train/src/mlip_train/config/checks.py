@@ -11,6 +11,11 @@ from mlip_train.config.ranges import check_ranges
 from mlip_train.config.schema import TrainConfig
 
 SPICE_SUFFIXES = (".hdf5", ".h5", ".store")
+ALLOWABLE = ("optimizer", "schedule", "stages", "loss", "batch", "data", "statistics", "ema", "swa", "seed")
+"""Keys whose change a checkpoint can be continued with."""
+SETTLED = ("optimizer.name", "optimizer.amsgrad", "optimizer.adamw")
+"""Keys that decide which moments an optimizer keeps."""
+TERMS = ("energy", "forces", "stress")
 LABELS = ("energy", "forces", "stress", "virial", "energy_scale", "force_scale", "stress_scale")
 """Options that say how labels are found in a file that ASE reads."""
 
@@ -61,19 +66,22 @@ def check_values(config: TrainConfig) -> None:
     check_ranges(config)
     _check_weights(config)
     _check_rates(config)
+    _check_allowed(config)
     _check_effect(config)
 
 
 def _check_weights(config: TrainConfig) -> None:
-    names = ("energy", "forces", "stress")
+    names = TERMS
     if not any(getattr(part, name) for part in (config.loss, *config.stages) for name in names):
         raise ValueError(
             "loss must have a weight that is not 0 among energy, forces and stress, got 0 for all of them"
         )
     for i, stage in enumerate(config.stages):
         weighted = any(getattr(stage, name) is not None for name in names)
-        if not weighted and stage.lr is None:
-            raise ValueError(f"stages[{i}] must set energy, forces, stress or lr, got none of them")
+        if not weighted and stage.lr is None and stage.matmul_precision is None:
+            raise ValueError(
+                f"stages[{i}] must set energy, forces, stress, lr or matmul_precision, got none of them"
+            )
         if stage.ramp and not weighted:
             raise ValueError(
                 f"stages[{i}].ramp must be used with energy, forces or stress, got {stage.ramp} without"
@@ -93,12 +101,20 @@ def _check_rates(config: TrainConfig) -> None:
         raise ValueError(f"stop.lr must be at least schedule.minimum ({schedule.minimum}), got {lr}")
 
 
+def _check_allowed(config: TrainConfig) -> None:
+    for key in config.resume.allow:
+        if key.split(".")[0].split("[")[0] not in ALLOWABLE or key in SETTLED:
+            raise ValueError(
+                f"resume.allow must name keys among or below {list(ALLOWABLE)}, but not {list(SETTLED)}, got {key!r}"
+            )
+
+
 def _check_effect(config: TrainConfig) -> None:
     """Reject options other than their defaults that other options make useless."""
     schedule = config.schedule.name
     start, mode = config.model.start_from, config.compile.mode
     useless = [
-        (config.loss, "loss", ("delta",), config.loss.kind == "huber", "loss.kind: huber"),
+        *_loss_effects(config),
         (
             config.schedule,
             "schedule",
@@ -117,6 +133,13 @@ def _check_effect(config: TrainConfig) -> None:
             mode != "eager",
             "compile.mode: forces or full",
         ),
+        (
+            config.logging,
+            "logging",
+            ("wandb_project", "wandb_entity"),
+            "wandb" in config.logging.loggers,
+            "logging.loggers: [wandb]",
+        ),
         (config.compile, "compile", ("evaluate",), mode == "full", "compile.mode: full"),
         (
             config.hardware,
@@ -130,6 +153,7 @@ def _check_effect(config: TrainConfig) -> None:
         for name in names:
             if not has_effect and (value := getattr(holder, name)) != _default(holder, name):
                 raise ValueError(f"{path}.{name} must be used with {needed}, got {value!r} without")
+    _check_optimizer(config)
     energies = {
         "energy_shifts": config.statistics.energy_shifts,
         "energy_scales": config.statistics.energy_scales,
@@ -141,6 +165,69 @@ def _check_effect(config: TrainConfig) -> None:
             )
 
 
+def _check_optimizer(config: TrainConfig) -> None:
+    """Reject what an optimizer has no use for."""
+    optimizer = config.optimizer
+    needed = {"amsgrad": "adamw", "momentum": "muon", "adamw": "muon"}
+    for name, wanted in needed.items():
+        value = getattr(optimizer, name)
+        if optimizer.name != wanted and value != _default(optimizer, name):
+            raise ValueError(
+                f"optimizer.{name} must be used with optimizer.name: {wanted}, got {value!r} with {optimizer.name}"
+            )
+    if optimizer.name == "schedulefree":
+        own = {
+            "schedule.name": (config.schedule.name, "constant"),
+            "ema": (config.ema, 0.0),
+            "swa": (config.swa, None),
+        }
+        for path, (value, wanted_value) in own.items():
+            if value != wanted_value:
+                raise ValueError(
+                    f"{path} must be {'null' if wanted_value is None else wanted_value} with optimizer.name: "
+                    f"schedulefree, which averages the weights itself, got {value!r}"
+                )
+    if config.swa is not None and config.swa >= config.stop.epochs:
+        raise ValueError(f"swa must be less than stop.epochs ({config.stop.epochs}), got {config.swa}")
+
+
+def _loss_effects(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...], bool, str]]:
+    """Conditions under which the options of the loss have an effect."""
+    loss = config.loss
+    weighted = {t: any(getattr(part, t) for part in (loss, *config.stages)) for t in TERMS}
+    kinds = {t: getattr(loss, f"{t}_kind") or loss.kind for t in TERMS}
+    huber = {
+        t: weighted[t] and kinds[t] == "huber" and not (t == "forces" and loss.force_deltas) for t in TERMS
+    }
+    common = any(huber[t] and getattr(loss, f"{t}_delta") is None for t in TERMS)
+    effects = [
+        (
+            loss,
+            "loss",
+            ("delta",),
+            common,
+            "huber for a term that has no delta of its own (loss.kind: huber)",
+        ),
+        (
+            loss,
+            "loss",
+            ("force_deltas",),
+            weighted["forces"] and kinds["forces"] == "huber",
+            "huber for forces (loss.forces_kind: huber)",
+        ),
+        (loss, "loss", ("element_weights",), weighted["forces"], "a weight of forces"),
+        (loss, "loss", ("softadapt",), sum(weighted.values()) > 1, "weights of two terms or more"),
+        (loss, "loss", ("softadapt_epochs",), loss.softadapt is not None, "loss.softadapt"),
+    ]
+    for t in TERMS:
+        effects.append((loss, "loss", (f"{t}_kind",), weighted[t], f"a weight of {t}"))
+        needed = f"huber for {t} (loss.{t}_kind: huber)" + (
+            ", not with force_deltas" if t == "forces" else ""
+        )
+        effects.append((loss, "loss", (f"{t}_delta",), huber[t], needed))
+    return effects
+
+
 def _default(holder: Any, name: str) -> Any:
     (field,) = (f for f in dataclasses.fields(holder) if f.name == name)
-    return field.default
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -137,7 +137,7 @@ def _parsed(cls: type, plain: dict[str, Any], path: str) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for key, value in plain.items():
         if typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
-            parsed[key] = dict(value)  # jsonargparse would parse the strings inside again
+            parsed[key] = _numbered(hints[key], value, f"{path}.{key}" if path else key)
             continue
         try:
             found = _parser(cls).parse_object({key: value}, defaults=False)[key]
@@ -149,6 +149,32 @@ def _parsed(cls: type, plain: dict[str, Any], path: str) -> dict[str, Any]:
             raise ValueError(f"{where} must be {_described(hints[key])}, got {value!r}")
         parsed[key] = found
     return parsed
+
+
+def _numbered(kind: Any, value: Mapping[Any, Any], path: str) -> dict[Any, Any]:
+    """Copy a mapping, numbers checked and converted; jsonargparse would parse the strings inside again."""
+    result: dict[Any, Any] = {}
+    for key, item in value.items():
+        pair = []
+        for what, part, wanted in zip(("keys", "values"), (key, item), typing.get_args(kind), strict=True):
+            if wanted is float:
+                number = _number(part)
+                if number is None:
+                    raise ValueError(f"{path}.{key} must have {what} that are numbers, got {part!r}")
+                part = number
+            pair.append(part)
+        result[pair[0]] = pair[1]
+    if len(result) < len(value):
+        raise ValueError(f"{path} must have keys that are different numbers, got {list(value)}")
+    return result
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, also one that JSON made the text of a key; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _described(kind: Any) -> str:

@@ -54,6 +54,16 @@ class LoggingConfig:
     """Further loggers: tensorboard, wandb."""
     checkpoint_steps: Count | None = None
     """Also write the checkpoint every so many optimizer steps (it is written after every epoch)."""
+    keep_every: Count | None = None
+    """Also keep the averaged weights at the end of every so many epochs, as model.epochN.safetensors."""
+    keep_last: bool = False
+    """Also write the averaged weights at the end of each epoch to model.last.safetensors."""
+    keep_raw: bool = False
+    """Also write the weights as trained, without averaging, at the end of each epoch to model.raw.safetensors."""
+    wandb_project: str | None = None
+    """Project of the wandb run; null takes wandb's default. A resumed run continues the same wandb run."""
+    wandb_entity: str | None = None
+    """User or team of the wandb run; null takes wandb's default."""
     progress: bool = True
     """Show a progress bar."""
     report: bool = True

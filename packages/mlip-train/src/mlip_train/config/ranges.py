@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 
@@ -72,6 +72,11 @@ def numbers(config: Any, path: str = "") -> Iterator[tuple[str, Range, float]]:
                     yield from numbers(item, f"{where}[{i}]")
                 elif (admitted := find_range(hints[field.name])) is not None:
                     yield f"{where}[{i}]", admitted, item
+        elif isinstance(value, Mapping):
+            kinds = typing.get_args(hints[field.name])
+            for key, item in value.items():
+                found = zip(map(find_range, kinds), (key, item), strict=True)
+                yield from ((f"{where}.{key}", admitted, v) for admitted, v in found if admitted is not None)
         elif isinstance(value, int | float) and (admitted := find_range(hints[field.name])) is not None:
             yield where, admitted, value
 

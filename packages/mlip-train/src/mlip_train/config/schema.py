@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mlip_train.config.data import BatchConfig, DataConfig, StatisticsConfig
 from mlip_train.config.machine import CompileConfig, HardwareConfig, LoggingConfig
-from mlip_train.config.ranges import Fraction, Seed
+from mlip_train.config.ranges import Fraction, Natural, Seed
 from mlip_train.config.training import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig, StopConfig
 
 
@@ -37,6 +37,21 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ResumeConfig:
+    """Whether and how an existing checkpoint in output is continued."""
+
+    mode: Literal["auto", "never", "must"] = "auto"
+    """auto continues a checkpoint if there is one; with never an existing one is an error, with must a missing one is.
+    The frames and everything that decides what is learned must be what they were; stop, logging, hardware, compile and
+    data.test may change."""
+    allow: tuple[str, ...] = ()
+    """Keys that may change nevertheless, each with what is below it: optimizer, schedule, stages, loss, batch, data,
+    statistics, ema, swa, seed, or one key such as optimizer.lr or data.train. Weights, moving average, moments and
+    constants of the model stay. Where scores cannot be compared any more, the best model so far is kept beside the new
+    one, as at a stage."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
@@ -46,10 +61,10 @@ class TrainConfig:
     """Seed of the initial weights, of the split and of the order of batches."""
     ema: Fraction = 0.999
     """Decay of the moving average of the weights that validation, test and the saved model use; 0 switches it off."""
-    resume: Literal["auto", "never", "must"] = "auto"
-    """Whether an existing checkpoint in output is continued. With never an existing one is an error. The frames and
-    everything that decides what is learned must be what they were; stop, logging, hardware, compile and data.test may
-    change."""
+    swa: Natural | None = None
+    """Epoch, counted from 0, from which on these weights are instead the equal average over all optimizer steps since
+    then (stochastic weight averaging); null keeps the moving average. A stage sets the learning rate for it."""
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)

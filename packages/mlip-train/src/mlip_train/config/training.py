@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mlip_train.config.ranges import Count, Factor, Fraction, Natural, NonNegative, Positive
+
+Kind = Literal["mse", "mae", "huber"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,36 @@ class LossConfig:
     """Weight of the force error: (eV/Å)² for mse, eV/Å for mae."""
     stress: NonNegative = 0.0
     """Weight of the stress error: (eV/Å³)² for mse, eV/Å³ for mae."""
-    kind: Literal["mse", "mae", "huber"] = "mse"
+    kind: Kind = "mse"
     """Error function of every term."""
     delta: Positive = 0.01
     """Where huber turns linear, in the units of each quantity."""
+    energy_kind: Kind | None = None
+    """Error function of energies; null takes kind."""
+    forces_kind: Kind | None = None
+    """Error function of force components; null takes kind."""
+    stress_kind: Kind | None = None
+    """Error function of stress components; null takes kind."""
+    energy_delta: Positive | None = None
+    """Where huber turns linear for energies, eV/atom; null takes delta."""
+    forces_delta: Positive | None = None
+    """Where huber turns linear for force components, eV/Å; null takes delta."""
+    stress_delta: Positive | None = None
+    """Where huber turns linear for stress components, eV/Å³; null takes delta."""
+    force_deltas: dict[NonNegative, Positive] = field(default_factory=dict)
+    """Stratified (conditional) Huber error of forces: smallest size of the labeled force of an atom, eV/Å, to the delta
+    from there on, {0: 0.01, 5: 0.02}; below the first one it is half the squared error. nequip-allegro calls it
+    delta_dict."""
+    element_weights: dict[str, NonNegative] = field(default_factory=dict)
+    """Factor of the force errors of an element, {H: 0.5}; 1 for elements left out. The sum of weights that the term is
+    divided by does not contain it."""
     per_atom: bool = True
     """Divide energies by the number of atoms."""
+    softadapt: Positive | None = None
+    """Steepness beta of SoftAdapt: weights grow where the term of the training loss falls least, their sum stays. null
+    leaves the weights as they are. Validation is scored without it."""
+    softadapt_epochs: Count = 5
+    """Epochs over which SoftAdapt averages before it sets the weights."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +66,9 @@ class StageConfig:
     """Loss weight of stresses from then on; null leaves the weight."""
     lr: Positive | None = None
     """Learning rate set once when the stage begins."""
+    matmul_precision: Literal["highest", "high", "medium"] | None = None
+    """Precision of float32 matrix products from then on, instead of hardware.matmul_precision (high allows TF32); null
+    leaves it."""
     ramp: Natural = 0
     """Epochs over which the weights pass linearly to the new ones. Validation is scored with the new ones from the
     beginning, so that the epochs of a stage can be compared."""
@@ -47,10 +76,13 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and gradient clipping."""
+    """Optimizer and gradient clipping."""
 
+    name: Literal["adamw", "muon", "schedulefree"] = "adamw"
+    """adamw; muon, which orthogonalizes the momentum of matrices (torch 2.9 or newer) and leaves the rest to AdamW; or
+    schedulefree, AdamW that averages the weights itself (package schedulefree; schedule.name: constant and ema: 0)."""
     lr: Positive = 1e-3
-    """Learning rate."""
+    """Learning rate. Updates of muon are scaled to the size of AdamW's, so that both take the same rates."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay on parameters with two or more dimensions."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -58,7 +90,12 @@ class OptimizerConfig:
     eps: Positive = 1e-8
     """Added to the denominator."""
     amsgrad: bool = False
-    """Keep the maximum of the second moment."""
+    """Keep the maximum of the second moment (adamw)."""
+    momentum: Fraction = 0.95
+    """Decay of the momentum of matrices (muon)."""
+    adamw: tuple[str, ...] = ()
+    """Prefixes of the names of matrices that AdamW trains although muon trains matrices: embeddings, the readout. A
+    prefix that matches no parameter is an error."""
     clip: Positive | None = None
     """Largest norm of the whole gradient, after the reduction between processes; null does not clip."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from localgraph import EdgeModel
 from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.eager import EagerStep, StepResult, trained_parameters, with_gradients
@@ -32,6 +33,7 @@ class CompiledStep:
 
     def __init__(self, model: nn.Module, loss: LossConfig, with_stress: bool = False, evaluate: bool = False):
         self.model, self.loss, self.with_stress = model, loss, with_stress
+        self.type_names = tuple(cast(EdgeModel, model).type_names)
         self.graphs = self.calls = self.nodes = 0
         self.trained = tuple(trained_parameters(model))
         state = _state(model)
@@ -70,7 +72,7 @@ class CompiledStep:
             return energies
 
         prediction = predict(model, batch, create_graph=True, with_stress=self.with_stress)
-        terms = loss_terms(self.loss, batch, prediction)
+        terms = loss_terms(self.loss, batch, prediction, self.type_names)
         loss = (data[TENSORS] * terms).sum()
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         return (

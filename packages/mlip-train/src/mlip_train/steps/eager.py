@@ -62,7 +62,7 @@ class EagerStep:
     def __call__(self, batch: Batch, coefficients: Tensor) -> StepResult:
         """See :class:`Step`."""
         prediction = predict(self.model, batch, create_graph=True, with_stress=self.with_stress)
-        terms = loss_terms(self.loss, batch, prediction)
+        terms = loss_terms(self.loss, batch, prediction, self.model.type_names)
         detached = Prediction(*(t.detach() for t in prediction))
         return StepResult((coefficients * terms).sum(), terms.detach(), detached)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from localgraph import inductor_workaround
+from localgraph import EdgeModel, inductor_workaround
 from mlip_train.config.training import LossConfig
 from mlip_train.data.batches import Batch
 from mlip_train.steps.eager import StepResult
@@ -25,6 +26,7 @@ class ForcesStep:
 
     def __init__(self, model: nn.Module, loss: LossConfig, with_stress: bool = False):
         self.model, self.loss, self.with_stress = model, loss, with_stress
+        self.type_names = tuple(cast(EdgeModel, model).type_names)
         self.names = tuple(_state(model))
         state = _state(model)
         example = _inputs(example_batch(next(iter(state.values())).device))
@@ -52,7 +54,7 @@ class ForcesStep:
         state = _state(self.model)
         with inductor_workaround():
             prediction = Prediction(*self._run(*(state[n] for n in self.names), *_inputs(batch)))
-        terms = loss_terms(self.loss, batch, prediction)
+        terms = loss_terms(self.loss, batch, prediction, self.type_names)
         detached = Prediction(*(t.detach() for t in prediction))
         return StepResult((coefficients * terms).sum(), terms.detach(), detached)
 

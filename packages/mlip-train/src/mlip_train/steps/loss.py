@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,6 +12,9 @@ from torch import Tensor
 from localgraph import EdgeModel, energies_and_edge_forces, forces, segment_sum, stress, virial
 from mlip_train.config.training import LossConfig, StageConfig
 from mlip_train.data.batches import Batch
+
+UNBOUNDED = 1e150
+"""A delta above every difference; its square is finite, so that the branch not taken has finite gradients."""
 
 
 class Prediction(NamedTuple):
@@ -65,7 +68,7 @@ def predict(
     return Prediction(energy, forces(g, batch.edge_index, n_atoms), stresses)
 
 
-def error(kind: str, delta: float, difference: Tensor) -> Tensor:
+def error(kind: str, delta: float | Tensor, difference: Tensor) -> Tensor:
     """Elementwise error: x², |x|, or Huber's (x²/2 below δ, δ(|x| − δ/2) above)."""
     if kind == "mse":
         return difference * difference
@@ -75,22 +78,95 @@ def error(kind: str, delta: float, difference: Tensor) -> Tensor:
     return torch.where(size < delta, 0.5 * difference * difference, delta * (size - 0.5 * delta))
 
 
-def loss_terms(config: LossConfig, batch: Batch, prediction: Prediction) -> Tensor:
+def stratified_huber(deltas: Mapping[float, float], difference: Tensor, label: Tensor) -> Tensor:
+    """Huber's error of vector components, with δ chosen by the size of the labeled vector.
+
+    Parameters
+    ----------
+    deltas : mapping
+        Smallest size of a label to δ from there on; below the smallest key the error is x²/2.
+    difference, label : Tensor, (N, 3)
+        Prediction minus label, and label.
+
+    Examples
+    --------
+    >>> label = torch.tensor([[0.1, 0.0, 0.0], [3.0, 4.0, 0.0]])
+    >>> stratified_huber({0.0: 0.5, 5.0: 0.1}, torch.ones(2, 3), label)[:, 0]
+    tensor([0.3750, 0.0950])
+    """
+    size = label.norm(dim=-1, keepdim=True)
+    delta = torch.full_like(size, UNBOUNDED)
+    for bound, value in sorted(deltas.items()):
+        delta = torch.where(size >= bound, value, delta)
+    return error("huber", delta, difference)
+
+
+def _error_of(config: LossConfig, term: str, difference: Tensor) -> Tensor:
+    """Error of a term with its own kind and delta."""
+    kind, delta = getattr(config, f"{term}_kind"), getattr(config, f"{term}_delta")
+    return error(kind or config.kind, config.delta if delta is None else delta, difference)
+
+
+def _element_factors(config: LossConfig, type_names: Sequence[str], types: Tensor) -> Tensor:
+    """Factors of the force errors of atoms, (N,) float64.
+
+    Comparisons with numbers, not a table: a compiled step then holds no tensor of its own.
+    """
+    factors = torch.ones_like(types, dtype=torch.float64)
+    for name, factor in config.element_weights.items():
+        factors = torch.where(types == type_number(name, type_names), factor, factors)
+    return factors
+
+
+def type_number(name: str, type_names: Sequence[str]) -> int:
+    """Return the type that ``loss.element_weights`` names.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such type.
+    """
+    if name not in type_names:
+        raise ValueError(
+            f"loss.element_weights must name elements of the model, {list(type_names)}, got {name!r}"
+        )
+    return list(type_names).index(name)
+
+
+def loss_terms(
+    config: LossConfig, batch: Batch, prediction: Prediction, type_names: Sequence[str] = ()
+) -> Tensor:
     """Compute mean errors of energy, forces and stress, (3,), as this batch's share of the global batch.
 
     Each term is Σ weight · error / Σ weight, with the denominator summed over the global batch (``batch.norms``);
     0 where no frame has the label.
+
+    Parameters
+    ----------
+    config : LossConfig
+        Error functions; its weights of the terms are not read.
+    batch : Batch
+        Labels.
+    prediction : Prediction
+        Of the batch.
+    type_names : sequence of str
+        Of the model, for ``config.element_weights``.
     """
     de = prediction.energy - batch.energy
     if config.per_atom:
         de = de / batch.atoms
-    e = (batch.energy_weight * error(config.kind, config.delta, de)).sum()
-    f = (
-        batch.force_weight[:, None] * error(config.kind, config.delta, prediction.forces - batch.forces)
-    ).sum()
+    df = prediction.forces - batch.forces
+    if config.force_deltas:
+        force_errors = stratified_huber(config.force_deltas, df, batch.forces)
+    else:
+        force_errors = _error_of(config, "forces", df)
+    weight = batch.force_weight
+    if config.element_weights:
+        weight = weight * _element_factors(config, type_names, batch.types)
+    e = (batch.energy_weight * _error_of(config, "energy", de)).sum()
+    f = (weight[:, None] * force_errors).sum()
     s = (
-        batch.stress_weight[:, None, None]
-        * error(config.kind, config.delta, prediction.stress - batch.stress)
+        batch.stress_weight[:, None, None] * _error_of(config, "stress", prediction.stress - batch.stress)
     ).sum()
     return torch.stack([e, f, s]) / torch.where(batch.norms > 0, batch.norms, 1.0)
 

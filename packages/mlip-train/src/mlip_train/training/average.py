@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """Build an average a ← d·a + (1 − d)·w of the parameters w for ``update_parameters`` after every optimizer step.
 
-    Early on the decay is min(d, (1 + n)/(10 + n)) after n steps, so that the start is forgotten.
+    Early on the decay is min(d, (1 + n)/(10 + n)) after n steps, so that the start is forgotten. After
+    :func:`begin_equal_average` it is n/(n + 1): all weights since then count alike.
 
     Parameters
     ----------
@@ -33,14 +34,25 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     @torch.no_grad()
     def update(average: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
         n = int(steps)
-        d = min(decay, (1 + n) / (10 + n)) if decay else 0.0
+        if averaged.equal:
+            d = n / (n + 1)
+        else:
+            d = min(decay, (1 + n) / (10 + n)) if decay else 0.0
         for a, w in zip(average, weights, strict=True):
             a.lerp_(w, 1.0 - d)
 
     averaged = AveragedModel(model, multi_avg_fn=update)
+    averaged.equal = False
     averaged.requires_grad_(False)
     averaged.n_averaged.fill_(1)  # otherwise the first update would copy the weights
     return averaged
+
+
+def begin_equal_average(average: AveragedModel, now: bool) -> None:
+    """Average equally over steps (stochastic weight averaging), from the next step on where ``now``."""
+    average.equal = True
+    if now:
+        average.n_averaged.zero_()  # the first update copies the weights
 
 
 @torch.no_grad()

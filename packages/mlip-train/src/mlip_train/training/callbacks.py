@@ -72,7 +72,8 @@ class RunFiles(pl.Callback):
         if trainer.is_global_zero:
             write_csv(self.folder / "metrics.csv", module.history)
             if module.improved:
-                self._save_model(module, row)
+                self._save_best(module, row)
+            self._keep(module, row)
         if module.improved:
             module.saved_stage = module.schedule.stage
         self._save(trainer, module)
@@ -82,7 +83,20 @@ class RunFiles(pl.Callback):
     def _continue(self) -> str:
         return f"the same command continues from {self.folder / CHECKPOINT}"
 
-    def _save_model(self, module: Any, row: dict[str, float]) -> None:
+    def _keep(self, module: Any, row: dict[str, float]) -> None:
+        """Write the models that ``logging`` asks for beside the best one."""
+        wanted, epoch = module.config.logging, int(row["epoch"])
+        metadata = {**self.metadata, "training": {**self.metadata["training"], "epoch": row}}
+        names = [f"model.epoch{epoch}"] if wanted.keep_every and (epoch + 1) % wanted.keep_every == 0 else []
+        names += ["model.last"] if wanted.keep_last else []
+        if names:
+            with exchanged(module.model, module.average):
+                for name in names:
+                    localgraph.save_model(self.folder / f"{name}.safetensors", module.model, metadata)
+        if wanted.keep_raw:
+            localgraph.save_model(self.folder / "model.raw.safetensors", module.model, metadata)
+
+    def _save_best(self, module: Any, row: dict[str, float]) -> None:
         """Write the best model; that of an earlier stage, with other loss weights, is kept beside it."""
         path, stage = self.folder / MODEL, module.saved_stage
         if stage is not None and stage != module.schedule.stage and path.exists():

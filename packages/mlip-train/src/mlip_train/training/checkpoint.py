@@ -12,7 +12,7 @@ from torch import Tensor
 from localgraph import atomic_write, read_safetensors
 
 FORMAT = "mlip-train-checkpoint"
-VERSION = "4"
+VERSION = "5"
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mlip_train.config.schema import TrainConfig
-from mlip_train.config.training import OptimizerConfig
 from mlip_train.data.batches import Batch
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
@@ -22,26 +21,16 @@ from mlip_train.report.metrics import Errors
 from mlip_train.steps.eager import Step, StepResult
 from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms, uses
 from mlip_train.steps.verify import Difference, batch_kinds, verified_step
-from mlip_train.training.average import exchange, moving_average
+from mlip_train.training.average import begin_equal_average, exchange, moving_average
 from mlip_train.training.finite import check_loss
-from mlip_train.training.schedule import Schedule
+from mlip_train.training.optimizer import load_moments, make_optimizer, read_average
+from mlip_train.training.schedule import Schedule, precision
+from mlip_train.training.softadapt import SoftAdapt
 
 
 def place() -> tuple[int, int]:
     """Return the number of processes and the rank."""
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-
-
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Build AdamW with weight decay on matrices only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, amsgrad=config.amsgrad, fused=True
-    )
 
 
 class TrainingModule(pl.LightningModule):
@@ -74,13 +63,13 @@ class TrainingModule(pl.LightningModule):
         self.plan, self.validation_plan = train, validation
         self.average = moving_average(model, config.ema)
         self.schedule = Schedule(config.schedule, config.optimizer.lr, config.stages, self.total_steps(1))
+        self.softadapt = SoftAdapt(config.loss)
         plans = {"train": train} | ({} if validation is None else {"validation": validation})
         self.errors = {part: Errors(p.table.subsets, p.table.type_names) for part, p in plans.items()}
         seconds = config.stop.seconds
         duration = None if seconds is None else timedelta(seconds=seconds)
         self.timer = Timer(duration, interval="epoch", verbose=False)
-        self.epoch = self.steps = 0
-        self.resumed_at = 0
+        self.epoch = self.steps = self.resumed_at = 0
         self.history: list[dict[str, float]] = []
         self.improved = False
         self.saved_stage: int | None = None
@@ -101,8 +90,10 @@ class TrainingModule(pl.LightningModule):
         """Build the optimizer; a resumed run's moments are put back."""
         optimizer = make_optimizer(self.model, self.config.optimizer)
         if self.moments is not None:
-            optimizer.load_state_dict(self.moments)
+            load_moments(optimizer, self.moments)
             self.moments = None
+        if self.config.optimizer.name == "schedulefree":
+            optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -132,7 +123,7 @@ class TrainingModule(pl.LightningModule):
     def weights(self) -> Tensor:
         """Loss weights of this epoch, (3,)."""
         now = coefficients(self.config.loss, self.config.stages, self.epoch)
-        return torch.tensor(now, dtype=torch.float64, device=self.device)
+        return torch.tensor(self.softadapt.apply(now), dtype=torch.float64, device=self.device)
 
     def on_fit_start(self) -> None:
         """Make the step, on the device the model is on now, and compare it with eager on every kind of batch.
@@ -156,6 +147,9 @@ class TrainingModule(pl.LightningModule):
         """Begin an epoch, or continue one."""
         if self.plan.position == 0:
             self.schedule.begin_epoch(self.epoch)
+        if self.config.swa is not None and self.epoch >= self.config.swa:
+            begin_equal_average(self.average, self.epoch == self.config.swa and self.plan.position == 0)
+        torch.set_float32_matmul_precision(precision(self.config, self.epoch))
         if self.plan.position == 0 or place()[1]:  # process 0 continues the sums of all
             self.errors["train"].reset()
 
@@ -195,13 +189,20 @@ class TrainingModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.steps)
         optimizer.step(closure=optimizer_closure)
-        self.average.update_parameters(self.model)
+        if self.config.optimizer.name != "schedulefree":
+            self.average.update_parameters(self.model)
         self.steps += 1
         if self.config.stop.steps is not None and self.steps >= self.config.stop.steps:
             self.trainer.should_stop = True
 
+    def settle_average(self) -> None:
+        """Read the average of an optimizer that keeps it itself."""
+        if self.config.optimizer.name == "schedulefree":
+            read_average(self.model, self.trainer.optimizers[0], self.average)
+
     def on_validation_start(self) -> None:
         """Replace the weights by the average."""
+        self.settle_average()
         exchange(self.model, self.average)
         self.errors["validation"].reset()
 
@@ -220,7 +221,7 @@ class TrainingModule(pl.LightningModule):
         if self.step is None:
             raise RuntimeError("step must be made before validation_step, in on_fit_start, or passed in")
         prediction = self.step.predict(batch)
-        terms = loss_terms(self.config.loss, batch, prediction)
+        terms = loss_terms(self.config.loss, batch, prediction, self.plan.table.type_names)
         self.errors["validation"].update(batch, prediction, terms, self.with_stress)
 
     def finish_epoch(self) -> dict[str, float]:
@@ -235,6 +236,7 @@ class TrainingModule(pl.LightningModule):
         RuntimeError
             If no frame had a label.
         """
+        self.settle_average()
         row: dict[str, float] = {
             "epoch": self.epoch,
             "step": self.steps,
@@ -244,7 +246,7 @@ class TrainingModule(pl.LightningModule):
         ends = final_coefficients(self.config.loss, self.config.stages, self.epoch)
         final = torch.tensor(ends, dtype=torch.float64)
         weights = {"train": self.weights.cpu(), "validation": final}
-        score = math.nan
+        score, terms = math.nan, [0.0] * 3
         for part, errors in self.errors.items():
             with errors.sync_context():
                 if not bool(errors.norms.any()):
@@ -253,12 +255,15 @@ class TrainingModule(pl.LightningModule):
                     )
                 means = errors.means().cpu()
                 score = float((final * means).sum())
+                if part == "train":
+                    terms = means.tolist()
                 row[f"{part}/loss"] = float((weights[part] * means).sum())
                 row |= {f"{part}/{k}": v for k, v in errors.summary().items()}
         if not math.isfinite(score):
             raise FloatingPointError(
                 f"epoch {self.epoch}: loss must be finite, got {score} (lower optimizer.lr?)"
             )
+        self.softadapt.end_epoch(terms)
         self.improved = self.schedule.end_epoch(score)
         self.history.append(row)
         self.epoch += 1

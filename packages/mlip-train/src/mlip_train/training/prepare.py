@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from mlip_train.data.labels import check_labels
 from mlip_train.data.plan import Plan
 from mlip_train.data.sources import Reader
 from mlip_train.data.statistics import Statistics, gather_statistics
-from mlip_train.steps.loss import uses
+from mlip_train.steps.loss import type_number, uses
 from mlip_train.training.finetune import refit_energies, start_model, with_elements
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,15 @@ class Prepared(NamedTuple):
     test: FrameTable | None
 
 
-def prepare(config: TrainConfig) -> Prepared:
+def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> Prepared:
     """Read and check the data, and build the model.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Of the run.
+    continued : mapping, optional
+        Name and configuration of the model of a checkpoint; its constants are then not taken from the data.
 
     Raises
     ------
@@ -64,11 +71,15 @@ def prepare(config: TrainConfig) -> Prepared:
         raise ValueError("data.train must contain at least one source, got none")
     reader = Reader()
     start = None
-    if config.model.start_from is not None:
+    if continued is not None:
+        start = localgraph.model_class(continued["name"]).from_config(continued["config"])
+    elif config.model.start_from is not None:
         start = start_model(config.model)
         if config.model.add_elements:
             start = with_elements(start, config.model.add_elements, config.seed)
     names, cutoffs = _types(config, reader) if start is None else (list(start.type_names), start.cutoffs)
+    for element in config.loss.element_weights:
+        type_number(element, names)
     tables = {
         part: _table(config, sources, names, cutoffs, reader)
         for part in ("train", "validation", "test")
@@ -86,6 +97,7 @@ def prepare(config: TrainConfig) -> Prepared:
         model = _built(config, names, statistics)
     else:
         model = start
+    if continued is None and start is not None:
         refit_energies(model, config, table, rows)
     freeze(model, config.model.freeze)
     _tell(tables, rows, held)

@@ -5,7 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlip_train.config.schema import TrainConfig
 from mlip_train.config.training import ScheduleConfig, StageConfig
+
+
+def precision(config: TrainConfig, epoch: int) -> str:
+    """Return the precision of float32 matrix products in an epoch."""
+    begun = [s for s in sorted(config.stages, key=lambda s: s.epoch) if s.epoch <= epoch]
+    found = [s.matmul_precision for s in begun if s.matmul_precision is not None]
+    return found[-1] if found else config.hardware.matmul_precision
+
+
+def rate_of_stages(lr: float, stages: tuple[StageConfig, ...], epoch: int) -> float:
+    """Return the rate that was set last before an epoch begins: that of a stage, or ``lr``."""
+    set_before = [s for s in sorted(stages, key=lambda s: s.epoch) if s.epoch < epoch and s.lr is not None]
+    return float(set_before[-1].lr) if set_before and set_before[-1].lr is not None else lr
 
 
 class Schedule:

@@ -26,6 +26,7 @@ def save_state(module: TrainingModule) -> dict[str, Any]:
         "average": dict(module.average.state_dict()),
         "optimizer": module.trainer.optimizers[0].state_dict(),
         "schedule": module.schedule.state(),
+        "softadapt": module.softadapt.state(),
         "errors": module.errors["train"].state(),
         "epoch": module.epoch,
         "position": module.plan.position,
@@ -44,6 +45,7 @@ def load_state(module: TrainingModule, state: dict[str, Any]) -> None:
     module.average.load_state_dict(state["average"])
     module.moments = state["optimizer"]
     module.schedule.load(state["schedule"])
+    module.softadapt.load(state["softadapt"])
     module.errors["train"].load_state_dict(state["errors"])
     module.timer.load_state_dict(state["timer"])
     module.epoch, module.steps, module.resumed_at = state["epoch"], state["steps"], state["position"]

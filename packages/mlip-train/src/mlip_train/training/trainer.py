@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from localgraph import atomic_write
 from mlip_train.config.machine import HardwareConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.training.callbacks import Progress
@@ -118,9 +120,28 @@ def _loggers(config: TrainConfig) -> list[Any] | bool:
             else:
                 from lightning.pytorch.loggers import WandbLogger
 
-                made.append(WandbLogger(save_dir=config.output, name=Path(config.output).name))
+                made.append(
+                    WandbLogger(
+                        save_dir=config.output,
+                        name=Path(config.output).name,
+                        project=config.logging.wandb_project,
+                        entity=config.logging.wandb_entity,
+                        id=_wandb_id(Path(config.output)),
+                        resume="allow",
+                    )
+                )
         except ImportError as e:
             raise ImportError(
                 f"logging.loggers must name installed packages (pip install {name}), got {name!r}: {e}"
             ) from None
     return made or False
+
+
+def _wandb_id(folder: Path) -> str:
+    """Return the id of the wandb run of an output folder, chosen once: a resumed run continues the same."""
+    path = folder / "wandb-id.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(secrets.token_hex(8).encode())
+    return path.read_text()
