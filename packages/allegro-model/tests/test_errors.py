@@ -28,6 +28,7 @@ LJ = {"sigma": 1.2, "epsilon": 0.01}
         (dict(embed_dim=7), "embed_dim must be an even number, got 7"),
         (dict(latent_nonlinearity="softplus"), "latent_nonlinearity must be None or one of"),
         (dict(dtype="bfloat16"), "dtype must be one of"),
+        (dict(mlp_dtype="float16"), "mlp_dtype must be one of .* got 'float16'"),
         (dict(avg_num_neighbors=0.0), "avg_num_neighbors must be a finite number > 0"),
         (dict(energy_shifts={"H": 1.0}), "energy_shifts must be a mapping with exactly the keys"),
         (dict(energy_scales=[1.0]), "energy_scales must be 2 numbers"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import localgraph
 from allegro_model import direct, presets
 
 ELEMENTS_10 = ["H", "B", "C", "N", "O", "F", "P", "S", "Cl", "Br"]
@@ -83,6 +84,28 @@ def test_float32_is_float64_to_rounding(make, cluster):
     assert b.dtype == torch.float64
     assert 0 < (a - b).abs().max() < 1e-5
     assert single.energy_shifts.dtype == torch.float64 and single.center_embedding.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_hidden_layers_in_bfloat16(make, cluster, dtype):
+    _, types, graph, vectors = cluster()
+    reference, mixed = make(dtype="float64"), make(dtype=dtype, mlp_dtype="bfloat16")
+    mixed.load_state_dict(reference.state_dict())
+    assert all(p.dtype != torch.bfloat16 for p in mixed.parameters())
+    found = []
+    for model in (reference, mixed):
+        energies, g = localgraph.energies_and_edge_forces(
+            model, vectors, graph.edge_index, types, create_graph=True
+        )
+        forces = localgraph.forces(g, graph.edge_index, len(types))
+        gradients = torch.autograd.grad(forces.square().sum(), model.readout.weights[0])
+        assert energies.dtype == forces.dtype == torch.float64
+        found.append((energies.detach(), forces.detach(), gradients[0].double()))
+    for exact, rounded in zip(*found, strict=True):
+        error = (rounded - exact).norm() / (exact - exact.mean(0)).norm()
+        assert 1e-5 < error < 0.05  # 8 bits of mantissa
+    alone = types.numel() - 1  # the atom without neighbors has its constant
+    assert found[1][0][alone] == found[0][0][alone]
 
 
 @pytest.mark.parametrize(

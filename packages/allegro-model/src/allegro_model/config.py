@@ -14,6 +14,7 @@ from allegro_model.pair import LennardJones
 
 NONLINEARITIES = ("silu", "gelu", "mish", "tanh")
 DTYPES = ("float32", "float64")
+MLP_DTYPES = (None, "bfloat16")
 EMBEDDINGS = ("bessel", "spline")
 PER_TYPE = ("avg_num_neighbors", "energy_scales", "energy_shifts")
 INTEGERS = {
@@ -104,6 +105,10 @@ class AllegroConfig:
     dtype : str
         ``"float32"`` or ``"float64"``: dtype of weights and features. Geometry, scale, shift, pair potentials and
         energies are always float64. A model keeps it: ``model.to(dtype)``, ``.double()`` and the like are refused.
+    mlp_dtype : str, optional
+        ``"bfloat16"`` computes the hidden layers of the MLPs in it (matrix products and nonlinearities); weights, sums
+        over edges, geometry and energies keep their dtypes, and forces are the derivatives of these energies.
+        ``None`` means ``dtype``.
 
     Raises
     ------
@@ -148,6 +153,7 @@ class AllegroConfig:
     lennard_jones: LennardJones | Mapping[str, Any] | None = None
     pair_cutoff_p: float | None = None
     dtype: str = "float32"
+    mlp_dtype: str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -220,7 +226,11 @@ class AllegroConfig:
                 require(ok, field.name, f"None or one of {NONLINEARITIES}", value)
             if isinstance(field.default, bool):
                 require(isinstance(value, bool), field.name, "true or false", value)
-        for name, allowed in (("radial_embedding", EMBEDDINGS), ("dtype", DTYPES)):
+        for name, allowed in (
+            ("radial_embedding", EMBEDDINGS),
+            ("dtype", DTYPES),
+            ("mlp_dtype", MLP_DTYPES),
+        ):
             require(getattr(self, name) in allowed, name, f"one of {allowed}", getattr(self, name))
 
     def _set(self, field: str, value: object) -> None:

@@ -44,6 +44,7 @@ class Fixed(NamedTuple):
     embed_nonlinearity: str | None
     latent_nonlinearity: str | None
     readout_nonlinearity: str | None
+    mlp_dtype: torch.dtype | None  # of the hidden layers, None: that of the features
 
 
 class Folded(NamedTuple):
@@ -82,7 +83,7 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     y = spherical_harmonics(fixed.l_max, edge_vectors).to(dtype)  # (E, D)
 
     embedding = two_body_embedding(w.two_body, fixed.spline_span, x, envelope, pair)  # (E, E_d)
-    hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity)  # (E, H)
+    hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity, fixed.mlp_dtype)  # (E, H)
     two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
 
@@ -93,11 +94,14 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
         covector = _covector(layer, w.products, densities)  # (N, D, C)
         read = (two_body * to_weights(y, covector, center, offsets)).sum(1)  # (E, C)
         hidden = torch.cat([*scalars, read], 1)
-        hidden = hidden_layers(hidden, w.latent_hidden[k], fixed.latent_nonlinearity)  # (E, H)
+        hidden = hidden_layers(
+            hidden, w.latent_hidden[k], fixed.latent_nonlinearity, fixed.mlp_dtype
+        )  # (E, H)
         if k + 1 < len(fixed.layers):
             scalars.append(_apply(w.scalar_maps[k + 1], hidden))
     *readout, last = w.readout
-    edge_energy = hidden_layers(torch.cat([*scalars, hidden], 1), readout, fixed.readout_nonlinearity) @ last
+    features = torch.cat([*scalars, hidden], 1)
+    edge_energy = hidden_layers(features, readout, fixed.readout_nonlinearity, fixed.mlp_dtype) @ last
 
     ones = y[:, :1]  # Y_00 = 1
     energy = to_atoms(edge_energy.unsqueeze(1), ones, center, offsets).flatten() * norm / 2**0.5

@@ -68,10 +68,18 @@ class MLP(nn.Module):
         return hidden_layers(x, matrices[:-1], self.nonlinearity) @ matrices[-1]
 
 
-def hidden_layers(x: Tensor, matrices: Sequence[Tensor], nonlinearity: str | None) -> Tensor:
-    """Apply each matrix and then the nonlinearity: the network without its last, linear, matrix."""
+def hidden_layers(
+    x: Tensor, matrices: Sequence[Tensor], nonlinearity: str | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Apply each matrix and then the nonlinearity: the network without its last, linear, matrix.
+
+    Computed in ``dtype`` where one is given; the result has the dtype of ``x``.
+    """
+    kept = x.dtype
+    if dtype is not None and matrices:
+        x, matrices = x.to(dtype), [matrix.to(dtype) for matrix in matrices]
     for matrix in matrices:
         x = x @ matrix
         if nonlinearity is not None:
             x = _ACTIVATIONS[nonlinearity](x)
-    return x
+    return x.to(kept)
