@@ -155,6 +155,7 @@ def plain_run(frames_file: Path, tmp_path: Path) -> dict[str, Any]:
         "data": {"train": [{"path": str(frames_file)}], "validation_fraction": 0.25, "loaders": 0},
         "batch": {"frames": 4},
         "optimizer": {"lr": 0.01},
+        "schedule": {"name": "plateau", "warmup": 0},
         "stop": {"epochs": 2},
         "compile": {"mode": "eager"},
         "hardware": {"accelerator": "cpu", "threads": 1},

@@ -36,7 +36,7 @@ def test_killed_in_mid_epoch_resumes_to_the_same_numbers(plain_run: dict[str, An
     plain["batch"]["accumulate"] = 2
     plain["stop"]["epochs"] = 4
     plain["optimizer"]["clip"] = 1.0
-    plain["schedule"] = {"patience": 0}
+    plain["schedule"] = {"name": "plateau", "patience": 0, "warmup": 0}
     plain["logging"] |= {"checkpoint_steps": 1, "report": False}
 
     whole, broken = ({**plain, "output": str(tmp_path / n)} for n in ("whole", "broken"))

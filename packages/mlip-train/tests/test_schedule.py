@@ -33,7 +33,7 @@ STOPS = [
 def test_stopping(toy: Any, plain_run: dict[str, Any], stop: dict[str, Any]) -> None:
     lr = {"lr": 1e-3 if "steps" in stop else 0.3}
     plain = plain_run | {"stop": stop, "optimizer": lr, "logging": {"progress": False, "report": False}}
-    plain["schedule"] = {"patience": 0, "factor": 1e-9}
+    plain["schedule"] = {"name": "plateau", "patience": 0, "factor": 1e-9}
     result = run(plain)
     assert run(plain).history == result.history  # the same command again trains no further
     if "steps" in stop:
@@ -50,7 +50,10 @@ def test_stopping(toy: Any, plain_run: dict[str, Any], stop: dict[str, Any]) -> 
 
 def test_schedules() -> None:
     plateau = Schedule(
-        ScheduleConfig(factor=0.5, patience=1, warmup=4), 1.0, (StageConfig(epoch=3, lr=0.2),), 100
+        ScheduleConfig(name="plateau", factor=0.5, patience=1, warmup=4),
+        1.0,
+        (StageConfig(epoch=3, lr=0.2),),
+        100,
     )
     assert [plateau.rate(s) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert [plateau.end_epoch(m) for m in (3.0, 2.0, 2.5, 2.1)] == [True, True, False, False]
@@ -69,8 +72,19 @@ def test_schedules() -> None:
     for epoch, bad in ((1, 2), (3, 2), (6, 0)):
         ramped.begin_epoch(epoch)
         assert ramped.bad_epochs == bad
-    cosine = Schedule(ScheduleConfig(name="cosine", minimum=0.1), 1.0, (), 100)
+    cosine = Schedule(ScheduleConfig(name="cosine", minimum=0.1, warmup=0), 1.0, (), 100)
     assert [cosine.rate(s) for s in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+
+
+def test_the_end_of_the_run_may_be_a_time() -> None:
+    timed = Schedule(ScheduleConfig(minimum=0.0), 1.0, (), 10_000)  # a warm-up of 100 steps
+    assert timed.rate(0) == pytest.approx(0.01)
+    assert timed.rate(49) == pytest.approx(0.5, rel=1e-3)
+    assert timed.rate(0, 0.025) == pytest.approx(0.5, rel=1e-2)  # slow steps warm up by time
+    assert timed.rate(100, 0.5) == pytest.approx(0.5)
+    assert timed.rate(5000, 0.2) == pytest.approx(0.5)
+    assert timed.rate(100, 1.5) == pytest.approx(0.0)
+    assert Schedule(ScheduleConfig(), 1.0, (), 1).rate(0) == 1.0
 
 
 @pytest.mark.parametrize(

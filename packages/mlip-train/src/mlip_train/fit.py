@@ -91,10 +91,10 @@ def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitRe
     if config.data.cache is None and config.hardware.devices * config.hardware.nodes == 1:
         remove_leftovers(folder / "cache")
     prepared = prepare(config, None if state is None else state["run"]["model"])
+    run, asked, config = identity(config, prepared), config, prepared.config
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
-    run = identity(config, prepared)
     if state is not None:
-        changes += check_frames(run, state, config)
+        changes += check_frames(run, state, asked)
         load_state(module, state)
         apply_changes(module, state, changes)
     metadata = {"training": _summary(config, prepared)}
@@ -106,7 +106,7 @@ def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitRe
             f"of the run after epoch {module.epoch - 1}"
         )
     if module.stopped() is None:
-        (folder / "run.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+        (folder / "run.json").write_text(json.dumps(to_plain(asked), indent=2) + "\n")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
@@ -186,7 +186,9 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         largest = max(plan.batches, key=lambda rows: int(plan.table.edge_counts[rows].sum()))
         kinds = {"largest": collate(plan.table, np.sort(largest)), **batch_kinds(plan)}
         weights = torch.ones(3, dtype=torch.float64)
-        step, _ = verified_step(prepared.model, config.loss, CompileConfig(mode="eager"), kinds, weights)
+        step, _ = verified_step(
+            prepared.model, prepared.config.loss, CompileConfig(mode="eager"), kinds, weights
+        )
         torch.autograd.backward(step(kinds["largest"], weights).loss)
     parameters = list(prepared.model.parameters())
     return {

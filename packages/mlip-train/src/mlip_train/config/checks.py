@@ -195,6 +195,7 @@ def _loss_effects(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...], 
     """Conditions under which the options of the loss have an effect."""
     loss = config.loss
     weighted = {t: any(getattr(part, t) for part in (loss, *config.stages)) for t in TERMS}
+    weighted["stress"] |= loss.stress is None  # the data decide
     kinds = {t: getattr(loss, f"{t}_kind") or loss.kind for t in TERMS}
     huber = {
         t: weighted[t] and kinds[t] == "huber" and not (t == "forces" and loss.force_deltas) for t in TERMS

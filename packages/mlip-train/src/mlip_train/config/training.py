@@ -18,8 +18,10 @@ class LossConfig:
     """Weight of the energy error: (eV/atom)² for mse, eV/atom for mae."""
     forces: NonNegative = 1.0
     """Weight of the force error: (eV/Å)² for mse, eV/Å for mae."""
-    stress: NonNegative = 0.0
-    """Weight of the stress error: (eV/Å³)² for mse, eV/Å³ for mae."""
+    stress: NonNegative | None = None
+    """Weight of the stress error: (eV/Å³)² for mse, eV/Å³ for mae. null takes, where all frames have stresses, the
+    square (mae: the first power) of the mean volume per atom, so that the error counts as that of virials per atom, in
+    eV; else 0."""
     kind: Kind = "mse"
     """Error function of every term."""
     delta: Positive = 0.01
@@ -81,7 +83,7 @@ class OptimizerConfig:
     name: Literal["adamw", "muon", "schedulefree"] = "adamw"
     """adamw; muon, which orthogonalizes the momentum of matrices (torch 2.9 or newer) and leaves the rest to AdamW; or
     schedulefree, AdamW that averages the weights itself (package schedulefree; schedule.name: constant and ema: 0)."""
-    lr: Positive = 1e-3
+    lr: Positive = 2e-3
     """Learning rate. Updates of muon are scaled to the size of AdamW's, so that both take the same rates."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay on parameters with two or more dimensions."""
@@ -104,17 +106,17 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning-rate schedule."""
 
-    name: Literal["plateau", "cosine", "constant"] = "plateau"
-    """plateau multiplies by factor after patience epochs without a better weighted validation metric; cosine falls to
-    minimum at the last step of the run."""
+    name: Literal["plateau", "cosine", "constant"] = "cosine"
+    """cosine falls to minimum at the end of the run: of stop.epochs, stop.steps or stop.seconds, whichever is nearer;
+    plateau multiplies by factor after patience epochs without a better weighted validation metric."""
     factor: Factor = 0.5
     """Factor of a plateau."""
     patience: Natural = 10
     """Epochs of a plateau."""
     minimum: NonNegative = 1e-6
     """Smallest learning rate of plateau and cosine."""
-    warmup: Natural = 0
-    """Optimizer steps of linear growth at the start."""
+    warmup: Natural | None = None
+    """Optimizer steps of linear growth at the start; null takes a twentieth of the run, at most 100."""
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def coefficients(
     >>> coefficients(LossConfig(energy=1.0, forces=10.0), (StageConfig(epoch=4, energy=9.0, ramp=2),), 4)
     (5.0, 10.0, 0.0)
     """
-    now = [config.energy, config.forces, config.stress]
+    now = [config.energy, config.forces, config.stress or 0.0]
     for stage in sorted(stages, key=lambda s: s.epoch):
         if epoch < stage.epoch:
             break

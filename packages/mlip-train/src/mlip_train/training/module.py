@@ -186,8 +186,9 @@ class TrainingModule(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set the learning rate, step, and move the average."""
+        rate = self.schedule.rate(self.steps, self.part_of_time())
         for group in optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.steps)
+            group["lr"] = rate
         optimizer.step(closure=optimizer_closure)
         if self.config.optimizer.name != "schedulefree":
             self.average.update_parameters(self.model)
@@ -240,7 +241,7 @@ class TrainingModule(pl.LightningModule):
         row: dict[str, float] = {
             "epoch": self.epoch,
             "step": self.steps,
-            "lr": self.schedule.rate(self.steps),
+            "lr": self.schedule.rate(self.steps, self.part_of_time()),
             "seconds": self.timer.time_elapsed(),
         }
         ends = final_coefficients(self.config.loss, self.config.stages, self.epoch)
@@ -290,6 +291,11 @@ class TrainingModule(pl.LightningModule):
             "seconds": stop.seconds is not None and self.agreed(self.timer.time_elapsed() >= stop.seconds),
         }
         return next((reason for reason, is_met in met.items() if is_met), None)
+
+    def part_of_time(self) -> float:
+        """Return the part of ``stop.seconds`` that is over."""
+        seconds = self.config.stop.seconds
+        return 0.0 if seconds is None else self.agreed(self.timer.time_elapsed() / seconds)
 
     def agreed(self, value: float) -> float:
         """Return the largest value of all processes."""

@@ -23,6 +23,7 @@ from mlip_train.data.plan import Plan
 from mlip_train.data.sources import Reader
 from mlip_train.data.statistics import Statistics, gather_statistics
 from mlip_train.steps.loss import type_number, uses
+from mlip_train.training.defaults import resolved
 from mlip_train.training.finetune import refit_energies, start_model, with_elements
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Prepared(NamedTuple):
         Batches.
     test : FrameTable or None
         Frames only reported on.
+    config : TrainConfig
+        The configuration with what it leaves to the data filled in.
     """
 
     model: Any
@@ -48,6 +51,7 @@ class Prepared(NamedTuple):
     train: Plan
     validation: Plan | None
     test: FrameTable | None
+    config: TrainConfig
 
 
 def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> Prepared:
@@ -85,6 +89,7 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
         for part in ("train", "validation", "test")
         if (sources := getattr(config.data, part))
     }
+    config = resolved(config, tables)
     needed, partial = uses(config.loss, config.stages), config.data.partial_labels
     for part, table in tables.items():
         check_labels(table, getattr(config.data, part), f"data.{part}", needed, partial)
@@ -111,7 +116,7 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
         validation = Plan(table, held, config.batch, shuffle=False)
     if "test" in tables:  # a frame above the budget is reported now, not after training
         Plan(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
-    return Prepared(model, statistics, train, validation, tables.get("test"))
+    return Prepared(model, statistics, train, validation, tables.get("test"), config)
 
 
 def _tell(tables: dict[str, FrameTable], rows: NDArray[np.int64], held: NDArray[np.int64]) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from mlip_train.config.schema import TrainConfig
 from mlip_train.config.training import ScheduleConfig, StageConfig
 
+WARMUP = 100
+"""Largest number of steps of the default warm-up."""
+
 
 def precision(config: TrainConfig, epoch: int) -> str:
     """Return the precision of float32 matrix products in an epoch."""
@@ -48,13 +51,15 @@ class Schedule:
         self.best = math.inf
         self.bad_epochs = self.stage = 0
 
-    def rate(self, step: int) -> float:
-        """Learning rate of optimizer step ``step``, counted from 0."""
+    def rate(self, step: int, time: float = 0.0) -> float:
+        """Learning rate of optimizer step ``step``, counted from 0, when the part ``time`` of stop.seconds is over."""
         c = self.config
         lr = self.lr
         if c.name == "cosine":
-            part = min(step / self.total_steps, 1.0)
+            part = min(max(step / self.total_steps, time), 1.0)
             lr = c.minimum + (self.lr - c.minimum) * 0.5 * (1.0 + math.cos(math.pi * part))
+        if c.warmup is None:
+            return lr * min(1.0, max((step + 1) / max(min(WARMUP, self.total_steps // 20), 1), 20 * time))
         return lr * min(1.0, (step + 1) / c.warmup) if c.warmup else lr
 
     def begin_epoch(self, epoch: int) -> None:
