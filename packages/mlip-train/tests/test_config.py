@@ -180,11 +180,14 @@ def test_f8_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
             "loss.delta must be used with huber for a term that has no delta of its own",
         ),
         (
-            {"loss": {"kind": "huber", "energy_delta": 1, "forces_delta": 1, "delta": 2}},
+            {"loss": {"stress": 0, "kind": "huber", "energy_delta": 1, "forces_delta": 1, "delta": 2}},
             "loss.delta must be used",
         ),
         ({"loss": {"forces_delta": 0.5}}, r"loss.forces_delta must be used with huber for forces"),
-        ({"loss": {"stress_kind": "mae"}}, "loss.stress_kind must be used with a weight of stress"),
+        (
+            {"loss": {"stress": 0, "stress_kind": "mae"}},
+            "loss.stress_kind must be used with a weight of stress",
+        ),
         ({"loss": {"force_deltas": {0: 0.1}}}, r"loss.force_deltas must be used with huber for forces"),
         (
             {"loss": {"kind": "huber", "forces_delta": 0.2, "force_deltas": {0: 0.1}}},
@@ -194,7 +197,10 @@ def test_f8_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
             {"loss": {"forces": 0, "element_weights": {"H": 2}}},
             "loss.element_weights must be used with a weight",
         ),
-        ({"loss": {"forces": 0, "softadapt": 1.1}}, "loss.softadapt must be used with weights of two terms"),
+        (
+            {"loss": {"forces": 0, "stress": 0, "softadapt": 1.1}},
+            "loss.softadapt must be used with weights of two terms",
+        ),
         ({"loss": {"softadapt_epochs": 3}}, "loss.softadapt_epochs must be used with loss.softadapt"),
         (
             {"optimizer": {"name": "muon", "amsgrad": True}},
