@@ -124,7 +124,11 @@ def test_equal_average_counts_every_step_since_it_began() -> None:
     "changes",
     [
         {"optimizer": {"lr": 0.01, "name": "muon", "clip": 10.0}},
-        {"optimizer": {"lr": 0.01, "name": "schedulefree"}, "schedule": {"name": "constant"}, "ema": 0},
+        {
+            "optimizer": {"lr": 0.01, "name": "schedulefree"},
+            "schedule": {"name": "constant", "warmup": 0},
+            "ema": 0,
+        },
         {"swa": 2, "ema": 0.9},
         {"loss": {"softadapt": 1.1, "softadapt_epochs": 1, "kind": "huber", "force_deltas": {0: 0.1, 1: 1}}},
         {"loss": {"element_weights": {"H": 0.5}}, "stages": [{"epoch": 2, "matmul_precision": "high"}]},
