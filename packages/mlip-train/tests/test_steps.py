@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,28 @@ def test_wrong_numbers_are_refused(toy: Any, table: FrameTable) -> None:
             WEIGHTS,
             1e-6,
         )
+
+
+def test_steps_are_compared_in_full_precision(toy: Any, table: FrameTable) -> None:
+    """TF32 would round the two differently; training then has it again."""
+    model, seen = model_of(toy), []
+
+    class Watched(EagerStep):
+        def __call__(self, *given: Any) -> Any:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().__call__(*given)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for other, tolerance in ((model, 1e-12), (model_of(toy, energy_scales=1.1), 1e-6)):
+            with nullcontext() if other is model else pytest.raises(CompileError):
+                steps = Watched(other, LossConfig()), Watched(model, LossConfig())
+                verify.verify(*steps, model, kinds_of(table), WEIGHTS, tolerance)
+            assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(seen) > 2 and set(seen) == {"highest"}
 
 
 def test_unknown_way(toy: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +94,17 @@ def batch_kinds(plan: Plan) -> dict[str, Batch]:
     return {"batch": batch, "one frame": one, "with an isolated atom": with_isolated_atom(one)}
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute products of float32 matrices without rounding their operands, whatever the process is set to."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def verify(
     step: Step,
     reference: Step,
@@ -101,7 +113,10 @@ def verify(
     coefficients: Tensor,
     tolerance: float,
 ) -> dict[str, Difference]:
-    """Compare a step with a reference on several kinds of batch.
+    """Compare a step with a reference on several kinds of batch, in full precision of float32 products.
+
+    With TF32 or bf16 products the two would differ by the rounding of other sums, which would hide what is wrong.
+    Products read the setting when they run, so the step that was compared is the one that trains.
 
     Raises
     ------
@@ -110,7 +125,8 @@ def verify(
     """
     found = {}
     for kind, batch in kinds.items():
-        found[kind] = d = compare(step, reference, model, batch, coefficients)
+        with full_precision():
+            found[kind] = d = compare(step, reference, model, batch, coefficients)
         if not max(d.loss, d.gradient) <= tolerance:
             raise CompileError(
                 f"compiled step must agree with eager to {tolerance:g} on every batch, got on a batch of kind "

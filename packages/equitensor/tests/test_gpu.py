@@ -1,0 +1,151 @@
+"""Every operator on a GPU against the reference implementation in float64 on the CPU.
+
+``EQUITENSOR_GPU_TESTS_ON=cpu`` runs what needs no GPU on the CPU, to check the tests themselves.
+"""
+
+import itertools
+import os
+
+import pytest
+import torch
+from graphs import GRAPHS, graph
+
+from equitensor import TensorProduct, reference, row_offsets, to_atoms, to_basis, to_weights
+from equitensor.irreps import spherical_irreps
+
+DEVICE = os.environ.get("EQUITENSOR_GPU_TESTS_ON", "cuda")
+HERE = DEVICE == "cpu" or torch.cuda.is_available()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no CUDA device")]
+on_cuda = pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
+
+ERROR = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+"""Largest difference, relative to the largest number."""
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_near(got, expected, dtype):
+    scale = float(expected.abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(got.double().cpu(), expected, rtol=0, atol=ERROR[dtype] * (1 + scale))
+
+
+def operands(l_max, channels, centers, atoms):
+    edges, d = len(centers), (l_max + 1) ** 2
+    return random(edges, l_max + 1, channels), random(edges, d, seed=1), random(atoms, d, channels, seed=2)
+
+
+def calls(w, y, f):
+    return (
+        ("to_atoms", to_atoms, (w, y)),
+        ("to_weights", to_weights, (y, f)),
+        ("to_basis", to_basis, (w, f)),
+    )
+
+
+def check(l_max, channels, centers, offsets, dtype, derivatives=False):
+    """Compare values, and first and second derivatives, of the three operators of edges and atoms."""
+    dims = [2 * ell + 1 for ell in range(l_max + 1)]
+    rounded = [t.to(dtype) for t in operands(l_max, channels, centers, len(offsets) - 1)]
+    exact = calls(*(t.double() for t in rounded))
+    here = calls(*(t.to(DEVICE) for t in rounded))
+    rest = centers.to(DEVICE), offsets.to(DEVICE)
+    for (name, _, given), (_, ours, placed) in zip(exact, here, strict=True):
+
+        def formula(a, b, name=name):
+            return getattr(reference, name)(a, b, centers, offsets, dims)
+
+        if not derivatives:
+            assert_near(ours(*placed, *rest), formula(*given), dtype)
+            continue
+        results = []
+        for function, pair in ((lambda a, b, ours=ours: ours(a, b, *rest), placed), (formula, given)):
+            a, b = (t.clone().requires_grad_() for t in pair)
+            first = torch.autograd.grad(function(a, b).square().sum(), (a, b), create_graph=True)
+            total = first[0].square().sum() + first[1].square().sum()
+            results.append([*(g.detach() for g in first), *torch.autograd.grad(total, (a, b))])
+        for got, expected in zip(*results, strict=True):
+            assert_near(got, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("l_max, channels", list(itertools.product((1, 2, 3, 4), (1, 7, 64, 128))))
+def test_values(l_max, channels, dtype):
+    for name in GRAPHS:
+        check(l_max, channels, *graph(name), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("l_max, channels", [(1, 7), (2, 64), (3, 128)])
+def test_derivatives(l_max, channels, dtype):
+    check(l_max, channels, *graph("gaps"), dtype, derivatives=True)
+
+
+def test_a_center_of_many_edges_and_more_atoms_than_run_at_once():
+    for counts in (torch.tensor([5000, 0, 1]), torch.full((20_000 if DEVICE == "cuda" else 200,), 5)):
+        centers = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        check(2, 64, centers, row_offsets(centers, len(counts)), torch.float32)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("l_max, channels", [(1, 7), (2, 64), (3, 128)])
+def test_products(l_max, channels, coupled):
+    irreps = spherical_irreps(l_max)
+    tp = TensorProduct(irreps, irreps, irreps, coupled=coupled)
+    x, y = (random(300, (l_max + 1) ** 2, channels, seed=k).float() for k in (0, 1))
+    weights = random(*tp.weight_shape(channels), seed=2).float()
+    expected = reference.contract(x.double(), y.double(), weights.double(), tp.spec, (0, 1, 2))
+    assert_near(tp(x.to(DEVICE), y.to(DEVICE), weights.to(DEVICE)), expected, torch.float32)
+
+
+def test_the_same_bits_again():
+    centers, offsets = graph("many")
+    w, y, f = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    rest = centers.to(DEVICE), offsets.to(DEVICE)
+    for _, ours, given in calls(w, y, f):
+        assert torch.equal(ours(*given, *rest), ours(*given, *rest))
+
+
+def test_parameters_give_the_same_numbers():
+    centers, offsets = graph("many")
+    w, y, _ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    rest = centers.to(DEVICE), offsets.to(DEVICE)
+    assert torch.equal(to_atoms(torch.nn.Parameter(w), y, *rest).detach(), to_atoms(w, y, *rest))
+
+
+@on_cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_the_second_gpu():
+    centers, offsets = graph("many")
+    w, y, _ = (t.float() for t in operands(2, 64, centers, len(offsets) - 1))
+    found = to_atoms(*(t.to("cuda:1") for t in (torch.nn.Parameter(w), y, centers, offsets)))
+    assert found.device.index == 1
+    assert_near(found.detach(), to_atoms(w.double(), y.double(), centers, offsets), torch.float32)
+
+
+@on_cuda
+def test_more_elements_than_32_bits_index():
+    """2³¹ elements and some, of which the last atom's are compared."""
+    edges, channels = 2**31 // (3 * 64) + 64, 64
+    w = torch.zeros(edges, 3, channels, dtype=torch.float32, device="cuda")
+    y = torch.ones(edges, 9, dtype=torch.float32, device="cuda")
+    w[-64:] = torch.arange(64, dtype=torch.float32, device="cuda")
+    centers = torch.arange(edges, device="cuda") // 64
+    found = to_atoms(w, y, centers, row_offsets(centers, int(centers[-1]) + 1))
+    last = w[centers == centers[-1]].sum(0)[0]
+    torch.testing.assert_close(found[-1], last.expand(9, -1), rtol=1e-5, atol=0)
+
+
+@on_cuda
+def test_cuda_graphs():
+    centers, offsets = graph("many")
+    w, y, _ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    rest = centers.to(DEVICE), offsets.to(DEVICE)
+    expected = to_atoms(w, y, *rest)  # tunes, which a capture cannot
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        found = to_atoms(w, y, *rest)
+    found.zero_()
+    captured.replay()
+    assert torch.equal(found, expected)
