@@ -186,14 +186,15 @@ class TrainingModule(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set the learning rate, step, and move the average."""
-        rate = self.schedule.rate(self.steps, self.part_of_time())
+        time = self.part_of_time()
+        rate = self.schedule.rate(self.steps, time)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step(closure=optimizer_closure)
         if self.config.optimizer.name != "schedulefree":
             self.average.update_parameters(self.model)
         self.steps += 1
-        if self.config.stop.steps is not None and self.steps >= self.config.stop.steps:
+        if time >= 1.0 or self.steps >= (self.config.stop.steps or math.inf):
             self.trainer.should_stop = True
 
     def settle_average(self) -> None:
@@ -288,7 +289,7 @@ class TrainingModule(pl.LightningModule):
             "steps": stop.steps is not None and self.steps >= stop.steps,
             "patience": stop.patience is not None and settled and schedule.bad_epochs > stop.patience,
             "lr": stop.lr is not None and settled and schedule.lr <= stop.lr,
-            "seconds": stop.seconds is not None and self.agreed(self.timer.time_elapsed() >= stop.seconds),
+            "seconds": self.part_of_time() >= 1.0,
         }
         return next((reason for reason, is_met in met.items() if is_met), None)
 
