@@ -1,4 +1,4 @@
-"""The command line: mlip-train fit, check, evaluate and info."""
+"""The command line: mlip-train new, fit, check, evaluate and info."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ from mlip_train.steps.verify import CompileError
 from mlip_train.training import checkpoint
 
 EXAMPLES = {
+    "new": """\
+Examples:
+  mlip-train new data.xyz                    writes run.yaml, with comments
+  mlip-train new data.xyz -o water.yaml""",
     "fit": """\
 Examples:
   mlip-train fit run.yaml
@@ -67,7 +71,9 @@ def _main(arguments: list[str] | None) -> int:
         namespace = _parser().parse_args(_options_last(arguments))
         command = namespace.command
         options = namespace[command]
-        {"fit": _fit, "check": _check, "evaluate": _evaluate, "info": _info}[command](options, given)
+        {"new": _new, "fit": _fit, "check": _check, "evaluate": _evaluate, "info": _info}[command](
+            options, given
+        )
     except KeyboardInterrupt as e:
         signum = getattr(e, "signum", signal.SIGINT)
         print(f"mlip-train {command}: {e or 'SIGINT: stopped'}", file=sys.stderr)
@@ -111,6 +117,9 @@ def _parser() -> ArgumentParser:
         commands.add_subcommand(name, command, help=description)
         return command
 
+    new = add("new", "Look at a file of structures and write a configuration for it.", "DATA [-o RUN.yaml]")
+    new.add_argument("data", type=str, help="a file of structures with energies and forces that ASE reads")
+    new.add_argument("-o", type=str, default="run.yaml", help="the file to write", metavar="RUN.yaml")
     fit = add(
         "fit", "Train a model from a YAML configuration.", "RUN.yaml [KEY=VALUE ...] [-o FOLDER] [--dry-run]"
     )
@@ -137,6 +146,16 @@ def _parser() -> ArgumentParser:
     info = add("info", "Show a configuration, model file or checkpoint.", "FILE")
     info.add_argument("run", type=str, help="a YAML file, a model file, a checkpoint, or a run's folder")
     return parser
+
+
+def _new(arguments: Any, _: list[str]) -> None:
+    from mlip_train.new import suggest
+
+    text, path = suggest(arguments.data), Path(arguments.o)
+    if path.exists():
+        raise ValueError(f"-o must be a file that does not exist, got {arguments.o!r}")
+    path.write_text(text)
+    print(f"{text}\n{path}: next, mlip-train check {path}")
 
 
 def _fit(arguments: Any, given: list[str]) -> None:
@@ -171,6 +190,7 @@ def _evaluate(arguments: Any, _: list[str]) -> None:
     from mlip_train.data.build import build_table
     from mlip_train.report.evaluate import evaluate
     from mlip_train.report.html import error_rows, errors_by_element, parity, text_table, write_report
+    from mlip_train.report.predictions import element_rows, predictions, worst_rows
 
     path, sources = _model_and_sources(Path(arguments.run))
     if arguments.data:
@@ -190,7 +210,9 @@ def _evaluate(arguments: Any, _: list[str]) -> None:
     batch = from_plain(BatchConfig, training.get("config", {}).get("batch", {"frames": 8}))
     largest = {"frames": 1, "atoms": int(table.atom_counts.max()), "edges": int(table.edge_counts.max())}
     grown = {k: max(v, largest[k]) for k, v in to_plain(batch).items() if k in largest and v is not None}
-    result = evaluate(model, table, shifts, None, from_plain(BatchConfig, to_plain(batch) | grown))
+    budget = from_plain(BatchConfig, to_plain(batch) | grown)
+    with predictions(folder, table) as frames:
+        result = evaluate(model, table, shifts, None, budget, each=frames.add)
     (folder / "evaluation.json").write_text(json.dumps(result.tables, indent=2) + "\n")
     images = [folder / "parity.png", folder / "elements.png"]
     parity(result, images[0], path.name)
@@ -202,7 +224,9 @@ def _evaluate(arguments: Any, _: list[str]) -> None:
         images,
         {"Files": table.files},
     )
-    print(text_table(error_rows(result.tables)))
+    for rows in (error_rows(result.tables), element_rows(result.tables), worst_rows(frames)):
+        print(f"{text_table(rows)}\n")
+    print(f"frames: {folder / 'predictions.xyz'}, {folder / 'predictions.csv'}")
 
 
 def _sources(paths: list[str], data: dict[str, Any]) -> tuple[SourceConfig, ...]:

@@ -128,7 +128,7 @@ class StopConfig:
     steps: Count | None = None
     """Optimizer steps."""
     seconds: Positive | None = None
-    """Wall time of training, counted over restarts; the run ends, after validation, with the step in which it is over."""
+    """Wall time of training, counted over restarts; the run ends with the step in which it is over, and validation."""
     patience: Natural | None = None
     """Epochs without a better weighted validation metric, counted once the last stage has its final weights."""
     lr: NonNegative | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlip_train.config.data import BatchConfig
+from mlip_train.data.batches import Batch
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
@@ -48,6 +49,7 @@ def evaluate(
     batch: BatchConfig | None = None,
     with_stress: bool = True,
     workers: int = 0,
+    each: Callable[[Batch, Prediction], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model on frames of a table.
 
@@ -67,6 +69,8 @@ def evaluate(
         Compute stresses.
     workers : int
         Processes that collate ahead.
+    each : callable, optional
+        Called with every batch and its predictions, on the CPU.
 
     Raises
     ------
@@ -83,6 +87,8 @@ def evaluate(
         moved = data.to(device)
         prediction = Prediction(*(t.cpu() for t in predict(model, moved, with_stress=with_stress)))
         metrics.update(data, prediction, with_stress=with_stress)
+        if each is not None:
+            each(data, prediction)
         mean = torch.from_numpy(compositions(table, data.row.numpy()) @ shifts)
         zero = Prediction(mean, torch.zeros_like(data.forces), torch.zeros_like(data.stress))
         baseline.update(data, zero, with_stress=with_stress)
