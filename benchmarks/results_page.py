@@ -31,7 +31,6 @@ NAMES = {
     "aspirin": "rMD17 aspirin 01, 950 frames",
     "dipeptides": "SPICE dipeptides, 600 conformations",
     "water": "water, SCAN, with virial",
-    "silicon": "mlearn Si, PBE, with virial",
     "hdf5": "SPICE HDF5, h5py",
     "store": "**store**",
     "lmdb": "LMDB of pickles",
@@ -192,18 +191,6 @@ def accuracy() -> str:
     return table("data | epochs | errors | nequip-allegro: epochs | errors", rows)
 
 
-def first() -> str:
-    """Return what a configuration of six lines learns."""
-    rows = []
-    for name, row in record("first")["rows"].items():
-        cells = [f"{row['steps']:,} in {row['seconds']:.0f} s ({row['processor seconds']:.0f} s)"]
-        for label in ("", "baseline "):
-            values = [row.get(f"{label}{quantity}") for quantity in ("energy_per_atom", "forces", "stress")]
-            cells.append(", ".join(f"{v:.1f}" for v in values if v is not None))
-        rows.append([NAMES[name], *cells])
-    return table("data | steps | errors | element means, no forces", rows)
-
-
 def demo() -> str:
     """Return errors and energy conservation of the demo."""
     found = record("demo")
@@ -349,7 +336,6 @@ def data_growth() -> str:
 TABLES = {
     "gpu": Table(gpu, ("gpu",)),
     "accuracy": Table(accuracy, ("accuracy",), NEQUIP),
-    "first": Table(first, ("first",)),
     "demo": Table(demo, ("demo",)),
     "systems": Table(systems, ("systems_small",)),
     "inference": Table(inference, ("inference",), NEQUIP),

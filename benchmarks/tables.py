@@ -128,9 +128,6 @@ TABLES: dict[str, list[str]] = {
         + " ".join(f"{{work}}/accuracy/{name}_nequip" for name in ACCURACY)
         + " --json {results}/accuracy.json",
     ],
-    "first": [
-        "{python} -m benchmarks.bench_first --data {data} --folder {work}/first --json {results}/first.json",
-    ],
     "demo": [
         "{python} -m benchmarks.demo.run --output {work}/demo",
         "cp {work}/demo/demo.json {work}/demo/demo.png {results}",
