@@ -75,6 +75,8 @@ def test_overrides_reach_mappings_and_lists(tmp_path: Path) -> None:
     assert config.optimizer.lr == 0.5
     assert config.data.train[0].path == str(tmp_path / "b.xyz")
     assert config.model.config == {"cutoff": 5}
+    path.write_text("loss: {kind: huber, force_deltas: {0: 0.1, 1: 0.2}}")
+    assert load_config(path, ["loss.force_deltas.1=0.3"]).loss.force_deltas == {0.0: 0.1, 1.0: 0.3}
 
 
 def test_merge_keys_and_repeated_ones() -> None:

@@ -224,7 +224,8 @@ def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
                 raise ValueError(
                     f"override must lead to a mapping or a list at {name!r} in {target!r}, got {node!r}"
                 )
-        node[_index(node, last, target) if isinstance(node, list) else last] = parse_yaml(value)
+        same = last if isinstance(node, list) else next((k for k in node if str(k) == last), last)
+        node[_index(node, last, target) if isinstance(node, list) else same] = parse_yaml(value)
     return data
 
 
