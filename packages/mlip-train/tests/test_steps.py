@@ -45,7 +45,9 @@ def kinds_of(table: FrameTable) -> dict[str, Batch]:
 
 @pytest.mark.slow
 def test_whole_step_equals_eager_on_every_kind_of_batch(toy: Any, table: FrameTable) -> None:
-    model, loss = model_of(toy), LossConfig(kind="huber", delta=0.1)
+    strata = {0.0: 0.1, 0.3: 0.02}
+    loss = LossConfig(kind="huber", delta=0.1, force_deltas=strata, element_weights={"H": 0.5})
+    model = model_of(toy)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     step, _ = verified_step(
