@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import localgraph
 from mlip_train import TrainConfig, TrainingModule, fit, from_plain
@@ -130,6 +131,28 @@ def test_scores_of_a_ramp_have_one_weight(toy: Any, plain_run: dict[str, Any]) -
         for part, (a, b) in (("train", (e, f)), ("validation", final)):
             rmse = row[f"{part}/energy_per_atom_rmse"], row[f"{part}/forces_rmse"]
             assert row[f"{part}/loss"] == pytest.approx(a * rmse[0] ** 2 + b * rmse[1] ** 2)
+
+
+def test_precision_follows_the_stages(
+    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    original = TrainingModule.training_step
+
+    def step(self: Any, batch: Any, index: int) -> Any:
+        if index == 0:
+            seen.append(torch.get_float32_matmul_precision())
+        return original(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    stages = [{"epoch": 2, "matmul_precision": "highest"}, {"epoch": 1, "lr": 0.001}]
+    hardware = plain_run["hardware"] | {"matmul_precision": "high"}
+    before = torch.get_float32_matmul_precision()
+    plain = plain_run | {"logging": {"progress": False, "report": False}, "hardware": hardware}
+    run(plain, stages=stages, stop={"epochs": 3})
+    run(plain, stages=stages, stop={"epochs": 4})  # continued
+    assert seen == ["high", "high", "highest", "highest"]
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_f5_stages_keep_their_best_models(toy: Any, plain_run: dict[str, Any]) -> None:
