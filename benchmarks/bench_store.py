@@ -4,18 +4,19 @@
 
 synthesizes stores of molecules of 10 to 54 atoms (32 on average, 50 frames each, atoms on a jittered grid of 1.5 Å) in
 float32, runs every stage in a process of its own, and records wall-clock and processor seconds (of all workers) and the
-peak of resident memory of one process. The first pass validates positions and labels, and counts edges within 6 Å,
-isolated and overlapping atoms with localgraph, in pieces that workers share; its result is one int32 per frame.
-``extxyz`` is the streamed conversion of an extended XYZ file of the first frames.
+peak of resident memory of one process. The first pass is mlip-train's: it validates every frame, counts edges within
+6 Å, finds overlapping atoms and gathers statistics, in workers. ``plan`` is a later start: the cached table, the
+statistics of the model and the batches of an epoch. ``collate`` times batches of 256 shuffled frames as one loader
+worker makes them. ``extxyz`` is the streamed conversion of an extended XYZ file of the first frames.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -26,9 +27,9 @@ from typing import Any
 import numpy as np
 from benchmarks.common import RESULTS, write_record
 
-PER_MOLECULE, PIECE, BATCH, CUTOFF, CLOSEST = 50, 8192, 256, 6.0, 1e-3
+PER_MOLECULE, BATCH, CUTOFF = 50, 256, 6.0
 XYZ_FRAMES = 20_000
-STAGES = ("write", "open", "check", "first pass", "read", "extxyz")
+STAGES = ("write", "open", "check", "first pass", "plan", "collate", "read", "extxyz")
 
 
 def blocks(frames: int) -> Iterator[Any]:
@@ -83,41 +84,63 @@ def check(path: Path, frames: int, workers: int) -> dict[str, Any]:
     return {}
 
 
-def _count(job: tuple[Path, int, int]) -> tuple[np.ndarray, int, int]:
-    """Return edges of each frame of a range, isolated atoms, and pairs of atoms that overlap."""
+def table_of(path: Path, workers: int, keep_edges: bool = False) -> Any:
+    """Return mlip-train's table of all frames; the first call validates and counts every frame."""
     import torch
 
-    import localgraph
-    from spice_data import Store
+    from mlip_train.config import SourceConfig
+    from mlip_train.data.build import build_table
 
     torch.set_num_threads(1)
-    path, start, stop = job
-    counts, isolated, overlapping = [], 0, 0
-    with Store(path) as store:
-        for first in range(start, stop, BATCH):
-            b = store.batch(np.arange(first, min(first + BATCH, stop)))
-            for name in ("positions", "forces", "energies"):
-                if not np.isfinite(getattr(b, name)).all():
-                    raise ValueError(f"{name} must be finite from frame {first} on")
-            frame = np.repeat(np.arange(len(b.energies)), np.diff(b.offsets))
-            positions = torch.from_numpy(b.positions)
-            graph = localgraph.neighbors(positions, CUTOFF, batch=torch.from_numpy(frame))
-            vectors = localgraph.edge_vectors(positions, graph)
-            overlapping += int(((vectors * vectors).sum(1) < CLOSEST**2).sum())
-            per_atom = np.bincount(graph.edge_index[0].numpy(), minlength=len(frame))
-            isolated += int((per_atom == 0).sum())
-            counts.append(np.add.reduceat(per_atom, b.offsets[:-1]).astype(np.int32))
-    return np.concatenate(counts), isolated, overlapping
+    cutoffs = torch.full((4, 4), CUTOFF, dtype=torch.float64)
+    cache = path.with_suffix(".cache")
+    options = {"workers": workers, "keep_edges": keep_edges}
+    return build_table([SourceConfig(path=str(path))], ["H", "C", "N", "O"], cutoffs, cache, **options)
 
 
 def first_pass(path: Path, frames: int, workers: int) -> dict[str, Any]:
-    jobs = ((path, start, min(start + PIECE, frames)) for start in range(0, frames, PIECE))
-    edges, isolated, overlapping, at = np.empty(frames, np.int32), 0, 0, 0
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for counts, alone, close in pool.imap(_count, jobs):
-            edges[at : at + len(counts)] = counts
-            at, isolated, overlapping = at + len(counts), isolated + alone, overlapping + close
-    return {"edges": int(edges.sum(dtype=np.int64)), "isolated": isolated, "overlapping": overlapping}
+    table = table_of(path, workers)
+    size = sum(column.nbytes for column in table.arrays.values())
+    return {"edges": int(table.edge_counts.sum()), "table_bytes": size}
+
+
+def plan(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    from mlip_train.config import BatchConfig, StatisticsConfig
+    from mlip_train.data.plan import Plan
+    from mlip_train.data.statistics import gather_statistics
+
+    table = table_of(path, 0)
+    statistics = gather_statistics(table, StatisticsConfig())
+    batches = Plan(table, np.arange(frames), BatchConfig(frames=BATCH)).batches
+    return {"batches": len(batches), "avg_num_neighbors": statistics.avg_num_neighbors}
+
+
+def collate(path: Path, frames: int, workers: int) -> dict[str, Any]:
+    """Time batches of 256 shuffled frames: reading, neighbor lists, and all that a loader worker does."""
+    from mlip_train.config import BatchConfig
+    from mlip_train.data import batches
+    from mlip_train.data.frames import type_lookup
+    from mlip_train.data.plan import Plan
+
+    table = table_of(path, 0)
+    rows = Plan(table, np.arange(frames), BatchConfig(frames=BATCH)).batches[:16]
+    lookup, seconds = type_lookup(table.type_names), {"read": [], "lists": [], "collate": []}
+    edges = 0
+    for part in rows:
+        at = [time.perf_counter()]
+        read = batches._read(table, part)
+        at.append(time.perf_counter())
+        lists = batches._lists(table, part, read, lookup[read.numbers])
+        at.append(time.perf_counter())
+        batches.collate(table, part)
+        at.append(time.perf_counter())
+        for name, taken in zip(seconds, np.diff(at), strict=True):
+            seconds[name].append(taken)
+        edges += len(lists.center)
+    least = {f"{name}_ms": 1e3 * min(taken) for name, taken in seconds.items()}
+    rest = least["collate_ms"] - least["read_ms"] - least["lists_ms"]
+    per_edge = 1e6 * least["lists_ms"] / (edges / len(rows))
+    return {**least, "rest_ms": rest, "ns_per_edge": per_edge, "edges_per_batch": edges // len(rows)}
 
 
 def read(path: Path, frames: int, workers: int) -> dict[str, Any]:
@@ -150,7 +173,7 @@ def extxyz(path: Path, frames: int, workers: int) -> dict[str, Any]:
     return result
 
 
-CALLS = dict(zip(STAGES, (write, open_store, check, first_pass, read, extxyz), strict=True))
+CALLS = dict(zip(STAGES, (write, open_store, check, first_pass, plan, collate, read, extxyz), strict=True))
 
 
 def measure(stage: str, path: Path, frames: int, workers: int) -> dict[str, Any]:
@@ -187,6 +210,7 @@ def main() -> None:
             rows.append({**json.loads(run.stdout), "load": round(os.getloadavg()[0], 1)})
             print(json.dumps(rows[-1]), flush=True)
         path.unlink()
+        shutil.rmtree(path.with_suffix(".cache"))
     write_record(a.json, rows=rows)
 
 

@@ -53,11 +53,9 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
     batches = make_loader(Plan(table, small, BatchConfig(frames=arguments.frames, buckets=0)))
     edges = []
     for k, batch in zip(range(arguments.batches), batches, strict=False):
-        starts = [slice(table.atom_start[f], table.atom_start[f + 1]) for f in batch.row]
-        positions = np.concatenate([table.arrays["positions"][s] for s in starts])
-        tensors = batch._asdict() | {"positions": torch.from_numpy(positions)}
+        tensors = batch._asdict() | {"edge_index": batch.edge_index}
         save_file({n: t.contiguous() for n, t in tensors.items()}, folder / f"batch{k}.safetensors")
-        edges.append(batch.edge_index.shape[1])
+        edges.append(batch.edges.shape[1])
     return edges
 
 

@@ -323,13 +323,22 @@ class Table(NamedTuple):
 def data_growth() -> str:
     """Return what every stage of a store costs, by number of frames."""
     names = {"write": "write", "open": "open", "check": "compare checksums"}
-    names |= {"first pass": "first pass, 2 workers", "read": "read 10⁴ shuffled frames"}
+    names |= {
+        "first pass": "first pass, 2 workers",
+        "plan": "later start",
+        "read": "read 10⁴ shuffled frames",
+    }
     names |= {"extxyz": "write and convert extended XYZ, 10⁴ or 2 · 10⁴ frames"}
     rows = record("data_growth")["rows"]
     sizes = sorted({row["frames"] for row in rows})
     cells = {(r["stage"], r["frames"]): f"{r['cpu']:.1f} s, {r['peak_MB']:,.0f} MB" for r in rows}
     lines = [["size on disk", *(f"{r['bytes'] / 1e6:,.0f} MB" for r in rows if r["stage"] == "write")]]
     lines += [[text, *(cells[stage, n] for n in sizes)] for stage, text in names.items()]
+    batches = {r["frames"]: r for r in rows if r["stage"] == "collate"}
+    parts = {"read_ms": "read", "lists_ms": "neighbor lists", "rest_ms": "tensors"}
+    for key, text in parts.items():
+        lines += [[f"a batch of 256 frames: {text}", *(f"{batches[n][key]:.1f} ms" for n in sizes)]]
+    lines += [["neighbor lists, per edge", *(f"{batches[n]['ns_per_edge']:.0f} ns" for n in sizes)]]
     return table(" | ".join(["stage", *(f"{n:,} frames" for n in sizes)]), lines)
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from benchmarks.systems import reference_model
 from nequip.data import AtomicDataDict as Keys
@@ -40,31 +39,22 @@ from mlip_train.training.trainer import make_trainer
 
 
 class ReferenceStep:
-    """A step of nequip-allegro's model; positions come from the tables, which a batch of ours no longer needs."""
+    """A step of nequip-allegro's model."""
 
-    def __init__(self, model: Any, loss: Any, tables: dict[str, Any]):
-        self.model, self.loss, self.tables = model, loss, tables
-        self.with_stress = bool(loss.stress)
-        self.part = "train"
+    def __init__(self, model: Any, loss: Any):
+        self.model, self.loss, self.with_stress = model, loss, bool(loss.stress)
 
     def prediction(self, batch: Batch) -> Prediction:
         """Energies and forces; stresses where the loss weighs them, for which every frame must be periodic."""
-        table = self.tables[self.part]
-        arrays, rows = table.arrays, batch.row.numpy()
-        atoms, edges = (
-            np.concatenate([np.arange(start[f], start[f + 1]) for f in rows])
-            for start in (table.atom_start, table.edge_start)
-        )
         data = {
-            Keys.POSITIONS_KEY: torch.from_numpy(arrays["positions"][atoms]),
+            Keys.POSITIONS_KEY: batch.positions,
             Keys.EDGE_INDEX_KEY: batch.edge_index,
             Keys.ATOM_TYPE_KEY: batch.types,
             Keys.BATCH_KEY: batch.frame,
             Keys.NUM_NODES_KEY: batch.atoms.long(),
         }
         if self.with_stress:
-            data[Keys.CELL_KEY] = torch.from_numpy(arrays["cell"][rows])
-            data[Keys.EDGE_CELL_SHIFT_KEY] = torch.from_numpy(arrays["shifts"][edges]).double()
+            data |= {Keys.CELL_KEY: batch.cells, Keys.EDGE_CELL_SHIFT_KEY: batch.shifts.double()}
         out = self.model(data)
         stress = (
             out[Keys.STRESS_KEY].double() if self.with_stress else batch.stress.new_zeros(batch.stress.shape)
@@ -73,7 +63,6 @@ class ReferenceStep:
 
     def __call__(self, batch: Batch, coefficients: torch.Tensor) -> StepResult:
         """Loss and predictions of training frames."""
-        self.part = "train"
         prediction = self.prediction(batch)
         terms = loss_terms(self.loss, batch, prediction)
         detached = Prediction(*(t.detach() for t in prediction))
@@ -81,7 +70,6 @@ class ReferenceStep:
 
     def predict(self, batch: Batch) -> Prediction:
         """Predictions of validation frames."""
-        self.part = "validation"
         with torch.enable_grad():
             return Prediction(*(t.detach() for t in self.prediction(batch)))
 
@@ -108,9 +96,7 @@ def train_reference(config: TrainConfig) -> None:
     ours = prepared.model.config
     localgraph.save_model(folder / "start.safetensors", from_nequip(reference_model(ours, config.seed)))
     model = reference_model(ours, config.seed, "compile").train()
-    step = ReferenceStep(
-        model, config.loss, {"train": prepared.train.table, "validation": prepared.validation.table}
-    )
+    step = ReferenceStep(model, config.loss)
     weights = torch.tensor([1.0, 1.0, float(step.with_stress)], dtype=torch.float64)
     start = time.perf_counter()
     for batch, _ in zip(make_loader(prepared.train), range(2), strict=False):

@@ -32,8 +32,10 @@ def batch(system: System) -> Batch:
     n, f64 = system.atoms, torch.float64
     zeros = torch.zeros(n, dtype=torch.int64)
     return Batch(
-        edge_vectors=system.vectors,
-        edge_index=system.graph.edge_index,
+        positions=system.positions,
+        edges=system.graph.edge_index.int(),
+        shifts=system.graph.shifts.short(),
+        cells=system.cell[None],
         types=system.types,
         frame=zeros,
         atoms=torch.tensor([n], dtype=f64),

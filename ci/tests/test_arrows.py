@@ -21,11 +21,11 @@ ARROWS = {
     "equitensor": set(),
     "localgraph": set(),
     "allegro_model": {"equitensor", "localgraph"},
-    "mlip_train": {"localgraph"},
+    "mlip_train": {"localgraph", "spice_data"},
     "mlip_export": {"localgraph"},
     "spice_data": set(),
 }
-EXTRAS = {"mlip_train": {"spice": {"spice_data"}}}
+EXTRAS: dict[str, dict[str, set[str]]] = {}
 
 
 def project(package):

@@ -39,7 +39,7 @@ def droplets(frames: int) -> list[tuple[np.ndarray, list[str]]]:
 
 
 def batch(frames: int, device: torch.device) -> Batch:
-    """Return one batch of droplets with random labels, as the training step takes it, and its positions."""
+    """Return one batch of droplets with random labels, as the training step takes it, and its edge index."""
     from mlip_train import Batch as Tensors
 
     systems = [system_of(s, x, np.zeros((3, 3)), [False] * 3) for x, s in droplets(frames)]
@@ -48,8 +48,10 @@ def batch(frames: int, device: torch.device) -> Batch:
     shift = np.cumsum([0, *counts[:-1]]).tolist()
     total, zeros = sum(counts), torch.zeros(frames, dtype=torch.int64)
     made = Tensors(
-        edge_vectors=torch.cat([s.vectors for s in systems]),
-        edge_index=torch.cat([s.graph.edge_index + k for s, k in zip(systems, shift, strict=True)], 1),
+        positions=torch.cat([s.positions for s in systems]),
+        edges=torch.cat([s.graph.edge_index + k for s, k in zip(systems, shift, strict=True)], 1).int(),
+        shifts=torch.cat([s.graph.shifts for s in systems]).short(),
+        cells=torch.zeros(frames, 3, 3, dtype=f64),
         types=torch.cat([s.types for s in systems]),
         frame=torch.repeat_interleave(torch.arange(frames), torch.tensor(counts)),
         atoms=torch.tensor(counts, dtype=f64),
@@ -64,7 +66,7 @@ def batch(frames: int, device: torch.device) -> Batch:
         subset=zeros,
         row=torch.arange(frames),
     )
-    tensors = {**made._asdict(), "positions": torch.cat([s.positions for s in systems])}
+    tensors = {**made._asdict(), "edge_index": made.edge_index}
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 

@@ -78,16 +78,12 @@ def kinds_of(table):
     """Every kind of batch, an isolated atom with nothing beside it among them."""
     kinds = batch_kinds(Plan(table, np.arange(len(table)), BatchConfig(frames=8)))
     isolated = kinds["with an isolated atom"]
-    rows = {
-        f: getattr(isolated, f)[-1:]
-        for f in Batch._fields
-        if f not in ("edge_vectors", "edge_index", "norms")
-    }
+    rows = {f: getattr(isolated, f)[-1:] for f in Batch._fields if f not in ("edges", "shifts", "norms")}
     rows["frame"] = torch.zeros(1, dtype=torch.int64)
     alone = isolated._replace(
         **rows,
-        edge_vectors=torch.zeros(0, 3, dtype=torch.float64),
-        edge_index=torch.zeros(2, 0, dtype=torch.int64),
+        edges=torch.zeros(2, 0, dtype=torch.int32),
+        shifts=torch.zeros(0, 3, dtype=torch.int16),
     )
     return {**kinds, "everything": collate(table, np.arange(len(table))), "only an isolated atom": alone}
 

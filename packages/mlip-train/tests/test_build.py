@@ -11,25 +11,32 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
-from samples import CUTOFFS, table_of
+from samples import CUTOFFS, read, table_of
 
 from mlip_train.config import SourceConfig
-from mlip_train.data.batches import collate
+from mlip_train.data import build, columns, edges
+from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
-from mlip_train.data.sources import DataError, read
+from spice_data import DataError
 
 
 def test_table_holds_what_the_file_says(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     frames = make_frames(5, periodic=True)
     table = table_of(frames, tmp_path)
+    batch = collate(table, np.arange(5))
     for i, atoms in enumerate(frames):
-        atom = slice(table.atom_start[i], table.atom_start[i + 1])
-        assert np.allclose(table.arrays["positions"][atom], atoms.positions, atol=1e-8)
-        assert np.allclose(table.arrays["forces"][atom], atoms.get_forces(), atol=1e-8)
-        assert [table.type_names[t] for t in table.arrays["types"][atom]] == atoms.get_chemical_symbols()
-        assert table.arrays["energy"][i] == pytest.approx(atoms.get_potential_energy())
-        assert np.allclose(table.arrays["stress"][i], atoms.get_stress(voigt=False), atol=1e-8)
+        atom = batch.frame == i
+        assert np.allclose(batch.positions[atom], atoms.positions, atol=1e-8)
+        assert np.allclose(batch.forces[atom], atoms.get_forces(), atol=1e-8)
+        assert [table.type_names[t] for t in batch.types[atom]] == atoms.get_chemical_symbols()
+        assert batch.energy[i] == table.arrays["energy"][i] == pytest.approx(atoms.get_potential_energy())
+        assert np.allclose(batch.stress[i], atoms.get_stress(voigt=False), atol=1e-8)
+        assert table.arrays["stress_max"][i] == batch.stress[i].abs().max()
+        assert table.arrays["force_squares"][i] == pytest.approx((atoms.get_forces() ** 2).sum(), abs=1e-6)
+        assert table.arrays["force_net"][i] < 1e-6
+        assert table.arrays["composition"][i].tolist() == [(atoms.numbers == z).sum() for z in (1, 8)]
 
 
 def test_edges_are_ases(make_frames: Callable[..., Any], tmp_path: Path) -> None:
@@ -49,14 +56,69 @@ def test_edges_are_ases(make_frames: Callable[..., Any], tmp_path: Path) -> None
             )
 
 
+def folders(cache: Path) -> list[Path]:
+    """Finished tables of a cache."""
+    return [p for p in cache.iterdir() if p.is_dir()]
+
+
 def test_cache_is_found_again_and_follows_the_file(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     frames = make_frames(3)
     table_of(frames, tmp_path)
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = folders(tmp_path / "cache")
     stamp = (folder / "table.json").stat().st_mtime_ns
     build_table([SourceConfig(path=str(tmp_path / "frames.xyz"))], ["H", "O"], CUTOFFS, tmp_path / "cache")
     assert (folder / "table.json").stat().st_mtime_ns == stamp
     assert len(table_of(frames[:2], tmp_path)) == 2
+
+
+def test_an_interrupted_pass_is_continued(
+    make_frames: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = make_frames(50)
+    monkeypatch.setattr(build, "CHUNK", 5)
+    monkeypatch.setattr(columns, "CHECKPOINT", 2)
+    whole = {name: np.array(column) for name, column in table_of(frames, tmp_path / "a").arrays.items()}
+    measured, original = [], build._measured
+
+    def interrupted(job: Any) -> Any:
+        if len(measured) == 7:
+            raise KeyboardInterrupt
+        measured.append(job.rows)
+        return original(job)
+
+    monkeypatch.setattr(build, "_measured", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        table_of(frames, tmp_path / "b")
+    monkeypatch.setattr(build, "_measured", lambda job: (measured.append(job.rows), original(job))[1])
+    again = table_of(frames, tmp_path / "b").arrays
+    assert len(measured) == 7 + 10 - 6
+    assert all(np.array_equal(again[k], whole[k], equal_nan=whole[k].dtype.kind == "f") for k in whole)
+
+
+@pytest.mark.parametrize("keep_edges", [False, True])
+def test_batches_of_several_sources_are_in_order(
+    make_frames: Callable[..., Any], tmp_path: Path, keep_edges: bool
+) -> None:
+    frames = [*make_frames(6, periodic=True), *make_frames(6, seed=1)]
+    names = ["a.xyz", "b.xyz"]
+    for name, part in zip(names, (frames[:7], frames[7:]), strict=True):
+        ase.io.write(tmp_path / name, part)
+    sources = [SourceConfig(path=str(tmp_path / name)) for name in names]
+    one = table_of(frames, tmp_path)
+    table = build_table(sources, ["H", "O"], CUTOFFS, tmp_path / "cache", keep_edges=keep_edges)
+    rows = np.array([8, 2, 11, 0, 7])
+    for name, x, y in zip(Batch._fields, collate(table, rows), collate(one, rows), strict=True):
+        assert torch.equal(x, y) or name == "subset"
+    assert table.where(8).endswith("b.xyz, frame 1") and table.source_counts == [7, 5]
+
+
+def test_atoms_of_large_batches_are_searched_in_groups(
+    make_frames: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(make_frames(20, periodic=True), tmp_path)
+    whole = collate(table, np.arange(20))
+    monkeypatch.setattr(edges, "ATOMS", 10)
+    assert all(torch.equal(x, y) for x, y in zip(whole, collate(table, np.arange(20)), strict=True))
 
 
 def test_workers_write_the_same_table(make_frames: Callable[..., Any], tmp_path: Path) -> None:
@@ -72,30 +134,30 @@ def test_workers_write_the_same_table(make_frames: Callable[..., Any], tmp_path:
 def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     frames = make_frames(3)
     with pytest.raises(
-        DataError, match=r"frames.xyz, frame 1.*elements of the model \['H', 'O'\].*got atomic number 18"
+        DataError, match=r"frames.xyz', frame 1.*elements of the model \['H', 'O'\].*got atomic number 18"
     ):
         table_of([frames[0], Atoms("Ar2", [[0, 0, 0], [0, 0, 2.0]])], tmp_path)
     single = Atoms("OH", [[0, 0, 0], [0, 0, 5.0]])
     with pytest.raises(
-        DataError, match=r"frame 2: must have at least one neighbor within the cutoff of 4.0 Å"
+        DataError, match=r"frame 2, positions must give at least one neighbor within the cutoff of 4.0 Å"
     ):
         table_of([*frames[:2], single], tmp_path)
     assert table_of([*frames[:2], single], tmp_path, isolated="keep").edge_counts[2] == 0
     (tmp_path / "bad.xyz").write_text("2\nno properties line\nH 0 0\n")
-    with pytest.raises(DataError, match=r"bad.xyz, frame 0 \(line 1\): must have 2 atoms and a comment line"):
-        list(read(SourceConfig(path=str(tmp_path / "bad.xyz"))))
+    with pytest.raises(DataError, match=r"bad.xyz', frame 0 \(line 1\) must have 2 atoms, got 1"):
+        read(tmp_path / "bad.xyz")
     with pytest.raises(FileNotFoundError, match=r"data must be an existing file"):
-        list(read(SourceConfig(path=str(tmp_path / "none.xyz"))))
+        read(tmp_path / "none.xyz")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('energy="-1 -2"', "frame 0, key 'energy' must be one number, got 2"),
-        ("energy=none", "frame 0, key 'energy' must be numeric, got 'none'"),
+        ('energy="-1 -2"', r"frame 0, key 'energy' must have shape \(\), got \(2,\)"),
+        ("energy=none", "frame 0, key 'energy' must be a number or an array of numbers, got 'none'"),
         (
             "energy=-1 config_weight=-5",
-            "frame 0, key 'config_weight' must be at least 0, got -5.0",
+            "frame 0, key 'config_weight' must be a non-negative number, got -5.0",
         ),
         ("energy=-1", "frame 0, key 'positions' must keep atoms at least 0.001 Å apart, got atoms 0 and 1"),
         ('energy=-1 pbc="T T T"', "frame 0, cell must be linearly independent vectors along the periodic"),
@@ -111,11 +173,11 @@ def test_bad_values_are_named(tmp_path: Path, line: str, message: str) -> None:
 def test_f6_a_damaged_cache_is_built_again(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     original = table_of(make_frames(4), tmp_path).arrays
     original = {name: np.array(array) for name, array in original.items()}
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = folders(tmp_path / "cache")
     source = SourceConfig(path=str(tmp_path / "frames.xyz"))
     for name, damage in (
-        ("forces", lambda data: bytes(len(data))),
-        ("positions", lambda data: data[:100]),
+        ("force_squares", lambda data: bytes(len(data))),
+        ("composition", lambda data: data[:-1]),
         ("table.json", lambda data: data[: len(data) // 2]),
         ("energy", None),
     ):
@@ -130,7 +192,7 @@ def test_f6_a_damaged_cache_is_built_again(make_frames: Callable[..., Any], tmp_
             np.array_equal(again.arrays[k], original[k], equal_nan=original[k].dtype.kind == "f")
             for k in original
         )
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [folder.name]
+    assert folders(tmp_path / "cache") == [folder]
 
 
 def test_f14_workers_without_a_main_guard_are_an_error(
@@ -145,4 +207,4 @@ def test_f14_workers_without_a_main_guard_are_an_error(
         timeout=900,
     )
     assert done.returncode == 1
-    assert "data.workers must be 0, or the script must start its training under if __name__" in done.stderr
+    assert 'workers must be 0 unless the script runs under if __name__ == "__main__":' in done.stderr

@@ -259,8 +259,8 @@ def test_missing_file(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         (
-            {"data": {"train": [{"path": "a.xyz", "charge": 0}]}},
-            r"data.train\[0\].charge must be used with a SPICE",
+            {"data": {"train": [{"path": "a.xyz", "part": "train"}]}},
+            r"data.train\[0\].part must be used with a .store",
         ),
         ({"batch": {"frames": 4, "accumulate": 0}}, "batch.accumulate must be at least 1, got 0"),
         ({"stop": {"epochs": 0}}, "stop.epochs must be at least 1, got 0"),

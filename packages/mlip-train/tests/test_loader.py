@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
-from samples import table_of
+from samples import CUTOFFS, table_of
 
-from mlip_train.config import BatchConfig
+from mlip_train.config import BatchConfig, DataConfig, SourceConfig
+from mlip_train.data.build import build_table
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan, assign
-from mlip_train.data.sources import DataError
+from mlip_train.data.split import groups_of, split
 
 
 @pytest.mark.parametrize(
@@ -46,9 +48,9 @@ def test_buckets_make_batches_alike() -> None:
 
 def test_budget_errors_name_the_frame(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     table = table_of(make_frames(6), tmp_path)
-    with pytest.raises(DataError, match=r"batch.edges must hold the largest frame.*frames.xyz, frame"):
+    with pytest.raises(ValueError, match=r"batch.edges must hold the largest frame.*frames.xyz, frame"):
         Plan(table, np.arange(6), BatchConfig(edges=2))
-    with pytest.raises(DataError, match=r"batch must set at least one of frames, atoms or edges"):
+    with pytest.raises(ValueError, match=r"batch must set at least one of frames, atoms or edges"):
         Plan(table, np.arange(6), BatchConfig())
 
 
@@ -103,3 +105,43 @@ def test_workers_report_errors(make_frames: Callable[..., Any], tmp_path: Path) 
     plan.batches[1] = np.array([99])
     with pytest.raises(IndexError):
         list(make_loader(plan, workers=1))
+
+
+def test_epochs_use_shares_of_sources_and_a_limit(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    for name, count in (("a.xyz", 10), ("b.xyz", 20)):
+        ase.io.write(tmp_path / name, make_frames(count))
+    shares = {"a.xyz": 2.5, "b.xyz": 0.25}
+    sources = [SourceConfig(path=str(tmp_path / name), share=share) for name, share in shares.items()]
+    table = build_table(sources, ["H", "O"], CUTOFFS, tmp_path / "cache")
+
+    def epoch(number: int, **options: Any) -> list[int]:
+        plan = Plan(table, np.arange(30), BatchConfig(frames=4), seed=1, epoch=number, **options)
+        return sorted(np.concatenate(plan.batches).tolist())
+
+    first, counts = epoch(0), np.bincount(epoch(0), minlength=30)
+    assert set(counts[:10]) == {2, 3} and counts[:10].sum() == 25 and counts[10:].sum() == 5
+    assert epoch(0) == first and epoch(1) != first
+    assert len(epoch(0, limit=0.5)) == 15 and len(epoch(0, limit=1e-9)) == 1
+    assert epoch(0, shuffle=False, limit=0.5) == list(range(30))
+
+
+def test_frames_held_out_together(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = make_frames(60)
+    for i, atoms in enumerate(frames):
+        atoms.info["name"] = f"molecule {i % 7}"
+    ase.io.write(tmp_path / "a.xyz", frames[:35])
+    ase.io.write(tmp_path / "b.xyz", frames[35:])
+    sources = [SourceConfig(path=str(tmp_path / name)) for name in ("a.xyz", "b.xyz")]
+    table = build_table(sources, ["H", "O"], CUTOFFS, tmp_path / "cache")
+    groups = groups_of(table, DataConfig(validation_by="group"))
+    assert groups is not None and len(np.unique(groups)) == 7
+    blocks = groups_of(table, DataConfig(validation_by="block", validation_block=10))
+    assert blocks is not None and np.bincount(blocks).tolist() == [10, 10, 10, 5, 10, 10, 5]
+    for numbers in (groups, blocks):
+        rows, held = split(60, 0.2, 3, groups=numbers)
+        assert sorted([*rows, *held]) == list(range(60)) and 12 <= len(held) <= 21
+        assert not set(numbers[rows]) & set(numbers[held])
+    assert len(split(60, 0.99, 3, groups=groups)[0]) > 0 and len(split(60, 0.0, 3, groups=groups)[1]) == 0
+    assert len(split(60, 0.2, 3, groups=np.zeros(60, np.int64))[1]) == 0
+    keep = np.arange(60) == 5
+    assert all(5 in split(60, 0.5, seed, keep, groups)[0] for seed in range(6))

@@ -15,9 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 import localgraph
 from mlip_train import TrainConfig, fit, from_plain
-from mlip_train.data import ase_files
-from mlip_train.data.sources import DataError
 from mlip_train.training.prepare import prepare
+from spice_data import DataError
 
 
 def test_frames_of_one_atom(
@@ -40,32 +39,20 @@ def test_sources_without_frames_and_test_frames_above_the_budget(
     toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
 ) -> None:
     source = plain_run["data"]["train"][0]
-    with pytest.raises(DataError, match=r"data must contain at least one frame, got none from"):
+    with pytest.raises(ValueError, match=r"data must contain at least one frame, got none from"):
         prepare(from_plain(TrainConfig, plain_run | {"data": {"train": [source | {"take": ":0"}]}}))
     (tmp_path / "empty.xyz").write_text("")
     empty = plain_run | {"data": {"train": [{"path": str(tmp_path / "empty.xyz")}]}}
     empty["model"] = {"name": "allegro", "config": {"cutoff": 4.0}}
-    with pytest.raises(DataError, match=r"data must contain at least one frame, got none from .*empty.xyz"):
+    with pytest.raises(DataError, match=r"empty.xyz' must have at least one frame"):
         prepare(from_plain(TrainConfig, empty))
     large = max(make_frames(40), key=len)
     doubled = Atoms(large.numbers.tolist() * 2, np.concatenate([large.positions, large.positions + 20.0]))
     doubled.calc = SinglePointCalculator(doubled, energy=0.0, forces=np.zeros((len(doubled), 3)))
     ase.io.write(tmp_path / "test.xyz", doubled)
     data = plain_run["data"] | {"test": [{"path": str(tmp_path / "test.xyz")}]}
-    with pytest.raises(DataError, match=r"batch.atoms must hold the largest frame.*test.xyz"):
+    with pytest.raises(ValueError, match=r"batch.atoms must hold the largest frame.*test.xyz"):
         prepare(from_plain(TrainConfig, plain_run | {"data": data, "batch": {"atoms": len(large)}}))
-
-
-def test_elements_do_not_cost_a_second_reading(
-    toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parsed: list[Path] = []
-    original = ase_files.frames_of
-    monkeypatch.setattr(ase_files, "frames_of", lambda path: (parsed.append(path), original(path))[1])
-    for _ in range(2):
-        prepared = prepare(from_plain(TrainConfig, plain_run))
-        assert prepared.model.type_names == ("H", "O")
-    assert len(parsed) == 1
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
@@ -84,12 +71,12 @@ def test_bad_data_is_reported_before_training(
     plain = copy.deepcopy(plain_run)
     plain["data"]["train"][0]["path"] = str(tmp_path / "part.xyz")
     with pytest.raises(
-        DataError, match=r"part.xyz, frame 4, key 'forces' must be present where loss.forces is not zero"
+        ValueError, match=r"part.xyz, frame 4, key 'forces' must be present where loss.forces is not zero"
     ):
         run(plain)
     plain["data"]["partial_labels"] = True
     assert len(run(plain).history) == 2
-    with pytest.raises(DataError, match=r"data.train\[0\].stress or data.train\[0\].virial must be the key"):
+    with pytest.raises(ValueError, match=r"data.train\[0\].stress or data.train\[0\].virial must be the key"):
         run(plain_run, output=str(tmp_path / "stress"), stages=[{"epoch": 1, "stress": 1.0}])
     with pytest.raises(ValueError, match=r"model.config.cutoff must be a length in Å"):
         run(plain_run, output=str(tmp_path / "model"), model={"name": "toy"})
@@ -126,7 +113,7 @@ def test_f2_a_label_that_no_frame_of_a_source_has_is_refused(
     source = source_of(make_frames(6), tmp_path / "ref.xyz", {label: f"REF_{label}"})
     plain = plain_run | {"data": {"train": [good, source], "partial_labels": partial}}
     with pytest.raises(
-        DataError,
+        ValueError,
         match=rf"ref.xyz: data.train\[1\].{label} must be the key of a label of the file, as loss.{label} is not 0, "
         rf"got '{label}'; keys there: \[.*'REF_{label}'.*\] \(did you mean 'REF_{label}'\?\)",
     ):
@@ -137,7 +124,7 @@ def test_f2_a_label_that_no_frame_of_a_source_has_is_refused(
     assert prepare(from_plain(TrainConfig, plain)).statistics.frames == 41
     plain["data"]["train"] = [source | {label: None}]
     with pytest.raises(
-        DataError, match=rf"loss.{label} must be 0 where no frame of data.train has this label"
+        ValueError, match=rf"loss.{label} must be 0 where no frame of data.train has this label"
     ):
         prepare(from_plain(TrainConfig, plain))
 
@@ -149,7 +136,7 @@ def test_f17_missing_labels_need_partial_labels(
     frames[3].calc.results["energy"] = np.nan
     ase.io.write(tmp_path / "nan.xyz", frames)
     data = {"train": [{"path": str(tmp_path / "nan.xyz")}]}
-    with pytest.raises(DataError, match=r"nan.xyz, frame 3, key 'energy' must be present .*1 of 6 frames"):
+    with pytest.raises(ValueError, match=r"nan.xyz, frame 3, key 'energy' must be present .*1 of 6 frames"):
         prepare(from_plain(TrainConfig, plain_run | {"data": data}))
     prepare(from_plain(TrainConfig, plain_run | {"data": data | {"partial_labels": True}}))
 
@@ -165,7 +152,7 @@ def test_f18_isolated_atoms_give_energy_shifts_without_options(
     plain["statistics"] = {"energy_shifts": "isolated"}
     prepared = prepare(from_plain(TrainConfig, plain))
     assert prepared.statistics.energy_shifts.tolist() == [-8.5, -11.5]
-    with pytest.raises(DataError, match=r"f.xyz, frame 6: must have at least one neighbor"):
+    with pytest.raises(DataError, match=r"f.xyz', frame 6, positions must give at least one neighbor"):
         prepare(from_plain(TrainConfig, plain | {"statistics": {}}))
 
 
@@ -208,7 +195,11 @@ def test_f10_options_of_a_start_model_are_its_own(
 
 
 def test_f11_implausible_stresses_are_reported(
-    toy: Any, plain_run: dict[str, Any], make_frames: Callable[..., Any], tmp_path: Path
+    toy: Any,
+    plain_run: dict[str, Any],
+    make_frames: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     frames = make_frames(5, periodic=True)
     for atoms in frames:
@@ -216,12 +207,11 @@ def test_f11_implausible_stresses_are_reported(
     ase.io.write(tmp_path / "kbar.xyz", frames)
     source = {"path": str(tmp_path / "kbar.xyz"), "stress": "kbar", "virial": None}
     plain = plain_run | {"data": {"train": [source]}, "loss": {"stress": 1.0}}
-    with pytest.warns(
-        UserWarning, match=r"kbar.xyz, frame 0: stress of 16 eV/Å³ \(2563 GPa\); set stress_scale"
-    ):
-        prepare(from_plain(TrainConfig, plain))
-    plain["data"]["train"][0]["stress_scale"] = 6.241509e-4
-    prepare(from_plain(TrainConfig, plain))
+    prepared = prepare(from_plain(TrainConfig, plain))
+    message = "kbar.xyz, frame 0: stress of 16 eV/Å³ (2563 GPa); set stress_unit"
+    assert message in caplog.text and message in prepared.findings[0]
+    plain["data"]["train"][0]["stress_unit"] = "kbar"
+    assert not prepare(from_plain(TrainConfig, plain)).findings
 
 
 def test_elements_without_frames_are_reported(

@@ -9,9 +9,12 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+from samples import CUTOFFS, read, table_of
 
-from mlip_train.config import SourceConfig
-from mlip_train.data.sources import DataError, read
+from mlip_train import build_table, from_plain
+from mlip_train.config import DataConfig, SourceConfig
+from mlip_train.data.sources import open_sources
+from spice_data import DataError, convert, example_path
 
 
 @pytest.mark.parametrize(
@@ -22,8 +25,6 @@ from mlip_train.data.sources import DataError, read
             {"split": "s.json", "part": "test"},
             r"source.split must be used with a .store, got 's.json'",
         ),
-        ("f.xyz", {"charge": 0}, "source.charge must be used with a SPICE file or a .store, got 0 for"),
-        ("f.xyz", {"exclude": ("f",)}, "source.exclude must be used with a SPICE file"),
         ("f.hdf5", {"split": "s.json", "part": "test"}, "source.split must be used with a .store"),
         (
             "f.hdf5",
@@ -37,7 +38,7 @@ from mlip_train.data.sources import DataError, read
 )
 def test_options_that_do_not_apply(path: str, option: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        list(read(SourceConfig(path=path, **option)))
+        open_sources([SourceConfig(path=path, **option)], "cache")
 
 
 def one_frame(path: Path, comment: str, **options: Any) -> Any:
@@ -46,7 +47,7 @@ def one_frame(path: Path, comment: str, **options: Any) -> Any:
         f'2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 {comment}\n'
         "O 0 0 0 1 2 3\nH 0 0 1 -1 -2 -3\n"
     )
-    (frame,) = read(SourceConfig(path=str(path), **options))
+    (frame,) = read(path, **options)
     return frame
 
 
@@ -61,35 +62,38 @@ def test_f1_blank_lines_between_frames_are_skipped(
         ase.io.write(path, atoms)
         texts.append(path.read_text())
     path.write_text(gap + texts[0] + texts[1] + gap + gap.join(texts[2:]) + gap)
-    found = list(read(SourceConfig(path=str(path))))
-    assert [f.number for f in found] == [0, 1, 2, 3, 4]
+    found = read(path)
+    assert len(found) == 5
     assert all(np.array_equal(f.positions, a.positions.round(8)) for f, a in zip(found, frames, strict=True))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], r"frame 1 \(line 6\): must have 3 atoms and a comment line, got the end"),
-        (lambda lines: [*lines[:5], "text", *lines[5:]], r"frame 1 \(line 6\): .* got 'text'"),
-        (lambda lines: [*lines, "3"], r"frame 2 \(line 11\): must have 3 atoms"),
-        (lambda lines: [*lines[:4], "H 0 0", *lines[5:]], r"frame 0 \(line 1\): must be readable by ASE"),
+        (lambda lines: lines[:-1], r"frame 1 \(line 6\) must have 3 atoms, got 2 lines"),
+        (
+            lambda lines: [*lines[:5], "text", *lines[5:]],
+            r"frame 1 \(line 6\) must begin with a number of atoms, got 'text'",
+        ),
+        (lambda lines: [*lines, "3"], r"frame 2 \(line 11\) must have 3 atoms"),
+        (lambda lines: [*lines[:4], "H 0 0", *lines[5:]], r"frame 0 \(line 1\) must be readable by ASE"),
     ],
 )
 def test_f1_what_is_no_frame_is_an_error_with_its_line(tmp_path: Path, change: Any, message: str) -> None:
     lines = ["3", "Properties=species:S:1:pos:R:3", "O 0 0 0", "H 0 0 1", "H 0 1 0"] * 2
     path = tmp_path / "f.xyz"
     path.write_text("\n".join(lines) + "\n")
-    assert len(list(read(SourceConfig(path=str(path))))) == 2
+    assert len(read(path)) == 2
     path.write_text("\n".join(change(lines)) + "\n")
     with pytest.raises(DataError, match=message):
-        list(read(SourceConfig(path=str(path))))
+        read(path)
 
 
 def test_cell_vectors_as_lines(tmp_path: Path) -> None:
     path = tmp_path / "f.xyz"
     one = "1\nvectors\nH 0 0 0\nVEC1 5 0 0\nVEC2 0 6 0\nVEC3 0 0 7\n"
     path.write_text(one + "\n" + one)
-    frames = list(read(SourceConfig(path=str(path))))
+    frames = read(path)
     assert [np.diag(f.cell).tolist() for f in frames] == [[5, 6, 7]] * 2
 
 
@@ -101,7 +105,7 @@ def test_f17_labels_that_are_nan_throughout_are_absent(
     results = frames[2].calc.results
     results[key] = np.full_like(results[key], np.nan)
     ase.io.write(tmp_path / "nan.xyz", frames)
-    found = list(read(SourceConfig(path=str(tmp_path / "nan.xyz"))))
+    found = read(tmp_path / "nan.xyz")
     assert np.isnan(getattr(found[2], key)).all()
     assert np.isfinite(getattr(found[1], key)).all()
 
@@ -110,16 +114,16 @@ def test_one_nan_among_numbers_is_an_error(make_frames: Callable[..., Any], tmp_
     frames = make_frames(3)
     frames[2].calc.results["forces"][1] = np.nan
     ase.io.write(tmp_path / "nan.xyz", frames)
-    with pytest.raises(DataError, match=r"nan.xyz, frame 2, key 'forces' must be finite, got \[nan"):
-        list(read(SourceConfig(path=str(tmp_path / "nan.xyz"))))
+    with pytest.raises(DataError, match=r"nan.xyz', frame 2, key 'forces' must be finite, got NaN"):
+        read(tmp_path / "nan.xyz")
 
 
 def test_f18_forces_of_one_atom_are_zero(tmp_path: Path) -> None:
     path = tmp_path / "iso.xyz"
     path.write_text('1\nProperties=species:S:1:pos:R:3 energy=-0.5 pbc="F F F"\nH 0 0 0\n')
-    (frame,) = read(SourceConfig(path=str(path)))
+    (frame,) = read(path)
     assert frame.forces.tolist() == [[0.0, 0.0, 0.0]]
-    (frame,) = read(SourceConfig(path=str(path), forces=None))
+    (frame,) = read(path, forces=None)
     assert np.isnan(frame.forces).all()
 
 
@@ -156,7 +160,7 @@ def test_virial_is_minus_volume_times_stress(make_frames: Callable[..., Any], tm
     atoms.info["w"] = -stress * atoms.get_volume()
     del atoms.calc.results["stress"]
     ase.io.write(tmp_path / "w.xyz", atoms)
-    (frame,) = read(SourceConfig(path=str(tmp_path / "w.xyz"), virial="w"))
+    (frame,) = read(tmp_path / "w.xyz", virial="w")
     assert np.allclose(frame.stress, stress, atol=1e-8)
 
 
@@ -164,7 +168,8 @@ def test_take_and_shuffle(make_frames: Callable[..., Any], tmp_path: Path) -> No
     ase.io.write(tmp_path / "f.xyz", make_frames(10))
 
     def indices(**options: Any) -> list[int]:
-        return [f.number for f in read(SourceConfig(path=str(tmp_path / "f.xyz"), **options))]
+        config = SourceConfig(path=str(tmp_path / "f.xyz"), **options)
+        return open_sources([config], tmp_path / "cache")[0].rows.tolist()  # type: ignore[no-any-return]
 
     assert indices(take="2:5") == [2, 3, 4]
     a, b = indices(shuffle=1, take=":6"), indices(shuffle=1, take="6:")
@@ -175,34 +180,140 @@ def test_take_and_shuffle(make_frames: Callable[..., Any], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["example", "real"])
-def test_spice_files(request: pytest.FixtureRequest, real: bool) -> None:
-    spice_data = pytest.importorskip("spice_data")
-    path = spice_data.example_path()
-    if real:
-        path = request.getfixturevalue("shared_data") / "spice" / "real_spice_1.1.4_slice.hdf5"
-    frames = list(read(SourceConfig(path=str(path), take=":4")))
-    assert len(frames) == 4
-    assert all(np.isfinite(f.forces).all() and np.isfinite(f.energy) and not f.pbc.any() for f in frames)
-    subsets = {f.subset for f in read(SourceConfig(path=str(path)))}
-    assert subsets and not list(read(SourceConfig(path=str(path), exclude=tuple(subsets))))
-
-
-def test_spice_files_and_stores_are_read_alike(tmp_path: Path) -> None:
-    spice_data = pytest.importorskip("spice_data")
-    source, store = spice_data.example_path(), tmp_path / "e.store"
-    spice_data.convert(source, str(store)).close()
-
-    def frames_of(path: Any, **options: Any) -> list[Any]:
-        return list(read(SourceConfig(path=str(path), **options)))
-
-    whole = frames_of(source)
-    assert [f.number for f in whole] == list(range(len(whole)))
+def test_spice_files_and_stores_are_read_alike(
+    request: pytest.FixtureRequest, tmp_path: Path, real: bool
+) -> None:
+    path, store = tmp_path / "e.hdf5", tmp_path / "e.store"
+    file = request.getfixturevalue("shared_data") / "spice" / "real_spice_1.1.4_slice.hdf5" if real else None
+    path.symlink_to(file or example_path())
+    convert(path, store).close()
+    whole = read(path)
+    assert all(np.isfinite(f.forces).all() and np.isfinite(f.energy) and not f.pbc.any() for f in whole)
     names = sorted({f.subset for f in whole})
-    for options in ({"charge": 0}, {"charge": 1}, {"exclude": (names[0],), "shuffle": 3, "take": ":5"}):
-        a, b = frames_of(source, **options), frames_of(store, **options)
-        assert len(a) == len(b) and len(a) < len(whole)
-        for x, y in zip(a, b, strict=True):
-            assert np.array_equal(x.positions, whole[x.number].positions)
-            assert np.allclose(x.positions, y.positions, atol=1e-5) and x.subset == y.subset
-            assert x.energy == pytest.approx(y.energy)
+    assert not read(path, exclude=tuple(names))
+    for options in ({"charge": 0}, {"exclude": (names[0],), "shuffle": 3, "take": ":5"}):
+        a, b = read(path, **options), read(store, **options)
+        assert [(f.name, f.source_frame) for f in a] == [(f.name, f.source_frame) for f in b]
+        assert all(np.array_equal(x.positions, y.positions) for x, y in zip(a, b, strict=True))
     assert len(a) == min(5, sum(f.subset != names[0] for f in whole))
+
+
+def test_subsets_of_extended_xyz_are_config_types(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = make_frames(6)
+    for i, atoms in enumerate(frames[:4]):
+        atoms.info["config_type"] = "bulk" if i % 2 else "slab"
+    ase.io.write(tmp_path / "f.xyz", frames)
+    assert [f.subset for f in read(tmp_path / "f.xyz")] == ["slab", "bulk", "slab", "bulk", "f", "f"]
+    assert [f.subset for f in read(tmp_path / "f.xyz", exclude=("slab",))] == ["bulk", "bulk", "f", "f"]
+
+
+def test_f11_units_are_named_or_given_as_factors(tmp_path: Path) -> None:
+    text = 'energy=-1 stress="16 0 0 0 16 0 0 0 16"'
+    named = one_frame(
+        tmp_path / "f.xyz",
+        text,
+        energy_unit="hartree",
+        length_unit="bohr",
+        stress_unit="GPa",
+        force_scale=-1.0,
+    )
+    hartree, bohr = 27.211386245988, 0.529177210903
+    assert named.energy == pytest.approx(-hartree)
+    assert np.allclose(named.positions[1], [0, 0, bohr]) and np.allclose(named.cell, 4 * bohr * np.eye(3))
+    assert np.allclose(named.forces[0], -hartree / bohr * np.array([1, 2, 3]))
+    assert np.allclose(named.stress, 16 / 160.2176634 * np.eye(3))
+    scaled = one_frame(tmp_path / "f.xyz", text, length_scale=2.0, energy_scale=3.0)
+    assert scaled.energy == -3.0 and scaled.cell[0, 0] == 8.0 and scaled.forces[0, 0] == 1.0
+
+
+def test_a_changed_file_is_converted_again_and_a_damaged_store_too(
+    make_frames: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "f.xyz"
+    ase.io.write(path, make_frames(5))
+    assert len(read(path)) == 5
+    (store,) = (tmp_path / "cache").glob("*.store")
+    stamp = store.stat().st_mtime_ns
+    assert len(read(path)) == 5 and store.stat().st_mtime_ns == stamp
+    ase.io.write(path, make_frames(7))
+    assert len(read(path)) == 7
+    data = bytearray(store.read_bytes())
+    at = data.find(np.float64(read(path)[3].forces[0, 0]).tobytes())
+    data[at : at + 8] = bytes(8)
+    store.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"the cached frames are built again"):
+        assert read(path)[3].forces[0, 0] != 0.0
+
+
+def test_folders_patterns_and_npz(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = make_frames(9)
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for k in range(3):
+        ase.io.write(folder / f"{k}.xyz", frames[3 * k : 3 * k + 3])
+    for path in (folder, folder / "*.xyz", tmp_path / "**" / "?.xyz"):
+        (source,) = open_sources([SourceConfig(path=str(path))], tmp_path / "cache")
+        found = [source.store[i] for i in range(9)]
+        assert all(np.allclose(f.positions, a.positions) for f, a in zip(found, frames, strict=True))
+        assert source.where(4) == (str(folder / "1.xyz"), "frame 1")
+    with pytest.raises(FileNotFoundError, match=r"data must be an existing file, got .*\?.cif"):
+        open_sources([SourceConfig(path=str(folder / "?.cif"))], tmp_path / "cache")
+    for name in ("a.store", "b.store"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"path must name one SPICE file or store"):
+        open_sources([SourceConfig(path=str(tmp_path / "*.store"))], tmp_path / "cache")
+    same = [a for a in frames if len(a) == len(frames[0])]
+    np.savez(
+        tmp_path / "a.npz",
+        R=[a.positions for a in same],
+        z=frames[0].numbers,
+        E=[a.get_potential_energy() for a in same],
+        F=[a.get_forces() for a in same],
+    )
+    found = read(tmp_path / "a.npz", energy="E", forces="F")
+    assert [f.energy for f in found] == [a.get_potential_energy() for a in same]
+
+
+def test_format_is_ases_name(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = make_frames(3)
+    ase.io.write(tmp_path / "frames.dat", frames, format="extxyz")
+    assert len(read(tmp_path / "frames.dat", format="extxyz")) == 3
+    with pytest.raises(ValueError, match=r"source.format must be used with a file that ASE reads"):
+        read(tmp_path / "a.store", format="extxyz")
+
+
+def test_ase_databases_have_labels_in_key_value_pairs(
+    make_frames: Callable[..., Any], tmp_path: Path
+) -> None:
+    from ase.db import connect
+
+    frames = make_frames(3)
+    with connect(tmp_path / "a.db") as database:
+        for atoms in frames:
+            bare = atoms.copy()
+            database.write(bare, ref=atoms.get_potential_energy(), data={"f": atoms.get_forces()})
+    found = read(tmp_path / "a.db", energy="ref", forces="f")
+    assert [f.energy for f in found] == [a.get_potential_energy() for a in frames]
+    assert all(np.array_equal(f.forces, a.get_forces()) for f, a in zip(found, frames, strict=True))
+
+
+def test_weights_of_subsets(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = make_frames(4)
+    for i, atoms in enumerate(frames):
+        atoms.info["config_type"] = "bulk" if i % 2 else "slab"
+    table = table_of(frames, tmp_path)
+    assert table.arrays["weight"].tolist() == [1, 1, 1, 1]
+    config = SourceConfig(path=str(tmp_path / "frames.xyz"), weight=2.0, weights={"slab": 0.25})
+    table = build_table([config], ["H", "O"], CUTOFFS, tmp_path / "cache")
+    assert table.arrays["weight"].tolist() == [0.5, 2, 0.5, 2]
+    with pytest.raises(
+        ValueError, match=r"source.weights must name subsets .* which are \['slab', 'bulk'\], got"
+    ):
+        read(tmp_path / "frames.xyz", weights={"slap": 1.0})
+    with pytest.raises(ValueError, match=r"source.weights.slab must be at least 0, got -1"):
+        read(tmp_path / "frames.xyz", weights={"slab": -1.0})
+
+
+def test_sources_may_be_plain_strings() -> None:
+    data = from_plain(DataConfig, {"train": ["a.xyz", {"path": "b.xyz", "share": 0.5}]}, "data")
+    assert data.train == (SourceConfig(path="a.xyz"), SourceConfig(path="b.xyz", share=0.5))

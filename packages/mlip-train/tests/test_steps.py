@@ -26,13 +26,9 @@ def kinds_of(table: FrameTable) -> dict[str, Batch]:
     one = collate(table, np.array([9]))
     single = with_isolated_atom(one)
     empty = single._replace(
-        **{
-            f: getattr(single, f)[-1:]
-            for f in Batch._fields
-            if f not in ("edge_vectors", "edge_index", "norms")
-        },
-        edge_vectors=torch.zeros(0, 3, dtype=torch.float64),
-        edge_index=torch.zeros(2, 0, dtype=torch.int64),
+        **{f: getattr(single, f)[-1:] for f in Batch._fields if f not in ("edges", "shifts", "norms")},
+        edges=torch.zeros(2, 0, dtype=torch.int32),
+        shifts=torch.zeros(0, 3, dtype=torch.int16),
     )
     return {
         "mixed": collate(table, np.arange(16)),

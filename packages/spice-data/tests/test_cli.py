@@ -217,7 +217,7 @@ def test_info_and_check_of_extended_xyz(made, capsys):
     text = (made / "a.xyz").read_text()
     (made / "b.xyz").write_text(text[: len(text) - 40])
     assert main(["check", "b.xyz"]) == 2
-    assert "'b.xyz', frame 11 must" in capsys.readouterr().err
+    assert "'b.xyz', frame 11 (line 60) must" in capsys.readouterr().err
     assert main(["check", "none.xyz"]) == 2
 
 

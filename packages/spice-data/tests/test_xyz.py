@@ -139,6 +139,30 @@ def test_units_and_keys(tmp_path):
     assert frame.forces[0, 2] == pytest.approx(HARTREE / 10)
     with pytest.raises(ValueError, match="energy_unit must be one of"):
         Labels(energy_unit="joule")
+    scaled = Labels(energy_scale=2.0, force_scale=-1.0, length_scale=0.5, stress=None, virial=None)
+    (frame,) = read_frames(_write(tmp_path / "a.xyz", CELL.replace("energy", f"{SAME} energy")), scaled)
+    (plain,) = read_frames(tmp_path / "a.xyz")
+    assert frame.energy == 2 * plain.energy and np.array_equal(frame.forces, -plain.forces)
+    assert np.array_equal(frame.cell, plain.cell / 2) and np.array_equal(frame.positions, plain.positions / 2)
+    assert np.isfinite(plain.stress).all() and np.isnan(frame.stress).all()
+
+
+def test_labels_without_a_key_are_absent(tmp_path):
+    path = _write(tmp_path / "a.xyz", GOOD + NO_ENERGY)
+    frames = list(read_frames(path, Labels(energy=None)))
+    assert all(np.isnan(f.energy) and np.isfinite(f.forces).all() for f in frames)
+    labels = Labels(energy="E", partial=True, required=False)
+    with convert(path, tmp_path / "a.store", labels=labels) as store:
+        assert store.statistics.labels == {"energy": 0, "forces": 2, "stress": 0}
+        assert "energy" in store.provenance["keys"]
+    with pytest.raises(spice_data.DataError, match="have the label 'E' in at least one frame"):
+        convert(path, tmp_path / "b.store", labels=Labels(energy="E", partial=True))
+
+
+def test_cell_vectors_as_lines(tmp_path):
+    one = "1\nvectors\nH 0 0 0\nVEC1 5 0 0\nVEC2 0 6 0\nVEC3 0 0 7\n"
+    frames = read_frames(_write(tmp_path / "a.xyz", one + "\n" + one), Labels(energy=None, forces=None))
+    assert [np.diag(f.cell).tolist() for f in frames] == [[5, 6, 7]] * 2
 
 
 NO_ENERGY = GOOD.replace(" energy=-1.5", "")

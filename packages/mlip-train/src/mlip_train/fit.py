@@ -17,7 +17,7 @@ from mlip_train.config.load import to_plain
 from mlip_train.config.machine import CompileConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import collate
-from mlip_train.data.frames import remove_leftovers
+from mlip_train.data.columns import remove_leftovers
 from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
@@ -88,9 +88,9 @@ def fit(config: TrainConfig) -> FitResult:
 def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitResult:
     state = _checkpoint(config, folder)
     changes = [] if state is None else check_resumable(config, state)
+    prepared = prepare(config, None if state is None else state["run"]["model"])
     if config.data.cache is None and config.hardware.devices * config.hardware.nodes == 1:
         remove_leftovers(folder / "cache")
-    prepared = prepare(config, None if state is None else state["run"]["model"])
     run, asked, config = identity(config, prepared), config, prepared.config
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
     if state is not None:
@@ -201,6 +201,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         "elements": list(plan.table.type_names),
         "subsets": list(plan.table.subsets),
         "statistics": prepared.statistics.plain(),
+        "implausible": prepared.findings,
         "parameters": sum(p.numel() for p in parameters),
         "trained parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "micro-batches per epoch": len(plan.batches),

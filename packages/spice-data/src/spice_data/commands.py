@@ -235,7 +235,7 @@ def convert_files(a: argparse.Namespace, bar: Bars) -> None:
 def _labels(a: argparse.Namespace) -> Labels | None:
     energy, forces, stress, virial = a.energy_key, a.forces_key, a.stress_key, a.virial_key
     units = a.energy_unit, a.length_unit, a.stress_unit
-    labels = Labels(energy, forces, stress, virial, *units, a.partial_labels)
+    labels = Labels(energy, forces, stress, virial, *units, partial=a.partial_labels)
     return None if labels == Labels() else labels
 
 

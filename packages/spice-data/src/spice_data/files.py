@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,7 +68,11 @@ def exclusive(path: Path, wait: bool) -> Iterator[bool]:
         If another process holds it and ``wait`` is not set.
     FileNotFoundError
         If the folder does not exist.
+    RuntimeError
+        In a worker that is importing a script without a main guard: the process that started it holds the lock.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError('script must start its work under if __name__ == "__main__":, got none')
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must be in an existing folder, got {str(path)!r}")
     lock = FileLock(path.with_name(f".{path.name}.lock"))

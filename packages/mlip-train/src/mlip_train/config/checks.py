@@ -16,7 +16,20 @@ ALLOWABLE = ("optimizer", "schedule", "stages", "loss", "batch", "data", "statis
 SETTLED = ("optimizer.name", "optimizer.amsgrad", "optimizer.adamw")
 """Keys that decide which moments an optimizer keeps."""
 TERMS = ("energy", "forces", "stress")
-LABELS = ("energy", "forces", "stress", "virial", "energy_scale", "force_scale", "stress_scale")
+LABELS = (
+    "format",
+    "energy",
+    "forces",
+    "stress",
+    "virial",
+    "energy_unit",
+    "length_unit",
+    "stress_unit",
+    "energy_scale",
+    "force_scale",
+    "stress_scale",
+    "length_scale",
+)
 """Options that say how labels are found in a file that ASE reads."""
 
 
@@ -34,17 +47,15 @@ def check_source(source: SourceConfig, path: str) -> None:
         Naming the option below ``path``, what was required and what was received.
     """
     check_ranges(source, path)
-    suffix = Path(source.path).suffix.lower()
-    spice_file = ("split", "part", *LABELS)
-    useless = {".store": LABELS, ".hdf5": spice_file, ".h5": spice_file}.get(
-        suffix, ("split", "part", "charge", "exclude")
-    )
+    for name, weight in source.weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{path}.weights.{name} must be at least 0, got {weight!r}")
+    is_store = Path(source.path).suffix.lower() == ".store"
+    useless = () if is_store else ("split", "part")
+    useless += LABELS if is_spice(source.path) else ()
     for name in useless:
         if (value := getattr(source, name)) != _default(source, name):
-            kinds = {"split": "a .store", "part": "a .store"}
-            needed = (
-                "a file that ASE reads" if name in LABELS else kinds.get(name, "a SPICE file or a .store")
-            )
+            needed = "a file that ASE reads" if name in LABELS else "a .store"
             raise ValueError(f"{path}.{name} must be used with {needed}, got {value!r} for {source.path!r}")
     if (source.split is None) != (source.part is None):
         raise ValueError(
@@ -125,7 +136,20 @@ def _check_effect(config: TrainConfig) -> None:
         (config.schedule, "schedule", ("minimum",), schedule != "constant", "a schedule that falls"),
         (config.stop, "stop", ("lr",), schedule == "plateau", "schedule.name: plateau"),
         (config.model, "model", ("refit_energies", "add_elements"), start is not None, "model.start_from"),
-        (config.data, "data", ("validation_fraction",), not config.data.validation, "no data.validation"),
+        (
+            config.data,
+            "data",
+            ("validation_fraction", "validation_by"),
+            not config.data.validation,
+            "no data.validation",
+        ),
+        (
+            config.data,
+            "data",
+            ("validation_block",),
+            config.data.validation_by == "block",
+            "data.validation_by: block",
+        ),
         (
             config.compile,
             "compile",

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from mlip_train.config.ranges import Charge, Count, Fraction, Natural, NonNegative, NonZero, Positive, Seed
+from mlip_train.config.ranges import (
+    Charge,
+    Count,
+    Factor,
+    Fraction,
+    Natural,
+    NonNegative,
+    NonZero,
+    Positive,
+    Seed,
+)
 
 
 @dataclass(frozen=True)
@@ -13,12 +23,19 @@ class SourceConfig:
     """One file of labeled frames; an option that its kind of file has no use for is an error."""
 
     path: str = ""
-    """A SPICE file (.hdf5, .h5), a SPICE store (.store), or anything that ASE reads. Relative paths are relative to
-    the YAML file."""
+    """A SPICE file (.hdf5, .h5), a SPICE store (.store), arrays (.npz), or anything that ASE reads; of that also
+    a folder or a pattern such as "runs/*.xyz". Relative paths are relative to the YAML file."""
+    format: str | None = None
+    """ASE's name of the format; null finds it by name and contents of the file."""
     subset: str | None = None
-    """Name under which metrics are reported; by default the file's own subset names (SPICE), else its stem."""
+    """Name under which metrics are reported; by default the file's own subset names (SPICE, or config_type of
+    extended XYZ), else its stem."""
     weight: NonNegative = 1.0
     """Weight of each of its frames in the loss; multiplied by the frame's own config_weight if it has one."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Further factors of the weights of some subsets (config_type of extended XYZ), by exact name."""
+    share: Positive = 1.0
+    """Part of its frames that an epoch of training uses, drawn anew each time; 2 uses each frame twice."""
     energy: str | None = "energy"
     """Key of the energies, eV, in a file that ASE reads; null says that the source has none."""
     forces: str | None = "forces"
@@ -28,11 +45,19 @@ class SourceConfig:
     virial: str | None = "virial"
     """Key of the virials, eV: minus volume times stress."""
     energy_scale: NonZero = 1.0
-    """Multiplies energies and virials to give eV."""
+    """Multiplies energies and virials to give eV, beside energy_unit."""
     force_scale: NonZero = 1.0
-    """Multiplies forces to give eV/Å; negative where the file holds gradients."""
+    """Multiplies forces to give eV/Å, beside the units; negative where the file holds gradients."""
     stress_scale: NonZero = 1.0
-    """Multiplies stresses to give eV/Å³: 0.006241509 for GPa, 0.0006241509 for kbar, negative for pressures."""
+    """Multiplies stresses to give eV/Å³, beside stress_unit; negative for pressures."""
+    length_scale: Positive = 1.0
+    """Multiplies positions and cells to give Å, beside length_unit."""
+    energy_unit: Literal["eV", "hartree", "kcal/mol", "kJ/mol", "rydberg"] = "eV"
+    """Unit of energies and virials; forces are in energy_unit per length_unit."""
+    length_unit: Literal["angstrom", "bohr", "nanometer"] = "angstrom"
+    """Unit of positions and cells."""
+    stress_unit: Literal["eV/angstrom^3", "GPa", "kbar"] = "eV/angstrom^3"
+    """Unit of stresses."""
     split: str | None = None
     """A split file that spice-data split wrote for this store (stores only)."""
     part: Literal["train", "val", "test"] | None = None
@@ -42,9 +67,9 @@ class SourceConfig:
     shuffle: Seed | None = None
     """Seed of a shuffle of the frames before take."""
     charge: Charge | None = None
-    """Keep the molecules with this total charge (SPICE files and stores)."""
+    """Keep the molecules with this total charge."""
     exclude: tuple[str, ...] = ()
-    """Exact subset names to leave out (SPICE files and stores)."""
+    """Exact subset names (config_type of extended XYZ) to leave out."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +85,21 @@ class DataConfig:
     validation_fraction: Fraction = 0.1
     """Without validation sources: this part of the training frames is held out, at least one frame if not 0, drawn
     with the seed. Frames of one atom without neighbors stay in training."""
+    validation_by: Literal["frame", "group", "block"] = "frame"
+    """What is held out whole: frames; frames of one name (of a molecule of SPICE, name in extended XYZ, by default the
+    chemical formula); or blocks of consecutive frames of a source, as of a trajectory."""
+    validation_block: Count = 100
+    """Frames of a block."""
+    limit: Factor = 1.0
+    """Part of the training frames that an epoch uses, drawn anew each time."""
     cache: str | None = None
-    """Folder of packed frames with their neighbor lists; null keeps them in OUTPUT/cache."""
+    """Folder of stores made of other files, and of counts and statistics of frames; null: OUTPUT/cache."""
+    cache_neighbors: bool = False
+    """Keep neighbor lists on disk, 14 bytes an edge, instead of building them for every batch."""
     workers: Natural = 0
-    """Processes that build neighbor lists in the first pass; 0 does it in the training process."""
+    """Processes that parse files and validate frames in the first pass; 0 does it in the training process."""
     loaders: Natural = 1
-    """Processes that collate batches ahead of the training; 0 collates between steps."""
+    """Processes that read batches and build neighbor lists ahead of the training; 0 does it between steps."""
     isolated: Literal["error", "keep"] = "error"
     """What to do with a frame in which no pair of atoms is within the cutoff. Frames of one atom are kept for
     statistics.energy_shifts: isolated."""

@@ -100,7 +100,8 @@ def from_plain(cls: type[T], data: Any, path: str = "") -> T:
         elif arguments and dataclasses.is_dataclass(arguments[0]):
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise ValueError(f"{where} must be a list, got {value!r}")
-            items = enumerate(value)
+            paths = arguments[0] is SourceConfig  # which may be given alone
+            items = enumerate({"path": v} if paths and isinstance(v, str) else v for v in value)
             values[key] = tuple(
                 from_plain(typing.cast(type, arguments[0]), v, f"{where}[{i}]") for i, v in items
             )

@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlip_train.data.frames import FrameTable
+from localgraph import gather
+from mlip_train.data.edges import Lists, neighbor_lists
+from mlip_train.data.frames import FrameTable, type_lookup
+from spice_data import Batch as Frames
 
 Indices = NDArray[np.int64]
 
@@ -17,15 +20,20 @@ Indices = NDArray[np.int64]
 class Batch(NamedTuple):
     """Frames of one micro-batch; only the sizes E, N and F change from batch to batch.
 
-    Labels that are missing are 0 with weight 0. ``norms`` are the sums of weights over the whole global batch (every
-    process, every accumulated micro-batch), so that losses of its parts add up to the loss of the whole.
+    Edge vectors are made where they are needed, in the compiled step or on the GPU: an edge travels as 14 bytes. Labels
+    that are missing are 0 with weight 0. ``norms`` are the sums of weights over the whole global batch (every process,
+    every accumulated micro-batch), so that losses of its parts add up to the loss of the whole.
 
     Attributes
     ----------
-    edge_vectors : Tensor, (E, 3) float64
+    positions : Tensor, (N, 3) float64
         Å.
-    edge_index : Tensor, (2, E) int64
+    edges : Tensor, (2, E) int32
         ``[center; neighbor]``, sorted by center.
+    shifts : Tensor, (E, 3) int16
+        Cells between an edge's neighbor and its image.
+    cells : Tensor, (F, 3, 3) float64
+        Rows are lattice vectors, Å.
     types, frame : Tensor, (N,) int64
         Type of each atom and its frame within the batch.
     atoms, volume, energy : Tensor, (F,) float64
@@ -40,8 +48,10 @@ class Batch(NamedTuple):
         Subset number, and row in the table (−1 for a frame that only fills up the batch).
     """
 
-    edge_vectors: Tensor
-    edge_index: Tensor
+    positions: Tensor
+    edges: Tensor
+    shifts: Tensor
+    cells: Tensor
     types: Tensor
     frame: Tensor
     atoms: Tensor
@@ -55,6 +65,19 @@ class Batch(NamedTuple):
     norms: Tensor
     subset: Tensor
     row: Tensor
+
+    @property
+    def edge_index(self) -> Tensor:
+        """``[center; neighbor]`` as models take it, (2, E) int64."""
+        return self.edges.to(torch.int64)
+
+    @property
+    def edge_vectors(self) -> Tensor:
+        """r = x_neighbor − x_center + shifts · cell, (E, 3) float64, Å."""
+        center, neighbor = self.edge_index.unbind(0)
+        cells = gather(self.cells, gather(self.frame, center))
+        across = (self.shifts.to(self.cells.dtype)[:, :, None] * cells).sum(1)
+        return gather(self.positions, neighbor) - gather(self.positions, center) + across
 
     def to(self, device: torch.device | str, **options: Any) -> Batch:
         """Return the batch on another device."""
@@ -71,22 +94,19 @@ class Labels(NamedTuple):
 
 def label_weights(table: FrameTable) -> Labels:
     """Return the weight of each frame in each term of the loss; 0 where the label is missing."""
-    weight = np.asarray(table.arrays["weight"])
-    first = np.minimum(table.atom_start[:-1], max(len(table.arrays["types"]) - 1, 0))
-    has_forces = (
-        np.isfinite(np.asarray(table.arrays["forces"][first, 0])) if len(first) else np.zeros(0, bool)
-    )
+    a = table.arrays
+    weight = np.asarray(a["weight"])
     return Labels(
-        weight * np.isfinite(table.arrays["energy"]),
-        3.0 * weight * has_forces * table.atom_counts,
-        9.0 * weight * np.isfinite(table.arrays["stress"][:, 0, 0]),
+        weight * np.isfinite(a["energy"]),
+        3.0 * weight * np.isfinite(a["force_squares"]) * table.atom_counts,
+        9.0 * weight * np.isfinite(a["stress_max"]),
     )
 
 
 def collate(
     table: FrameTable, rows: Indices, norms: NDArray[np.float64] | None = None, filler: bool = False
 ) -> Batch:
-    """Tensors of some frames of a table.
+    """Read some frames of a table from their stores and build their neighbor lists unless they are cached.
 
     Parameters
     ----------
@@ -99,42 +119,34 @@ def collate(
     filler : bool
         Give every weight the value 0: the batch only keeps a process in step with the others.
     """
-    a, atoms = table.arrays, table.atom_counts[rows]
-    edges = table.edge_counts[rows]
-    atom_rows = _ranges(table.atom_start[rows], atoms)
-    edge_rows = _ranges(table.edge_start[rows], edges)
-    first_atom = np.cumsum(atoms) - atoms
-    edge_frame = np.repeat(np.arange(len(rows)), edges)
-    center = a["center"][edge_rows] + first_atom[edge_frame]
-    neighbor = a["neighbor"][edge_rows] + first_atom[edge_frame]
-    x, cell = a["positions"][atom_rows], np.asarray(a["cell"][rows])
-    vectors = x[neighbor] - x[center] + np.einsum("ei,eij->ej", a["shifts"][edge_rows], cell[edge_frame])
-    forces, stress, energy = (
-        a["forces"][atom_rows],
-        np.asarray(a["stress"][rows]),
-        np.asarray(a["energy"][rows]),
-    )
+    a, atoms, frames = table.arrays, table.atom_counts[rows], _read(table, rows)
+    types = type_lookup(table.type_names)[frames.numbers]
+    lists = _lists(table, rows, frames, types)
+    energy = np.asarray(a["energy"][rows])
+    stress = np.where(frames.pbc.all(1)[:, None, None], frames.stresses, np.nan)
     weight = np.asarray(a["weight"][rows]) * (0.0 if filler else 1.0)
     frame = np.repeat(np.arange(len(rows)), atoms)
     energy_weight = weight * np.isfinite(energy)
-    force_weight = weight[frame] * np.isfinite(forces[:, 0])
+    force_weight = weight[frame] * np.isfinite(frames.forces[:, 0])
     stress_weight = weight * np.isfinite(stress[:, 0, 0])
     if norms is None:
         norms = np.array([energy_weight.sum(), 3 * force_weight.sum(), 9 * stress_weight.sum()])
-    volume = np.abs(np.linalg.det(cell))
+    volume = np.abs(np.linalg.det(frames.cells))
 
     def tensor(array: Any, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
 
     return Batch(
-        edge_vectors=tensor(vectors.reshape(-1, 3)),
-        edge_index=tensor(np.stack([center, neighbor]), torch.int64),
-        types=tensor(a["types"][atom_rows], torch.int64),
+        positions=tensor(frames.positions),
+        edges=torch.stack([tensor(lists.center, torch.int32), tensor(lists.neighbor, torch.int32)]),
+        shifts=tensor(lists.shifts, torch.int16),
+        cells=tensor(frames.cells),
+        types=tensor(types, torch.int64),
         frame=tensor(frame, torch.int64),
         atoms=tensor(atoms),
         volume=tensor(np.where(volume > 0, volume, 1.0)),
         energy=tensor(np.nan_to_num(energy)),
-        forces=tensor(np.nan_to_num(forces)),
+        forces=tensor(np.nan_to_num(frames.forces)),
         stress=tensor(np.nan_to_num(stress)),
         energy_weight=tensor(energy_weight),
         force_weight=tensor(force_weight),
@@ -143,6 +155,35 @@ def collate(
         subset=tensor(a["subset"][rows], torch.int64),
         row=tensor(np.full(len(rows), -1) if filler else rows, torch.int64),
     )
+
+
+def _read(table: FrameTable, rows: Indices) -> Frames:
+    """Read frames in this order, from one store or several."""
+    source, row = table.arrays["source"][rows], table.arrays["row"][rows]
+    present = np.unique(source)
+    if len(present) == 1:
+        return table.sources[int(present[0])].store.batch(row)
+    parts = [table.sources[int(s)].store.batch(row[source == s]) for s in present]
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    order = np.argsort(np.concatenate([np.flatnonzero(source == s) for s in present]))
+    atoms = _ranges((np.cumsum(counts) - counts)[order], counts[order])
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Frames._fields}
+    per_atom = ("positions", "numbers", "forces")
+    chosen = {
+        name: array[atoms if name in per_atom else order]
+        for name, array in joined.items()
+        if name != "offsets"
+    }
+    return Frames(offsets=np.concatenate([[0], np.cumsum(counts[order])]), **chosen)
+
+
+def _lists(table: FrameTable, rows: Indices, frames: Frames, types: NDArray[np.int64]) -> Lists:
+    if table.edges is None:
+        return neighbor_lists(frames, types, table.cutoffs)
+    start, center, neighbor, shifts = table.edges
+    counts = table.edge_counts[rows]
+    chosen, first = _ranges(start[rows], counts), np.repeat(frames.offsets[:-1], counts)
+    return Lists(center[chosen] + first, neighbor[chosen] + first, shifts[chosen])
 
 
 def _ranges(start: Indices, count: Indices) -> Indices:

@@ -1,155 +1,262 @@
-"""Construction of frame tables: reading, validation, neighbor lists and the cache."""
+"""First pass over the frames: validation, edge counts and statistics, in parallel, resumable and cached."""
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import itertools
 import json
-import os
+import multiprocessing
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from localgraph import atomic_write
 from mlip_train.config.data import SourceConfig
-from mlip_train.data.edges import columns_of
-from mlip_train.data.frame import DataError
-from mlip_train.data.frames import DamagedTable, FrameTable, open_table, write_table
-from mlip_train.data.sources import Reader
+from mlip_train.data.columns import ColumnWriter, DamagedTable, open_columns
+from mlip_train.data.edges import FrameError, Lists, measure
+from mlip_train.data.frames import ROWS, Array, Edges, FrameTable, type_lookup
+from mlip_train.data.sources import Source, open_sources
+from spice_data import Store
+from spice_data.files import exclusive
 
-VERSION = 3
+VERSION = 4
+CHUNK = 256
+"""Frames per job."""
+AHEAD = 3
+"""Jobs per worker that wait for their turn."""
+EDGES = {"center": ("i4", ()), "neighbor": ("i4", ()), "shifts": ("i2", (3,))}
 
 
-def elements_in(
-    sources: Sequence[SourceConfig], cache: str | os.PathLike[str], reader: Reader
-) -> tuple[str, ...]:
-    """Element symbols that occur in the sources, by atomic number; remembered in ``cache``.
+class Job(NamedTuple):
+    """Some frames of a store, and what to measure them with."""
 
-    Parameters
-    ----------
-    sources : sequence of SourceConfig
-        Files.
-    cache : path
-        Directory of :func:`build_table`.
-    reader : Reader
-        Given to :func:`build_table` afterwards, it does not parse a file a second time.
+    number: int
+    config: SourceConfig
+    path: str
+    digest: str
+    rows: NDArray[np.int64]
+    names: tuple[str, ...]
+    cutoffs: Array
+    keep_edges: bool
+
+
+def elements_in(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Element symbols that occur in the sources, by atomic number.
 
     Raises
     ------
-    FileNotFoundError, DataError, ValueError
-        See :func:`mlip_train.data.sources.read`.
+    ValueError
+        If there is no frame.
     """
-    key = json.dumps({"version": VERSION, "elements": _fingerprint(sources)})
-    path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.elements.json"
-    if path.exists():
-        return tuple(json.loads(path.read_text()))
-    seen = set().union(*(reader.elements(source) for source in sources))
+    seen = set().union(*(source.elements() for source in sources))
     if not seen:
-        raise DataError(f"data must contain at least one frame, got none from {[s.path for s in sources]}")
-    found = tuple(chemical_symbols[z] for z in sorted(seen))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(found).encode())
-    return found
+        raise ValueError(f"data must contain at least one frame, got none from {_paths(sources)}")
+    return tuple(chemical_symbols[z] for z in sorted(seen))
 
 
-def _fingerprint(sources: Sequence[SourceConfig]) -> list[list[Any]]:
-    """Options, and sizes and times of the files, of each source."""
-    return [
-        [repr(s), *([str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(s))]
-        for s in sources
-    ]
-
-
-def _files(source: SourceConfig) -> list[Path]:
-    """Return the existing files that determine a source's frames."""
-    named = [Path(name) for name in (source.path, source.split) if name is not None]
-    return [path for path in named if path.exists()]
+def _paths(sources: Sequence[Source]) -> list[str]:
+    return [source.config.path for source in sources]
 
 
 def build_table(
-    sources: Sequence[SourceConfig],
+    sources: Sequence[SourceConfig] | Sequence[Source],
     type_names: Sequence[str],
     cutoffs: torch.Tensor,
-    cache: str | os.PathLike[str],
+    cache: str | Path,
     workers: int = 0,
     isolated: str = "error",
-    reader: Reader | None = None,
     progress: bool = False,
+    keep_edges: bool = False,
 ) -> FrameTable:
-    """Read sources and build their neighbor lists, or map the result of an earlier call into memory.
+    """Validate and count the frames of sources in one pass, or map the result of an earlier pass into memory.
 
     Parameters
     ----------
-    sources : sequence of SourceConfig
-        Files; their contents (by size and time), options, ``type_names`` and ``cutoffs`` are the key of the cache.
+    sources : sequence of SourceConfig or of Source
+        Files; see :func:`mlip_train.data.sources.open_sources`. Contents, options, ``type_names`` and ``cutoffs`` are
+        the key of the cache.
     type_names : sequence of str
         Element symbols of the model.
     cutoffs : Tensor, (T, T) float64
         Cutoff of each ordered type pair, Å.
     cache : path
-        Directory of cached tables.
+        Folder of stores and tables. An interrupted pass is continued.
     workers : int
-        Processes that build neighbor lists.
+        Processes that validate frames; 0 does it here.
     isolated : {"error", "atoms", "keep"}
         Frames that have no edge are an error, are one if they have more than one atom, or are kept.
-    reader : Reader or None
-        One that may hold the sources' frames already.
     progress : bool
         Show a progress bar.
+    keep_edges : bool
+        Keep neighbor lists on disk, 14 bytes an edge, instead of building them for every batch.
 
     Raises
     ------
     DataError
         For an element that is not in ``type_names``, a cell that does not span its periodic axes, atoms on top of each
-        other, and a frame without edges, with file and frame index; and if there is no frame at all.
+        other, and a frame without edges, with file and frame index.
     FileNotFoundError, ValueError
-        See :func:`mlip_train.data.sources.read`; and for type names that are no element symbols.
+        See :func:`mlip_train.data.sources.open_sources`; for type names that are no element symbols, and if there is
+        no frame at all.
     """
     if unknown := [name for name in type_names if name not in atomic_numbers]:
         raise ValueError(f"type_names must be element symbols, got {unknown}")
-    key = {
-        "version": VERSION,
-        "sources": _fingerprint(sources),
-        "types": list(type_names),
-        "cutoffs": cutoffs.tolist(),
-    }
-    folder = Path(cache) / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    table = _cached(folder)
-    if table is None:
-        read = (reader or Reader()).frames
-        frames = ((i, frame) for i, source in enumerate(sources) for frame in read(source))
-        chunks = columns_of(
-            tqdm(frames, "frames", disable=not progress, unit=" frames"), tuple(type_names), cutoffs, workers
-        )
-        write_table(folder, chunks, [s.path for s in sources], tuple(type_names))
-        table = open_table(folder)
-    if not len(table):
-        raise DataError(f"data must contain at least one frame, got none from {[s.path for s in sources]}")
-    if isolated != "keep":
-        single = table.isolated if isolated == "atoms" else np.zeros(len(table), bool)
-        empty = np.flatnonzero((table.edge_counts == 0) & ~single)
-        if len(empty):
-            raise DataError(
-                f"{table.where(int(empty[0]))}: must have at least one neighbor within the cutoff of "
-                f"{float(cutoffs.max())} Å, got none ({len(empty)} such frames; data.isolated: keep admits them)"
-            )
+    opened = [s if isinstance(s, Source) else open_sources([s], cache, workers, progress)[0] for s in sources]
+    if not any(len(source.rows) for source in opened):
+        raise ValueError(f"data must contain at least one frame, got none from {_paths(opened)}")
+    names = tuple(type_names)
+    key = [VERSION, [_identity(s) for s in opened], names, cutoffs.tolist(), keep_edges]
+    hashed = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    folder = Path(cache) / hashed[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    layout = {name: (kind, ()) for name, kind in ROWS.items()}
+    layout |= {"composition": ("i4", (len(names),))} | (EDGES if keep_edges else {})
+    with exclusive(folder, wait=True):
+        found = _cached(folder, layout)
+        if found is None:
+            _first_pass(folder, layout, opened, names, cutoffs, workers, progress)
+            found = open_columns(folder, layout)
+    arrays, subsets = found
+    edges = None
+    if keep_edges:
+        start = np.concatenate([[0], np.cumsum(arrays["edge_count"], dtype=np.int64)])
+        edges = Edges(start, *(arrays.pop(name) for name in EDGES))
+    table = FrameTable(arrays, tuple(opened), subsets, names, cutoffs, edges)
+    _check_isolated(table, isolated)
     return table
 
 
-def _cached(folder: Path) -> FrameTable | None:
-    """Open a table written before; one that is damaged is removed."""
+def _identity(source: Source) -> list[str]:
+    """Contents, frames and options of a source."""
+    return [source.store.digest, hashlib.sha256(source.rows.tobytes()).hexdigest(), repr(source.config)]
+
+
+def _cached(
+    folder: Path, layout: dict[str, tuple[str, tuple[int, ...]]]
+) -> tuple[dict[str, Array], tuple[str, ...]] | None:
+    """Open the columns written before; damaged ones are removed."""
     if not folder.exists():
         return None
     try:
-        return open_table(folder)
+        return open_columns(folder, layout)
     except DamagedTable as e:
         warnings.warn(f"{folder}: {e}; the cached frames are built again", stacklevel=3)
         shutil.rmtree(folder)
         return None
+
+
+def _check_isolated(table: FrameTable, isolated: str) -> None:
+    if isolated == "keep":
+        return
+    single = table.isolated if isolated == "atoms" else np.zeros(len(table), bool)
+    empty = np.flatnonzero((table.edge_counts == 0) & ~single)
+    if len(empty):
+        raise table.error(
+            int(empty[0]),
+            f"positions must give at least one neighbor within the cutoff of {float(table.cutoffs.max())} Å, got none "
+            f"({len(empty)} such frames; data.isolated: keep admits them)",
+        )
+
+
+def _first_pass(
+    folder: Path,
+    layout: dict[str, tuple[str, tuple[int, ...]]],
+    sources: Sequence[Source],
+    names: tuple[str, ...],
+    cutoffs: torch.Tensor,
+    workers: int,
+    progress: bool,
+) -> None:
+    """Write the columns of all frames to a folder, from where an interrupted pass ended."""
+    keep_edges = "center" in layout
+    jobs = (
+        Job(i, s.config, str(s.store.path), digest, s.rows[a : a + CHUNK], names, cutoffs.numpy(), keep_edges)
+        for i, (s, digest) in enumerate((s, s.store.digest) for s in sources)
+        for a in range(0, len(s.rows), CHUNK)
+    )
+    total = sum(len(source.rows) for source in sources)
+    with (
+        ColumnWriter(folder, layout) as writer,
+        tqdm(desc="frames", total=total, disable=not progress, unit_scale=True, leave=False) as bar,
+    ):
+        bar.update(writer.rows["row"])
+        for columns, subsets in _results(itertools.islice(jobs, writer.chunks, None), workers):
+            writer.add(columns, subsets)
+            bar.update(len(subsets))
+
+
+def _results(jobs: Iterator[Job], workers: int) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Run jobs in order, here or in workers.
+
+    Raises
+    ------
+    ValueError
+        If a worker dies, as they do in a script without a main guard.
+    """
+    if workers == 0:
+        yield from map(_measured, jobs)
+        return
+    pending: collections.deque[Future[tuple[dict[str, Any], list[str]]]] = collections.deque()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for job in jobs:
+                pending.append(pool.submit(_measured, job))
+                if len(pending) > AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise ValueError(
+                "data.workers must be 0, or the script must start its training under "
+                'if __name__ == "__main__":, got a worker process that died (or memory ran out)'
+            ) from None
+
+
+@lru_cache(maxsize=64)
+def _store(path: str, digest: str) -> Store:
+    """Open a store once per process and contents."""
+    return Store(path)
+
+
+def _measured(job: Job) -> tuple[dict[str, Any], list[str]]:
+    """Return the columns of some frames of a store, and the subset of each."""
+    store = _store(job.path, job.digest)
+    frames = store.batch(job.rows)
+    try:
+        columns, lists = measure(
+            frames, job.rows, type_lookup(job.names), job.names, torch.from_numpy(job.cutoffs), job.keep_edges
+        )
+    except FrameError as e:
+        raise Source(job.config, store, job.rows).error(int(job.rows[e.frame]), str(e)) from None
+    subsets = [store.subsets[s] for s in frames.subsets.tolist()]
+    factors = np.array([job.config.weights.get(name, 1.0) for name in subsets])
+    columns |= {
+        "weight": frames.weights * job.config.weight * factors,
+        "group": [_hash(store.molecule(m).name) for m in frames.molecules.tolist()],
+        "source": np.full(len(job.rows), job.number),
+        "row": job.rows,
+    }
+    if lists is not None:
+        columns |= _local(lists, frames.offsets)
+    return columns, [job.config.subset or name for name in subsets]
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _local(lists: Lists, offsets: NDArray[np.int64]) -> dict[str, Array]:
+    """Return neighbor lists with atoms numbered within each frame."""
+    first = offsets[np.searchsorted(offsets, lists.center, "right") - 1]
+    return {"center": lists.center - first, "neighbor": lists.neighbor - first, "shifts": lists.shifts}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +10,9 @@ from numpy.typing import NDArray
 from mlip_train.config.checks import is_spice
 from mlip_train.config.data import SourceConfig
 from mlip_train.config.load import nearest
-from mlip_train.data.ase_files import keys_of
 from mlip_train.data.batches import label_weights
-from mlip_train.data.frame import DataError
 from mlip_train.data.frames import FrameTable
 
-PLAUSIBLE = 1.0
-"""Largest stress that is not remarkable, eV/Å³ (160 GPa)."""
 LABELS = {"energy": ("energy",), "forces": ("forces",), "stress": ("stress", "virial")}
 """Terms of the loss and the keys of a source that give their labels."""
 
@@ -47,13 +41,12 @@ def check_labels(
 
     Raises
     ------
-    DataError
+    ValueError
         For a label that no frame of a source has, naming its key and the keys that the file has, unless the key is
         null; for a label that some frames lack, naming the first; and for a label that no source has.
     """
-    _check_stresses(table)
     labels = label_weights(table)
-    source = np.asarray(table.arrays["file"])
+    source = np.asarray(table.arrays["source"])
     weighted = (np.asarray(table.arrays["weight"]) > 0) & (table.atom_counts > 0)
     for is_needed, (name, keys), present in zip(needed, LABELS.items(), labels, strict=True):
         if not is_needed:
@@ -65,27 +58,15 @@ def check_labels(
                     table, config, f"{part}[{i}]", name, keys, rows[present[rows] == 0], len(rows), partial
                 )
         if weighted.any() and not (present[weighted] > 0).any():
-            raise DataError(
+            raise ValueError(
                 f"loss.{name} must be 0 where no frame of {part} has this label, got another weight"
             )
-
-
-def _check_stresses(table: FrameTable) -> None:
-    """Warn of stresses that must have another unit than eV/Å³."""
-    largest = np.abs(np.asarray(table.arrays["stress"])).max((1, 2), initial=0.0)
-    if (np.nan_to_num(largest) > PLAUSIBLE).any():
-        frame = int(np.nanargmax(largest))
-        warnings.warn(
-            f"{table.where(frame)}: stress of {largest[frame]:.4g} eV/Å³ ({largest[frame] * 160.2:.4g} GPa); set "
-            "stress_scale if the file has GPa or kbar",
-            stacklevel=2,
-        )
 
 
 def is_absent(source: SourceConfig, name: str) -> bool:
     """Whether a source says, by null for its keys or by its kind of file, that it has no such label."""
     if is_spice(source.path):
-        return name == "stress"
+        return name == "stress" and not source.path.endswith(".store")
     return all(getattr(source, key) is None for key in LABELS[name])
 
 
@@ -104,14 +85,14 @@ def _report(
     used = [key for key in keys if getattr(source, key) is not None]
     given = " or ".join(repr(getattr(source, key)) for key in used)
     if len(missing) == count and not is_spice(source.path):
-        found = keys_of(Path(source.path))
+        found = next(s.keys for s in table.sources if s.config is source)
         similar = nearest(getattr(source, used[0]), found)
-        raise DataError(
+        raise ValueError(
             f"{source.path}: {' or '.join(f'{path}.{key}' for key in used)} must be the key of a label of the file, as "
             f"loss.{name} is not 0, got {given}; keys there: {found}{similar}{axes} (null: the source has none)"
         )
     if not partial:
-        raise DataError(
+        raise ValueError(
             f"{table.where(int(missing[0]))}, key {given} must be present where loss.{name} is not zero, got none "
             f"({len(missing)} of {count} frames{axes}; data.partial_labels: true admits them)"
         )

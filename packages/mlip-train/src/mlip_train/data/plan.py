@@ -11,7 +11,6 @@ from torch.utils.data import Sampler
 
 from mlip_train.config.data import BatchConfig
 from mlip_train.data.batches import Indices, label_weights
-from mlip_train.data.frame import DataError
 from mlip_train.data.frames import FrameTable
 
 
@@ -40,6 +39,8 @@ class Plan(Sampler[MicroBatch]):
         Budgets and accumulation.
     seed, epoch : int
         Determine the order.
+    limit : float
+        Part of the frames that an epoch uses, beside the share of each source; drawn anew each time.
     shuffle : bool
         False plans in table order, with the budgets scaled by ``config.evaluate`` and without accumulation.
     rank, world : int
@@ -54,7 +55,7 @@ class Plan(Sampler[MicroBatch]):
 
     Raises
     ------
-    DataError
+    ValueError
         If no budget is given, or a single frame exceeds one, naming it.
     """
 
@@ -68,7 +69,9 @@ class Plan(Sampler[MicroBatch]):
         shuffle: bool = True,
         rank: int = 0,
         world: int = 1,
+        limit: float = 1.0,
     ):
+        self.limit = limit
         self.table, self.rows, self.config, self.seed, self.shuffle = table, rows, config, seed, shuffle
         self.labels = label_weights(table)
         self.share(rank, world)
@@ -84,15 +87,31 @@ class Plan(Sampler[MicroBatch]):
         self.epoch = epoch
         generator = np.random.default_rng([self.seed, epoch]) if self.shuffle else None
         scale = 1.0 if self.shuffle else self.config.evaluate
-        atoms, edges = self.table.atom_counts[self.rows], self.table.edge_counts[self.rows]
+        rows = self._drawn() if self.shuffle else self.rows
+        atoms, edges = self.table.atom_counts[rows], self.table.edge_counts[rows]
         try:
-            self.batches = [self.rows[b] for b in assign(atoms, edges, self.config, generator, scale)]
+            self.batches = [rows[b] for b in assign(atoms, edges, self.config, generator, scale)]
         except ValueError as e:
-            worst = (
-                f" (the largest: {self.table.where(int(self.rows[edges.argmax()]))})" if len(edges) else ""
-            )
-            raise DataError(f"{e}{worst}") from None
+            worst = f" (the largest: {self.table.where(int(rows[edges.argmax()]))})" if len(edges) else ""
+            raise ValueError(f"{e}{worst}") from None
         self.position = position if position < self.total else 0
+
+    def _drawn(self) -> Indices:
+        """Return the frames of this epoch: of each source its share, and of all these the limit."""
+        shares = [source.config.share for source in self.table.sources]
+        if self.limit == 1.0 and all(share == 1.0 for share in shares):
+            return self.rows
+        generator = np.random.default_rng([self.seed, self.epoch, 2])
+        found, source = [], self.table.arrays["source"][self.rows]
+        for number, share in enumerate(shares):
+            rows = self.rows[source == number]
+            whole, rest = divmod(round(share * len(rows)), max(len(rows), 1))
+            found += [rows] * whole + [np.sort(generator.choice(rows, rest, replace=False))]
+        drawn = np.concatenate(found)
+        count = max(round(self.limit * len(drawn)), 1)
+        if count >= len(drawn):
+            return drawn
+        return drawn[np.sort(generator.choice(len(drawn), count, replace=False))]
 
     @property
     def total(self) -> int:
@@ -170,17 +189,14 @@ def assign(
             width = max(int(mean * config.buckets), 1)
             blocks = [order[i : i + width] for i in range(0, len(order), width)]
             order = np.concatenate([b[np.argsort(edges[b], kind="stable")] for b in blocks])
+    sums = {name: np.cumsum(sizes[name][order]) for name in limits}
     batches: list[Indices] = []
     start = 0
-    filled = dict.fromkeys(limits, 0.0)
-    for at, f in enumerate(order):
-        if at > start and any(filled[n] + sizes[n][f] > limits[n] for n in limits):
-            batches.append(order[start:at])
-            start, filled = at, dict.fromkeys(limits, 0.0)
-        for n in limits:
-            filled[n] += float(sizes[n][f])
-    if start < len(order):
-        batches.append(order[start:])
+    while start < len(order):
+        before = {name: total[start - 1] if start else 0 for name, total in sums.items()}
+        ends = [int(np.searchsorted(sums[n], before[n] + limits[n], "right")) for n in limits]
+        batches.append(order[start : max(min(ends), start + 1)])
+        start += len(batches[-1])
     if generator is not None:
         generator.shuffle(batches)
     return batches

@@ -1,4 +1,4 @@
-"""Model constants estimated from the training set, in one pass over the frames."""
+"""Model constants estimated from the training set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_train.config.data import StatisticsConfig
-from mlip_train.data.frame import DataError
 from mlip_train.data.frames import FrameTable
 
 BLOCK = 4096
@@ -47,22 +46,18 @@ class Statistics(NamedTuple):
 
 def compositions(table: FrameTable, frames: NDArray[np.int64]) -> NDArray[np.float64]:
     """Atoms of each type in each of the frames, (F, T)."""
-    n_types = len(table.type_names)
-    counts = np.zeros((len(frames), n_types))
-    for row, f in enumerate(frames):
-        types = table.arrays["types"][table.atom_start[f] : table.atom_start[f + 1]]
-        counts[row] = np.bincount(types, minlength=n_types)
+    counts: NDArray[np.float64] = table.arrays["composition"][frames].astype(np.float64)
     return counts
 
 
 def gather_statistics(
     table: FrameTable, config: StatisticsConfig, frames: NDArray[np.int64] | None = None
 ) -> Statistics:
-    """Stream over the frames of a table.
+    """Sum the columns of a table block by block.
 
     Raises
     ------
-    DataError
+    ValueError
         With ``energy_shifts: isolated`` where an element has no frame of one atom without neighbors.
     """
     frames = np.arange(len(table)) if frames is None else frames
@@ -72,11 +67,9 @@ def gather_statistics(
     shifts = _shifts(table, config, frames, n_types)
     total = squares = residual = residual2 = labeled = 0.0
     for block in _blocks(frames):
-        for f in block:
-            forces = table.arrays["forces"][table.atom_start[f] : table.atom_start[f + 1]]
-            if len(forces) and np.isfinite(forces[0, 0]):
-                squares += float((forces * forces).sum())
-                total += forces.size
+        known = block[np.isfinite(table.arrays["force_squares"][block])]
+        squares += float(table.arrays["force_squares"][known].sum())
+        total += 3 * int(table.atom_counts[known].sum())
         energy = table.arrays["energy"][block]
         has = np.isfinite(energy)
         rest = (energy - compositions(table, block) @ shifts)[has] / np.maximum(
@@ -113,10 +106,10 @@ def _shifts(
     if config.energy_shifts == "isolated":
         found = np.full(n_types, np.nan)
         for f in frames[table.isolated[frames]]:
-            found[table.arrays["types"][table.atom_start[f]]] = table.arrays["energy"][f]
+            found[int(table.arrays["composition"][f].argmax())] = table.arrays["energy"][f]
         missing = [table.type_names[t] for t in np.flatnonzero(np.isnan(found))]
         if missing:
-            raise DataError(
+            raise ValueError(
                 f"statistics.energy_shifts must be 'fit' or 'mean' unless each element has a frame of one atom without "
                 f"neighbors, got 'isolated' and none of {missing}"
             )

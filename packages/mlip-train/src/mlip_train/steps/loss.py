@@ -56,16 +56,14 @@ def predict(
     with_stress : bool
         Compute stresses.
     """
-    r = batch.edge_vectors
+    r, edge_index = batch.edge_vectors, batch.edge_index
     n_frames, n_atoms = batch.atoms.shape[0], batch.types.shape[0]
-    atom_energies, g = energies_and_edge_forces(
-        model, r, batch.edge_index, batch.types, create_graph=create_graph
-    )
+    atom_energies, g = energies_and_edge_forces(model, r, edge_index, batch.types, create_graph=create_graph)
     energy = segment_sum(atom_energies, batch.frame, n_frames)
     stresses = torch.zeros_like(batch.stress)
     if with_stress:
-        stresses = stress(virial(g, r, batch.edge_index, batch.frame, n_frames), batch.volume)
-    return Prediction(energy, forces(g, batch.edge_index, n_atoms), stresses)
+        stresses = stress(virial(g, r, edge_index, batch.frame, n_frames), batch.volume)
+    return Prediction(energy, forces(g, edge_index, n_atoms), stresses)
 
 
 def error(kind: str, delta: float | Tensor, difference: Tensor) -> Tensor:

@@ -63,8 +63,10 @@ def example_batch(device: torch.device | str = "cpu") -> Batch:
     x: dict[str, Any] = {"dtype": torch.float64, "device": device}
     i: dict[str, Any] = {"dtype": torch.int64, "device": device}
     return Batch(
-        edge_vectors=torch.ones(e, 3, **x),
-        edge_index=torch.zeros(2, e, **i),
+        positions=torch.ones(n, 3, **x),
+        edges=torch.zeros(2, e, dtype=torch.int32, device=device),
+        shifts=torch.zeros(e, 3, dtype=torch.int16, device=device),
+        cells=torch.ones(f, 3, 3, **x),
         types=torch.zeros(n, **i),
         frame=torch.zeros(n, **i),
         atoms=torch.ones(f, **x),
@@ -87,7 +89,7 @@ def _inputs(batch: Batch) -> list[Tensor]:
 
 def _batch(tensors: Sequence[Tensor]) -> Batch:
     """Rebuild a batch from :func:`_inputs`; ``subset`` and ``row`` are unused placeholders."""
-    return Batch._make([*tensors, tensors[1][0], tensors[1][0]])
+    return Batch._make([*tensors, tensors[-1], tensors[-1]])
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

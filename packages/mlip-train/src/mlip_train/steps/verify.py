@@ -72,6 +72,8 @@ def with_isolated_atom(batch: Batch) -> Batch:
     """Append a frame of one isolated atom whose energy label has weight zero."""
     one = batch.atoms.new_ones(1)
     return batch._replace(
+        positions=torch.cat([batch.positions, batch.positions.new_zeros(1, 3)]),
+        cells=torch.cat([batch.cells, batch.cells.new_zeros(1, 3, 3)]),
         types=torch.cat([batch.types, batch.types.new_zeros(1)]),
         frame=torch.cat([batch.frame, batch.frame.new_full((1,), batch.atoms.shape[0])]),
         atoms=torch.cat([batch.atoms, one]),

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 import localgraph
 from mlip_train.config.checks import check_values
-from mlip_train.config.data import SourceConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.build import build_table, elements_in
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.labels import check_labels
 from mlip_train.data.plan import Plan
-from mlip_train.data.sources import Reader
+from mlip_train.data.plausible import findings
+from mlip_train.data.sources import Source, open_sources
+from mlip_train.data.split import groups_of, split
 from mlip_train.data.statistics import Statistics, gather_statistics
 from mlip_train.steps.loss import type_number, uses
 from mlip_train.training.defaults import resolved
@@ -44,6 +45,8 @@ class Prepared(NamedTuple):
         Frames only reported on.
     config : TrainConfig
         The configuration with what it leaves to the data filled in.
+    findings : list of str
+        What is implausible in the labels.
     """
 
     model: Any
@@ -52,6 +55,7 @@ class Prepared(NamedTuple):
     validation: Plan | None
     test: FrameTable | None
     config: TrainConfig
+    findings: list[str]
 
 
 def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> Prepared:
@@ -73,7 +77,7 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
     check_values(config)
     if not config.data.train:
         raise ValueError("data.train must contain at least one source, got none")
-    reader = Reader()
+    sources = {part: _sources(config, part) for part in ("train", "validation", "test")}
     start = None
     if continued is not None:
         start = localgraph.model_class(continued["name"]).from_config(continued["config"])
@@ -81,14 +85,12 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
         start = start_model(config.model)
         if config.model.add_elements:
             start = with_elements(start, config.model.add_elements, config.seed)
-    names, cutoffs = _types(config, reader) if start is None else (list(start.type_names), start.cutoffs)
+    names, cutoffs = (
+        _types(config, sources["train"]) if start is None else (list(start.type_names), start.cutoffs)
+    )
     for element in config.loss.element_weights:
         type_number(element, names)
-    tables = {
-        part: _table(config, sources, names, cutoffs, reader)
-        for part in ("train", "validation", "test")
-        if (sources := getattr(config.data, part))
-    }
+    tables = {part: _table(config, opened, names, cutoffs) for part, opened in sources.items() if opened}
     config = resolved(config, tables)
     needed, partial = uses(config.loss, config.stages), config.data.partial_labels
     for part, table in tables.items():
@@ -96,7 +98,8 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
     table = tables["train"]
     rows, held = np.arange(len(table)), np.zeros(0, dtype=np.int64)
     if "validation" not in tables:
-        rows, held = split(len(table), config.data.validation_fraction, config.seed, table.isolated)
+        groups = groups_of(table, config.data)
+        rows, held = split(len(table), config.data.validation_fraction, config.seed, table.isolated, groups)
     statistics = gather_statistics(table, config.statistics, rows)
     if start is None:
         model = _built(config, names, statistics)
@@ -105,8 +108,9 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
     if continued is None and start is not None:
         refit_energies(model, config, table, rows)
     freeze(model, config.model.freeze)
-    _tell(tables, rows, held)
-    train = Plan(table, rows, config.batch, config.seed)
+    implausible = findings(tables, held)
+    _tell(tables, rows, held, implausible)
+    train = Plan(table, rows, config.batch, config.seed, limit=config.data.limit)
     validation = None
     if "validation" in tables:
         held_table = tables["validation"]
@@ -116,39 +120,26 @@ def prepare(config: TrainConfig, continued: Mapping[str, Any] | None = None) -> 
         validation = Plan(table, held, config.batch, shuffle=False)
     if "test" in tables:  # a frame above the budget is reported now, not after training
         Plan(tables["test"], np.arange(len(tables["test"])), config.batch, shuffle=False)
-    return Prepared(model, statistics, train, validation, tables.get("test"), config)
+    return Prepared(model, statistics, train, validation, tables.get("test"), config, implausible)
 
 
-def _tell(tables: dict[str, FrameTable], rows: NDArray[np.int64], held: NDArray[np.int64]) -> None:
-    """Log the frames of every source, and elements of the model without training frames."""
+def _tell(
+    tables: dict[str, FrameTable],
+    rows: NDArray[np.int64],
+    held: NDArray[np.int64],
+    implausible: list[str],
+) -> None:
+    """Log the frames of every source, what is implausible, and elements of the model without training frames."""
     for part, table in tables.items():
         for i, (file, count) in enumerate(zip(table.files, table.source_counts, strict=True)):
             log.info("data.%s[%d]: %d frames from %s", part, i, count, file)
     table = tables["train"]
     log.info("%d training frames, %d held out for validation", len(rows), len(held))
-    present = np.unique(table.arrays["types"])
-    if absent := [name for t, name in enumerate(table.type_names) if t not in present]:
-        log.warning("elements of the model without training frames: %s", ", ".join(absent))
-
-
-def split(
-    count: int, fraction: float, seed: int, keep: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows for training and rows held out, each sorted; those marked by ``keep`` (count,) are not held out.
-
-    Of two frames or more, at least one is held out unless the fraction is 0.
-
-    Raises
-    ------
-    ValueError
-        For a fraction outside [0, 1).
-    """
-    if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"data.validation_fraction must be in [0, 1), got {fraction}")
-    order = np.random.default_rng([seed, 1]).permutation(count)
-    free = order if keep is None else order[~keep[order]]
-    held = free[: max(round(count * fraction), 1) if count > 1 and fraction else 0]
-    return np.setdiff1d(order, held), np.sort(held)
+    present = table.arrays["composition"].any(0)
+    if absent := [name for t, name in enumerate(table.type_names) if not present[t]]:
+        implausible = [*implausible, f"elements of the model without training frames: {', '.join(absent)}"]
+    for line in implausible:
+        log.warning("%s", line)
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
@@ -170,11 +161,11 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             p.requires_grad_(False)
 
 
-def _types(config: TrainConfig, reader: Reader) -> tuple[list[str], Tensor]:
+def _types(config: TrainConfig, sources: list[Source]) -> tuple[list[str], Tensor]:
     """Type names and cutoffs of a model that is not built yet."""
     plain = dict(config.model.config)
     if "type_names" not in plain:
-        plain["type_names"] = list(elements_in(config.data.train, _cache(config), reader))
+        plain["type_names"] = list(elements_in(sources))
     if "cutoff" not in plain:
         raise ValueError("model.config.cutoff must be a length in Å, got none")
     try:
@@ -188,18 +179,17 @@ def _cache(config: TrainConfig) -> str:
     return config.data.cache or str(Path(config.output) / "cache")
 
 
-def _table(
-    config: TrainConfig,
-    sources: tuple[SourceConfig, ...],
-    names: list[str],
-    cutoffs: Tensor,
-    reader: Reader,
-) -> FrameTable:
+def _sources(config: TrainConfig, part: str) -> list[Source]:
+    data, progress = config.data, config.logging.progress
+    return open_sources(getattr(data, part), _cache(config), data.workers, progress)
+
+
+def _table(config: TrainConfig, sources: list[Source], names: list[str], cutoffs: Tensor) -> FrameTable:
     data, isolated = config.data, str(config.data.isolated)
     if isolated == "error" and config.statistics.energy_shifts == "isolated":
         isolated = "atoms"
-    progress = config.logging.progress
-    return build_table(sources, names, cutoffs, _cache(config), data.workers, isolated, reader, progress)
+    options = {"progress": config.logging.progress, "keep_edges": data.cache_neighbors}
+    return build_table(sources, names, cutoffs, _cache(config), data.workers, isolated, **options)
 
 
 def _built(config: TrainConfig, names: list[str], statistics: Statistics) -> Any:

@@ -24,26 +24,36 @@ class Labels:
 
     Attributes
     ----------
-    energy, forces : str
-        Keys of the labels that every frame must have, unless ``partial`` is set.
-    stress, virial : str
+    energy, forces : str or None
+        Keys of the labels that every frame must have, unless ``partial`` is set; None where the files have none.
+    stress, virial : str or None
         Keys of the stress (positive under tension) and of the virial (−volume · stress), 6 numbers in Voigt order or 9.
         Frames need neither; a key other than the default must be in at least one frame. The virial of a frame that
         is not periodic along three axes is ignored.
     energy_unit, length_unit, stress_unit : str
         Names of ``spice_data.units``; forces are in energy per length.
+    energy_scale, force_scale, stress_scale, length_scale : float
+        Further factors of energies and virials, forces, stresses, and positions and cells; a negative one where the
+        files hold gradients or pressures.
     partial : bool
-        Allow frames without energy or without forces, and labels that are NaN throughout; some frame must have each.
+        Allow frames without energy or without forces, and labels that are NaN throughout.
+    required : bool
+        Require each label whose key is given in some frame.
     """
 
-    energy: str = "energy"
-    forces: str = "forces"
-    stress: str = "stress"
-    virial: str = "virial"
+    energy: str | None = "energy"
+    forces: str | None = "forces"
+    stress: str | None = "stress"
+    virial: str | None = "virial"
     energy_unit: str = "eV"
     length_unit: str = "angstrom"
     stress_unit: str = "eV/angstrom^3"
+    energy_scale: float = 1.0
+    force_scale: float = 1.0
+    stress_scale: float = 1.0
+    length_scale: float = 1.0
     partial: bool = False
+    required: bool = True
 
     def __post_init__(self) -> None:
         for name, table in (("energy_unit", ENERGY), ("length_unit", LENGTH), ("stress_unit", STRESS)):
@@ -51,9 +61,22 @@ class Labels:
                 raise ValueError(f"{name} must be one of {sorted(table)}, got {getattr(self, name)!r}")
 
     @property
-    def stress_asked(self) -> bool:
-        """Whether a key of stress or virial was given."""
-        return (self.stress, self.virial) != ("stress", "virial")
+    def asked(self) -> list[str]:
+        """Keys of the labels that some frame must have: energy, forces, and a stress or virial of its own key."""
+        stresses = [self.stress, self.virial] if (self.stress, self.virial) != ("stress", "virial") else []
+        named = {"energy": [self.energy], "forces": [self.forces], "stress": stresses}
+        return [name for name, keys in named.items() if self.required and any(keys)]
+
+    @property
+    def factors(self) -> tuple[float, float, float, float]:
+        """Factors to Å, eV, eV/Å and eV/Å³."""
+        length, energy = LENGTH[self.length_unit], ENERGY[self.energy_unit]
+        return (
+            length * self.length_scale,
+            energy * self.energy_scale,
+            energy / length * self.force_scale,
+            STRESS[self.stress_unit] * self.stress_scale,
+        )
 
 
 def found_keys(atoms: Atoms) -> set[str]:
@@ -62,8 +85,10 @@ def found_keys(atoms: Atoms) -> set[str]:
     return {*atoms.info, *atoms.arrays, *results} - {"numbers", "positions"}
 
 
-def _find(atoms: Atoms, key: str, shape: tuple[int, ...], partial: bool) -> NDArray[np.float64] | None:
+def _find(atoms: Atoms, key: str | None, shape: tuple[int, ...], partial: bool) -> NDArray[np.float64] | None:
     """Return the label ``key`` from info, arrays or calculator; they must agree. A shape of (3, 3) may be Voigt."""
+    if key is None:
+        return None
     results = atoms.calc.results if atoms.calc is not None else {}
     given = [place[key] for place in (atoms.info, atoms.arrays, results) if place.get(key) is not None]
     values = []
@@ -88,20 +113,21 @@ def _find(atoms: Atoms, key: str, shape: tuple[int, ...], partial: bool) -> NDAr
     return values[0]
 
 
-def _require(value: NDArray[np.float64] | None, key: str, atoms: Atoms, partial: bool) -> None:
-    if value is None and not partial:
+def _require(value: NDArray[np.float64] | None, key: str | None, atoms: Atoms, partial: bool) -> None:
+    if value is None and key is not None and not partial:
         found = sorted(found_keys(atoms))
         near = difflib.get_close_matches(key, found, 1, 0.5) or [k for k in found if key.lower() in k.lower()]
         hint = f" (nearest: {near[0]!r})" if near else ""
         raise ValueError(f"key {key!r} must be present, got {found}{hint}")
 
 
-def _stress(atoms: Atoms, labels: Labels, per_energy: float, per_length: float) -> NDArray[np.float64]:
+def _stress(atoms: Atoms, labels: Labels) -> NDArray[np.float64]:
     """Return the stress from stress or virial; both must agree."""
+    per_length, per_energy, _, per_stress = labels.factors
     stress = _find(atoms, labels.stress, (3, 3), True)
     virial = _find(atoms, labels.virial, (3, 3), True) if atoms.pbc.all() else None
     if stress is not None:
-        stress = 0.5 * (stress + stress.T) * STRESS[labels.stress_unit]
+        stress = 0.5 * (stress + stress.T) * per_stress
     if virial is None:
         return NO_STRESS if stress is None else stress
     volume = abs(float(np.linalg.det(atoms.cell.array))) * per_length**3
@@ -113,7 +139,7 @@ def _stress(atoms: Atoms, labels: Labels, per_energy: float, per_length: float) 
     if stress is not None and np.abs(stress - other).max() > AGREEMENT * max(1e-3, np.abs(stress).max()):
         raise ValueError(
             f"keys {labels.stress!r} and {labels.virial!r} must agree (virial = -volume * stress), "
-            f"got {stress.tolist()} and {other.tolist()} eV/Å³"
+            f"got {stress.tolist()} and {other.tolist()} eV/Å³ (no key for one omits it)"
         )
     return other if stress is None else stress
 
@@ -152,14 +178,14 @@ def from_ase(atoms: Atoms, labels: Labels | None = None, subset: str = "") -> Fr
     n, info = len(atoms), atoms.info
     if n == 0 or not (1 <= atoms.numbers.min() and atoms.numbers.max() <= HIGHEST):
         raise ValueError(f"atoms must have numbers from 1 to {HIGHEST}, got {atoms.numbers.tolist()}")
-    per_energy, per_length = ENERGY[labels.energy_unit], LENGTH[labels.length_unit]
+    per_length, per_energy, per_force, _ = labels.factors
     energy = _find(atoms, labels.energy, (), labels.partial)
     forces = _find(atoms, labels.forces, (n, 3), labels.partial)
     _require(energy, labels.energy, atoms, labels.partial)
     if n > 1:
         _require(forces, labels.forces, atoms, labels.partial)
-    elif forces is None:
-        forces = np.zeros((1, 3))
+    elif forces is None and labels.forces is not None:
+        forces = np.zeros((1, 3))  # by symmetry
     positions = np.asarray(atoms.positions, np.float64) * per_length
     if not np.isfinite(positions).all():
         raise ValueError("positions must be finite, got NaN or infinity")
@@ -170,7 +196,7 @@ def from_ase(atoms: Atoms, labels: Labels | None = None, subset: str = "") -> Fr
         positions,
         np.asarray(atoms.numbers, np.int64).copy(),
         np.nan if energy is None else float(energy) * per_energy,
-        np.full((n, 3), np.nan) if forces is None else forces * (per_energy / per_length),
+        np.full((n, 3), np.nan) if forces is None else forces * per_force,
         _number(info, "formation_energy", np.nan) * per_energy,
         str(info.get("subset", info.get("config_type", subset))),
         str(info["name"]) if "name" in info else atoms.symbols.get_chemical_formula(),
@@ -180,7 +206,7 @@ def from_ase(atoms: Atoms, labels: Labels | None = None, subset: str = "") -> Fr
         int(_number(info, "charge", 0, whole=True)),
         np.asarray(atoms.cell.array, np.float64) * per_length,
         np.asarray(atoms.pbc, np.bool_).copy(),
-        _stress(atoms, labels, per_energy, per_length),
+        _stress(atoms, labels),
         weight,
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from spice_data.errors import DataError
 from spice_data.read.atoms import Labels, found_keys, from_ase
+from spice_data.read.npz import npz_frames
 from spice_data.read.xyz import Text, parse, slice_of, texts
 from spice_data.records import Frame
 
@@ -88,8 +89,8 @@ class FrameReader:
 
         if self.format or is_xyz(self.path):
             return self.format or "extxyz"
-        if self.path.suffix in DATABASES:
-            return "db"
+        if self.path.suffix in (*DATABASES, ".npz"):
+            return "npz" if self.path.suffix == ".npz" else "db"
         try:
             return str(filetype(str(self.path)))
         except UnknownFileTypeError as e:
@@ -126,13 +127,16 @@ class FrameReader:
 
         wanted = slice_of(self.index)
         frames: Iterator[Atoms]
-        if self.path.suffix in DATABASES and self.format in (None, "db"):
-            frames = itertools.islice(_rows(self.path), wanted.start, wanted.stop, wanted.step)
+        if (name := self._format()) in ("db", "npz"):
+            rows = npz_frames(self.path) if name == "npz" else _rows(self.path)
+            frames = itertools.islice(rows, wanted.start, wanted.stop, wanted.step)
         else:
             frames = iread(self.path, self.index, self.format)
         for i in itertools.count(wanted.start or 0, wanted.step or 1):
             try:
                 atoms: Atoms | None = next(frames, None)
+            except DataError:
+                raise
             except Exception as e:  # ASE's readers raise anything
                 received = f"{type(e).__name__}: {e}"
                 raise DataError(self.path, "be readable by ASE", received, at=f"frame {i}") from None
@@ -189,8 +193,8 @@ def read_frames(
     Parameters
     ----------
     path : path
-        Extended XYZ (compressed or not), an ASE database with labels as results, key-value pairs or data (.db, and
-        .aselmdb with the package ase-db-backends), or any format of ``ase.io``.
+        Extended XYZ (compressed or not), a NumPy archive (.npz, as of MD17), an ASE database with labels as results,
+        key-value pairs or data (.db, and .aselmdb with the package ase-db-backends), or any format of ``ase.io``.
     labels : Labels, optional
         Keys and units of the labels.
     format : str, optional

@@ -41,11 +41,17 @@ def slice_of(index: str) -> slice:
 
 
 class Text(NamedTuple):
-    """Number of a frame, its lines, and the bytes of the file read by then."""
+    """Number of a frame, its first line and its lines, and the bytes of the file read by then."""
 
     frame: int
+    line: int
     lines: str
     position: int
+
+    @property
+    def where(self) -> str:
+        """Place in the file, for messages."""
+        return f"frame {self.frame} (line {self.line})"
 
 
 def _texts(path: Path) -> Iterator[Text]:
@@ -53,12 +59,15 @@ def _texts(path: Path) -> Iterator[Text]:
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "r") as file:
+        line, pending = 0, ""
         for index in itertools.count():
-            while (first := file.readline()) and not first.strip():
-                pass
+            first, pending = pending or file.readline(), ""
+            line += 1
+            while first and not first.strip():
+                first, line = file.readline(), line + 1
             if not first:
                 return
-            where = f"frame {index}"
+            where = f"frame {index} (line {line})"
             try:
                 n = int(first)
             except ValueError:
@@ -66,10 +75,13 @@ def _texts(path: Path) -> Iterator[Text]:
             if n < 1:
                 raise DataError(path, "have at least one atom", n, at=where)
             lines = [first, *itertools.islice(file, n + 1)]
-            rows = sum(1 for line in lines[2:] if line.strip())
+            rows = sum(1 for row in lines[2:] if row.strip())
             if rows < n:
                 raise DataError(path, f"have {n} atoms", f"{rows} lines of atoms", at=where)
-            yield Text(index, "".join(lines), os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            while (pending := file.readline()).lstrip().startswith("VEC"):  # a cell vector
+                lines.append(pending)
+            yield Text(index, line, "".join(lines), os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            line += len(lines) - 1
 
 
 def _nine(match: re.Match[str]) -> str:
@@ -109,7 +121,7 @@ def parse(path: Path, text: Text) -> Atoms:
         return atoms
     except Exception as e:  # ASE raises anything, KeyError for an unknown element for instance
         received = f"{type(e).__name__}: {e}"
-        raise DataError(path, "be readable by ASE", received, at=f"frame {text.frame}") from None
+        raise DataError(path, "be readable by ASE", received, at=text.where) from None
 
 
 def write_xyz(

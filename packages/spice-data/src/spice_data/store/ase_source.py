@@ -61,9 +61,10 @@ class AseSource:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Number of frames of each file, and the size of all."""
+        """Number of frames of each file, the size of all, and the keys of labels and other data in them."""
         files = {str(reader.path): reader.count for reader in self.readers}
-        return {"files": files, "bytes": self.total, "labels": asdict(self.labels)}
+        keys = sorted(set().union(*(reader.keys for reader in self.readers)))
+        return {"files": files, "bytes": self.total, "labels": asdict(self.labels), "keys": keys}
 
     def _frames(self, skip: int) -> Iterator[Frame]:
         before = 0
@@ -83,9 +84,8 @@ class AseSource:
 
     def check(self, statistics: Statistics) -> None:
         """Raise ``DataError`` if no frame has a label that was asked for."""
-        for name in ("energy", "forces", "stress"):
-            asked = name != "stress" or self.labels.stress_asked
-            if asked and statistics.labels[name] == 0:
+        for name in self.labels.asked:
+            if statistics.labels[name] == 0:
                 found = sorted(set().union(*(reader.keys for reader in self.readers)))
                 key = getattr(self.labels, name)
                 raise DataError(self.path, f"have the label {key!r} in at least one frame", f"only {found}")

@@ -215,9 +215,7 @@ class Store(RawFile, Sequence[Frame]):
             table["formation_energy"] * per_energy,
             table["subset"].astype(np.int64),
             table["molecule"].astype(np.int64),
-            cells["cell"],
-            cells["stress"],
-            cells["pbc"],
+            *(cells[name].copy() for name in ("cell", "stress", "pbc")),
             table["weight"].copy(),
         )
 
