@@ -74,6 +74,14 @@ def filled_rows(head: str, template: str, rows: Iterable[Mapping[str, Any]]) -> 
     return table(head, ([cell.strip() for cell in template.format_map(row).split("|")] for row in rows))
 
 
+def rows_of(name: str, **kept: Any) -> list[dict[str, Any]]:
+    """Return the rows of a record that have these values, with names of structures and what several tables derive."""
+    rows = [row for row in record(name)["rows"] if all(row.get(k) == v for k, v in kept.items())]
+    for row in rows:
+        row["name"] = structure(str(row.get("system", row.get("structure", ""))))
+    return rows
+
+
 def kernels() -> str:
     """Return times of the operators with one and two threads, over the floor and over the plain formulation."""
     one, two = (record(f"kernels_{n}")["times_ms"] for n in (1, 2))
@@ -116,24 +124,22 @@ def neighbors_search() -> str:
 
 def neighbors_skin() -> str:
     """Return a search at each step against a Verlet list."""
-    rows = record("neighbors_skin_1")["rows"]
     return filled_rows(
         "skin / Å | searches | search each step / ms | Verlet list / ms | ratio",
         "{skin}|{searches}|{milliseconds_per_step[wall][each]:.2f}|{milliseconds_per_step[wall][kept]:.2f}|"
         "{search_each_step_over_kept[wall]:.1f}",
-        (row | {"searches": row["rebuilds"] + 1} for row in rows),
+        (row | {"searches": row["rebuilds"] + 1} for row in rows_of("neighbors_skin_1")),
     )
 
 
 def neighbors_systems() -> str:
     """Return searches of large systems."""
-    rows = record("neighbors_systems_1")["rows"]
     return filled_rows(
         "system | atoms | edges | search / s | graph / MB | peak / MB",
         "{name}|{atoms:,}|{edges:,}|{s:.2f}|{graph_megabytes:,.0f}|{peak_megabytes_over_start:,.0f}",
         (
-            r | {"name": structure(r["system"]), "s": r["milliseconds"]["wall"]["localgraph"] / 1e3}
-            for r in rows
+            row | {"s": row["milliseconds"]["wall"]["localgraph"] / 1e3}
+            for row in rows_of("neighbors_systems_1")
         ),
     )
 
@@ -205,33 +211,32 @@ def demo() -> str:
 def inference() -> str:
     """Return steps in ASE beside nequip-compile."""
     rows: dict[str, list[str]] = {}
-    for row in (r for r in record("inference")["rows"] if r["kind"] == "ase"):
+    for row in rows_of("inference", kind="ase"):
         ours, theirs = row["mlip-export"], row.get("nequip-compile")
         beside = f" against {theirs['us_per_atom']:,.0f}: **{row['ratio']:.1f}**" if theirs else ""
         threads = f" ({ours['threads']}" + (f", {theirs['threads']})" if theirs else ")")
-        first = f"{structure(row['system'])}, {row['atoms']:,} atoms"
+        first = f"{row['name']}, {row['atoms']:,} atoms"
         rows.setdefault(first, []).append(f"{ours['us_per_atom']:,.0f}{beside}{threads}")
     return table("system | small | medium | large", ([k, *v] for k, v in rows.items()))
 
 
 def floor() -> str:
     """Return the model alone on one thread: over the bare products, and beside nequip-compile."""
-    rows = [row for row in record("inference_1")["rows"] if row["kind"] == "model"]
+    rows = rows_of("inference_1", kind="model")
     for row in rows:
         row["us"] = row["mlip-export"]["us_per_atom"] * row["atoms"] / row["edges"]
         row["beside"] = f"{row['ratio']:.1f}" if "ratio" in row else "not run"
-    head = (
-        "preset | atoms (edges) of water | µs per edge | bare products | over them | nequip-compile over ours"
+    return filled_rows(
+        "preset | atoms (edges) of water | µs per edge | bare products | over them | nequip-compile over ours",
+        "{preset}|{atoms} ({edges:,})|{us:.1f}|{floor_us_per_edge:.1f}|{over_floor:.2f}|{beside}",
+        rows,
     )
-    template = "{preset}|{atoms} ({edges:,})|{us:.1f}|{floor_us_per_edge:.1f}|{over_floor:.2f}|{beside}"
-    return filled_rows(head, template, rows)
 
 
 def inference_memory() -> str:
     """Return peak resident memory of a process that evaluates, beside nequip-compile."""
-    rows = [r for r in record("inference")["rows"] if r["kind"] == "ase" and "nequip-compile" in r]
+    rows = [row for row in rows_of("inference", kind="ase") if "nequip-compile" in row]
     for row in rows:
-        row["name"] = structure(row["system"])
         row["times"] = row["nequip-compile"]["peak_MiB"] / row["mlip-export"]["peak_MiB"]
     return filled_rows(
         "preset | system | mlip-export, MiB | nequip-compile, MiB | ratio",
@@ -252,29 +257,22 @@ def lammps() -> str:
 
 def protocols() -> str:
     """Return LAMMPS on one and more ranks."""
-    rows = record("protocols")["rows"]
+    rows = rows_of("protocols")
     alone = {row["structure"]: row["ms_per_step"] for row in rows if row["ranks"] == 1}
     for row in rows:
-        row |= {"name": structure(row["structure"]), "ms": digits(row["ms_per_step"])}
-        row["speed"] = alone[row["structure"]] / row["ms_per_step"]
+        row |= {"ms": digits(row["ms_per_step"]), "speed": alone[row["structure"]] / row["ms_per_step"]}
     head = "system | atoms | ranks | ms per step | µs per atom and step | speed-up"
     return filled_rows(head, "{name}|{atoms:,}|{ranks}|{ms}|{us_per_atom_step:,.0f}|{speed:.2f}", rows)
 
 
 def systems() -> str:
     """Return exported models against eager on every structure."""
-    rows = record("systems_small")["rows"]
-    for row in rows:
-        row |= {
-            "name": structure(row["structure"]),
-            "s": digits(row["seconds"]),
-            "GiB": row["peak_MiB"] / 1024,
-        }
+    rows = rows_of("systems_small")
     return filled_rows(
         "system | atoms | edges | s | µs per edge | peak so far, GiB | energy, eV/atom | edge forces, eV/Å",
         "{name}|{atoms:,}|{edges:,}|{s}|{us_per_edge:.1f}|{GiB:.1f}|{energy_difference_in_whole:.0e}|"
         "{edge_force_difference:.0e} of {largest_edge_force:.0e}",
-        rows,
+        (row | {"s": digits(row["seconds"]), "GiB": row["peak_MiB"] / 1024} for row in rows),
     )
 
 
@@ -333,58 +331,49 @@ def data_growth() -> str:
     sizes = sorted({row["frames"] for row in rows})
     cells = {(r["stage"], r["frames"]): f"{r['cpu']:.1f} s, {r['peak_MB']:,.0f} MB" for r in rows}
     lines = [["size on disk", *(f"{r['bytes'] / 1e6:,.0f} MB" for r in rows if r["stage"] == "write")]]
-    lines += [[text, *(cells[stage, n] for n in sizes)] for stage, text in names.items()]
-    batches = {r["frames"]: r for r in rows if r["stage"] == "collate"}
-    parts = {"read_ms": "read", "lists_ms": "neighbor lists", "rest_ms": "tensors"}
+    lines += [[text, *(cells[k, n] for n in sizes)] for k, text in names.items() if (k, sizes[0]) in cells]
+    batches = {row["frames"]: row for row in rows if row["stage"] == "collate"}
+    parts = {"read_ms": "read", "lists_ms": "neighbor lists", "rest_ms": "tensors"} if batches else {}
     for key, text in parts.items():
         lines += [[f"a batch of 256 frames: {text}", *(f"{batches[n][key]:.1f} ms" for n in sizes)]]
-    lines += [["neighbor lists, per edge", *(f"{batches[n]['ns_per_edge']:.0f} ns" for n in sizes)]]
     return table(" | ".join(["stage", *(f"{n:,} frames" for n in sizes)]), lines)
 
 
+def plain(make: Callable[[], str], *records: str, other: str = "") -> Table:
+    """Return the entry of a table whose records are called as it is, or these."""
+    return Table(make, records or (make.__name__,), other)
+
+
 TABLES = {
-    "gpu": Table(gpu, ("gpu",)),
-    "accuracy": Table(accuracy, ("accuracy",), NEQUIP),
-    "demo": Table(demo, ("demo",)),
-    "systems": Table(systems, ("systems_small",)),
-    "inference": Table(inference, ("inference",), NEQUIP),
-    "floor": Table(floor, ("inference_1",), NEQUIP),
-    "model_water_192": Table(partial(eager, "water_192"), ("model_water_192",), NEQUIP),
-    "model_water_81": Table(partial(eager, "water_81"), ("model_water_81",), NEQUIP),
-    "lmax": Table(lmax, ("lmax_1",)),
-    "protocols": Table(protocols, ("protocols",)),
-    "lammps": Table(lammps, ("lammps",), NEQUIP),
-    "train": Table(
-        train,
-        (
-            "train_small",
-            "train_medium",
-            "train_large",
+    table.make.__name__: table
+    for table in (
+        plain(gpu),
+        plain(accuracy, other=NEQUIP),
+        plain(demo),
+        plain(systems, "systems_small"),
+        plain(inference, other=NEQUIP),
+        plain(floor, "inference_1", other=NEQUIP),
+        plain(lmax, "lmax_1"),
+        plain(protocols),
+        plain(lammps, other=NEQUIP),
+        plain(train, "train_small", "train_medium", "train_large", other=NEQUIP),
+        plain(ddp),
+        plain(
+            neighbors_search,
+            *("neighbors_search_1", "neighbors_search_2"),
+            other="versions of vesin, matscipy and ASE not in the record",
         ),
-        NEQUIP,
-    ),
-    "ddp": Table(ddp, ("ddp",)),
-    "neighbors_search": Table(
-        neighbors_search,
-        (
-            "neighbors_search_1",
-            "neighbors_search_2",
-        ),
-        "versions of vesin, matscipy and ASE not in the record",
-    ),
-    "neighbors_skin": Table(neighbors_skin, ("neighbors_skin_1",)),
-    "neighbors_systems": Table(neighbors_systems, ("neighbors_systems_1",)),
-    "kernels": Table(
-        kernels,
-        (
-            "kernels_1",
-            "kernels_2",
-        ),
-    ),
-    "inference_memory": Table(inference_memory, ("inference",), NEQUIP),
-    "data_reading": Table(data_reading, ("data_reading",), "versions of lmdb and ASE not in the record"),
-    "data_converting": Table(data_converting, ("data_converting",)),
-    "data_growth": Table(data_growth, ("data_growth",)),
+        plain(neighbors_skin, "neighbors_skin_1"),
+        plain(neighbors_systems, "neighbors_systems_1"),
+        plain(kernels, "kernels_1", "kernels_2"),
+        plain(inference_memory, "inference", other=NEQUIP),
+        plain(data_reading, other="versions of lmdb and ASE not in the record"),
+        plain(data_converting),
+        plain(data_growth),
+    )
+} | {
+    f"model_{system}": Table(partial(eager, system), (f"model_{system}",), NEQUIP)
+    for system in ("water_192", "water_81")
 }
 
 

@@ -22,7 +22,7 @@ from molecules import entries
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
-from spice_data.example.generate import FS, KB, Surface, atom_energy, bonded, build, relax
+from spice_data.example.generate import KB, Surface, atom_energy, bonded, build, langevin, relax
 from spice_data.example.molecules import Entry
 from spice_data.units import BOHR, HARTREE
 
@@ -76,16 +76,11 @@ def thermal(force, masses, x, kelvin, count, rng):
         d = np.linalg.norm(r, axis=1, keepdims=True)
         return force(x) - np.clip(d - radius, 0, None) * r / np.maximum(d, 1e-9)
 
-    v, f = rng.normal(size=x.shape) * np.sqrt(1.5 * kt / masses), total(x)
+    state = x, rng.normal(size=x.shape) * np.sqrt(1.5 * kt / masses), total(x)
     for step in range(60 * count):
-        v = v + 0.5 * FS * f / masses
-        x = x + 0.5 * FS * v
-        v = decay * v + np.sqrt((1 - decay**2) * kt / masses) * rng.normal(size=v.shape)
-        x = x + 0.5 * FS * v
-        f = total(x)
-        v = v + 0.5 * FS * f / masses
+        state = langevin(total, masses, state, kt, decay, rng)
         if step % 60 == 59:
-            out.append(x)
+            out.append(state[0])
     return out
 
 

@@ -122,67 +122,34 @@ def _check_allowed(config: TrainConfig) -> None:
 
 def _check_effect(config: TrainConfig) -> None:
     """Reject options other than their defaults that other options make useless."""
-    schedule = config.schedule.name
-    start, mode = config.model.start_from, config.compile.mode
+    schedule, mode, by = config.schedule.name, config.compile.mode, config.data.validation_by
+    plateau, start, held = (
+        schedule == "plateau",
+        config.model.start_from is not None,
+        not config.data.validation,
+    )
+    wandb, sync = "wandb" in config.logging.loggers, config.hardware.strategy == "sync"
     useless = [
         *_loss_effects(config),
-        (
-            config.schedule,
-            "schedule",
-            ("factor", "patience"),
-            schedule == "plateau",
-            "schedule.name: plateau",
-        ),
-        (config.schedule, "schedule", ("minimum",), schedule != "constant", "a schedule that falls"),
-        (config.stop, "stop", ("lr",), schedule == "plateau", "schedule.name: plateau"),
-        (config.model, "model", ("refit_energies", "add_elements"), start is not None, "model.start_from"),
-        (
-            config.data,
-            "data",
-            ("validation_fraction", "validation_by"),
-            not config.data.validation,
-            "no data.validation",
-        ),
-        (
-            config.data,
-            "data",
-            ("validation_block",),
-            config.data.validation_by == "block",
-            "data.validation_by: block",
-        ),
-        (
-            config.compile,
-            "compile",
-            ("tolerance", "fallback"),
-            mode != "eager",
-            "compile.mode: forces or full",
-        ),
-        (
-            config.logging,
-            "logging",
-            ("wandb_project", "wandb_entity"),
-            "wandb" in config.logging.loggers,
-            "logging.loggers: [wandb]",
-        ),
-        (config.compile, "compile", ("evaluate",), mode == "full", "compile.mode: full"),
-        (
-            config.hardware,
-            "hardware",
-            ("bucket_mib",),
-            config.hardware.strategy == "sync",
-            "hardware.strategy: sync",
-        ),
+        ("schedule", ("factor", "patience"), plateau, "schedule.name: plateau"),
+        ("schedule", ("minimum",), schedule != "constant", "a schedule that falls"),
+        ("stop", ("lr",), plateau, "schedule.name: plateau"),
+        ("model", ("refit_energies", "add_elements"), start, "model.start_from"),
+        ("data", ("validation_fraction", "validation_by"), held, "no data.validation"),
+        ("data", ("validation_block",), by == "block", "data.validation_by: block"),
+        ("compile", ("tolerance", "fallback"), mode != "eager", "compile.mode: forces or full"),
+        ("compile", ("evaluate",), mode == "full", "compile.mode: full"),
+        ("logging", ("wandb_project", "wandb_entity"), wandb, "logging.loggers: [wandb]"),
+        ("hardware", ("bucket_mib",), sync, "hardware.strategy: sync"),
     ]
-    for holder, path, names, has_effect, needed in useless:
+    for path, names, has_effect, needed in useless:
+        holder = getattr(config, path)
         for name in names:
             if not has_effect and (value := getattr(holder, name)) != _default(holder, name):
                 raise ValueError(f"{path}.{name} must be used with {needed}, got {value!r} without")
     _check_optimizer(config)
-    energies = {
-        "energy_shifts": config.statistics.energy_shifts,
-        "energy_scales": config.statistics.energy_scales,
-    }
-    for name, value in energies.items():
+    for name in ("energy_shifts", "energy_scales"):
+        value = getattr(config.statistics, name)
         if name in config.model.config and value != _default(config.statistics, name):
             raise ValueError(
                 f"statistics.{name} must be used without model.config.{name}, got {value!r} with it"
@@ -215,7 +182,7 @@ def _check_optimizer(config: TrainConfig) -> None:
         raise ValueError(f"swa must be less than stop.epochs ({config.stop.epochs}), got {config.swa}")
 
 
-def _loss_effects(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...], bool, str]]:
+def _loss_effects(config: TrainConfig) -> list[tuple[str, tuple[str, ...], bool, str]]:
     """Conditions under which the options of the loss have an effect."""
     loss = config.loss
     weighted = {t: any(getattr(part, t) for part in (loss, *config.stages)) for t in TERMS}
@@ -225,31 +192,19 @@ def _loss_effects(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...], 
         t: weighted[t] and kinds[t] == "huber" and not (t == "forces" and loss.force_deltas) for t in TERMS
     }
     common = any(huber[t] and getattr(loss, f"{t}_delta") is None for t in TERMS)
+    own = "huber for a term that has no delta of its own (loss.kind: huber)"
+    forces = weighted["forces"] and kinds["forces"] == "huber"
     effects = [
-        (
-            loss,
-            "loss",
-            ("delta",),
-            common,
-            "huber for a term that has no delta of its own (loss.kind: huber)",
-        ),
-        (
-            loss,
-            "loss",
-            ("force_deltas",),
-            weighted["forces"] and kinds["forces"] == "huber",
-            "huber for forces (loss.forces_kind: huber)",
-        ),
-        (loss, "loss", ("element_weights",), weighted["forces"], "a weight of forces"),
-        (loss, "loss", ("softadapt",), sum(weighted.values()) > 1, "weights of two terms or more"),
-        (loss, "loss", ("softadapt_epochs",), loss.softadapt is not None, "loss.softadapt"),
+        ("loss", ("delta",), common, own),
+        ("loss", ("force_deltas",), forces, "huber for forces (loss.forces_kind: huber)"),
+        ("loss", ("element_weights",), weighted["forces"], "a weight of forces"),
+        ("loss", ("softadapt",), sum(weighted.values()) > 1, "weights of two terms or more"),
+        ("loss", ("softadapt_epochs",), loss.softadapt is not None, "loss.softadapt"),
     ]
     for t in TERMS:
-        effects.append((loss, "loss", (f"{t}_kind",), weighted[t], f"a weight of {t}"))
-        needed = f"huber for {t} (loss.{t}_kind: huber)" + (
-            ", not with force_deltas" if t == "forces" else ""
-        )
-        effects.append((loss, "loss", (f"{t}_delta",), huber[t], needed))
+        other = ", not with force_deltas" if t == "forces" else ""
+        effects.append(("loss", (f"{t}_kind",), weighted[t], f"a weight of {t}"))
+        effects.append(("loss", (f"{t}_delta",), huber[t], f"huber for {t} (loss.{t}_kind: huber){other}"))
     return effects
 
 

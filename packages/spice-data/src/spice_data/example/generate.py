@@ -11,6 +11,7 @@ import argparse
 import functools
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -24,8 +25,7 @@ from spice_data.units import BOHR, HARTREE
 
 SNAPSHOTS = 5
 STEPS_BETWEEN = 150
-TIME_STEP = 1.0
-FRICTION = 0.01
+FRICTION = 0.01  # per fs
 MAX_FORCE = 10.0
 FS = 0.09822694788464063  # fs in units of Å sqrt(amu / eV)
 KB = 8.617333262e-5  # eV / K
@@ -111,6 +111,27 @@ def bonded(molecule: Chem.Mol, positions: np.ndarray) -> bool:
     )
 
 
+def langevin(
+    force: Callable[[np.ndarray], np.ndarray],
+    masses: np.ndarray,
+    state: tuple[np.ndarray, np.ndarray, np.ndarray],
+    kt: float,
+    decay: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions, velocities and forces after a step of 1 fs of Langevin dynamics (BAOAB).
+
+    ``decay`` is exp(−friction · step); units are Å, eV, amu, and Å √(eV / amu) for velocities.
+    """
+    x, v, f = state
+    v = v + 0.5 * FS * f / masses
+    x = x + 0.5 * FS * v
+    v = decay * v + np.sqrt((1 - decay**2) * kt / masses) * rng.normal(size=v.shape)
+    x = x + 0.5 * FS * v
+    f = force(x)
+    return x, v + 0.5 * FS * f / masses, f
+
+
 def sample(entry: Entry, molecule: Chem.Mol, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return conformations (M, N, 3), Å: snapshots of Langevin dynamics (BAOAB), each also briefly relaxed."""
     numbers = np.array([a.GetAtomicNum() for a in molecule.GetAtoms()])
@@ -131,19 +152,16 @@ def sample(entry: Entry, molecule: Chem.Mol, positions: np.ndarray, rng: np.rand
             f = f - 0.5 * np.clip(d - wall, 0, None) * r / np.maximum(d, 1e-9)
         return f
 
-    dt, decay = TIME_STEP * FS, np.exp(-FRICTION * TIME_STEP)
-    x, v = start, rng.normal(size=start.shape) * np.sqrt(kt / masses)
-    f = force(x)
+    def begin() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return start, rng.normal(size=start.shape) * np.sqrt(kt / masses), force(start)
+
+    state = begin()
     kept: list[np.ndarray] = []
     attempts = 0
     while len(kept) < 2 * SNAPSHOTS:
         for _ in range(STEPS_BETWEEN):
-            v = v + 0.5 * dt * f / masses
-            x = x + 0.5 * dt * v
-            v = decay * v + np.sqrt((1 - decay**2) * kt / masses) * rng.normal(size=v.shape)
-            x = x + 0.5 * dt * v
-            f = force(x)
-            v = v + 0.5 * dt * f / masses
+            state = langevin(force, masses, state, kt, float(np.exp(-FRICTION)), rng)
+        x = state[0]
         near = relax(surface, x, 8)
         if bonded(molecule, x) and bonded(molecule, near):
             kept += [x - x.mean(axis=0), near - near.mean(axis=0)]
@@ -151,8 +169,7 @@ def sample(entry: Entry, molecule: Chem.Mol, positions: np.ndarray, rng: np.rand
         attempts += 1
         if attempts > 8:
             raise RuntimeError(f"{entry.name}: bonds do not survive the dynamics")
-        x, v = start, rng.normal(size=start.shape) * np.sqrt(kt / masses)
-        f = force(x)
+        state = begin()
     return np.array(kept)
 
 
