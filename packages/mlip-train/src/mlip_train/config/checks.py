@@ -51,8 +51,7 @@ def check_source(source: SourceConfig, path: str) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{path}.weights.{name} must be at least 0, got {weight!r}")
     is_store = Path(source.path).suffix.lower() == ".store"
-    useless = () if is_store else ("split", "part")
-    useless += LABELS if is_spice(source.path) else ()
+    useless = (*(() if is_store else ("split", "part")), *(LABELS if is_spice(source.path) else ()))
     for name in useless:
         if (value := getattr(source, name)) != _default(source, name):
             needed = "a file that ASE reads" if name in LABELS else "a .store"
@@ -194,7 +193,7 @@ def _loss_effects(config: TrainConfig) -> list[tuple[str, tuple[str, ...], bool,
     common = any(huber[t] and getattr(loss, f"{t}_delta") is None for t in TERMS)
     own = "huber for a term that has no delta of its own (loss.kind: huber)"
     forces = weighted["forces"] and kinds["forces"] == "huber"
-    effects = [
+    effects: list[tuple[str, tuple[str, ...], bool, str]] = [
         ("loss", ("delta",), common, own),
         ("loss", ("force_deltas",), forces, "huber for forces (loss.forces_kind: huber)"),
         ("loss", ("element_weights",), weighted["forces"], "a weight of forces"),

@@ -215,7 +215,9 @@ class Store(RawFile, Sequence[Frame]):
             table["formation_energy"] * per_energy,
             table["subset"].astype(np.int64),
             table["molecule"].astype(np.int64),
-            *(cells[name].copy() for name in ("cell", "stress", "pbc")),
+            cells["cell"].copy(),
+            cells["stress"].copy(),
+            cells["pbc"].copy(),
             table["weight"].copy(),
         )
 
