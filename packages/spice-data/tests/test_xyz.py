@@ -159,6 +159,14 @@ def test_labels_without_a_key_are_absent(tmp_path):
         convert(path, tmp_path / "b.store", labels=Labels(energy="E", partial=True))
 
 
+def test_structures_as_they_are(tmp_path):
+    path = _write(tmp_path / "a.xyz", GOOD + "\n\n" + NO_FORCES.replace("energy=", "REF_energy="))
+    first, second = spice_data.read_atoms(path)
+    assert first.get_potential_energy() == second.info["REF_energy"] == -1.5 and "velo" in second.arrays
+    (again,) = spice_data.read_atoms(path, index="1:")
+    assert again.info == second.info
+
+
 def test_cell_vectors_as_lines(tmp_path):
     one = "1\nvectors\nH 0 0 0\nVEC1 5 0 0\nVEC2 0 6 0\nVEC3 0 0 7\n"
     frames = read_frames(_write(tmp_path / "a.xyz", one + "\n" + one), Labels(energy=None, forces=None))

@@ -2,7 +2,7 @@
 
 from spice_data.read._inspect import Report, inspect
 from spice_data.read.atoms import Labels, from_ase, to_ase
-from spice_data.read.frames import read_frames
+from spice_data.read.frames import read_atoms, read_frames
 from spice_data.read.molecule import Molecule
 from spice_data.read.spice import SpiceFile, open
 from spice_data.read.xyz import write_xyz
@@ -15,6 +15,7 @@ __all__ = [
     "from_ase",
     "inspect",
     "open",
+    "read_atoms",
     "read_frames",
     "to_ase",
     "write_xyz",

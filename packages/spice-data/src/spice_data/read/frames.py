@@ -123,6 +123,15 @@ class FrameReader:
                 raise ValueError(f"workers {guard}, got a worker that died (or memory ran out)") from None
 
     def _ase(self, skip: int) -> Iterator[Frame]:
+        for i, atoms in self._structures():
+            if self.count < skip:
+                self.count += 1
+                continue
+            self.keys |= found_keys(atoms)
+            yield _frame(self.path, self.labels, self.subset, i, atoms)
+
+    def _structures(self) -> Iterator[tuple[int, Atoms]]:
+        """Yield place and structure of what is no extended XYZ."""
         from ase.io import iread
 
         wanted = slice_of(self.index)
@@ -142,11 +151,13 @@ class FrameReader:
                 raise DataError(self.path, "be readable by ASE", received, at=f"frame {i}") from None
             if atoms is None:
                 return
-            if self.count < skip:
-                self.count += 1
-                continue
-            self.keys |= found_keys(atoms)
-            yield _frame(self.path, self.labels, self.subset, i, atoms)
+            yield i, atoms
+
+    def atoms(self) -> Iterator[Atoms]:
+        """Yield structures with everything that the file says of them, whatever labels they have."""
+        if self._format() in ("extxyz", "xyz"):
+            return (parse(self.path, text) for text in texts(self.path, self.index))
+        return (atoms for _, atoms in self._structures())
 
 
 def _rows(path: Path) -> Iterator[Atoms]:
@@ -212,3 +223,18 @@ def read_frames(
         Naming file and frame: for a defective or truncated frame, or a missing or contradictory label.
     """
     return FrameReader(path, labels or Labels(), format, index, workers).read()
+
+
+def read_atoms(
+    path: str | os.PathLike[str], *, format: str | None = None, index: str = ":"
+) -> Iterator[Atoms]:
+    """Yield the ASE structures of a file with everything that it says of them, as :func:`read_frames` reads it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    DataError
+        Naming file and frame, for a defective or truncated one.
+    """
+    return FrameReader(path, Labels(), format, index).atoms()
