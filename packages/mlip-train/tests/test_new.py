@@ -69,7 +69,11 @@ def test_keys_isolated_atoms_and_missing_labels_are_seen(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "data must be an existing file"), ("", "data must be a file that ASE reads, got")],
+    [
+        (None, "data must be an existing file"),
+        ("", "data must hold at least one structure, got none"),
+        ("text", "must begin with a number of atoms"),
+    ],
 )
 def test_files_without_structures(tmp_path: Path, capsys: Any, text: str | None, message: str) -> None:
     if text is not None:

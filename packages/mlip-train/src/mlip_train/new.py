@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError
 
 import localgraph
+from spice_data import read_atoms
 
 LOOKED_AT = 2000
 """Structures that are read for the suggestions."""
@@ -77,7 +75,7 @@ def look_at(path: str | Path) -> Found:
     keys: dict[str, Counter[str]] = {name: Counter() for name in DEFAULT_KEYS}
     sizes: list[int] = []
     periodic, neighbors, sampled = 0, 0, 0
-    structures = _read(path)
+    structures = read_atoms(path)
     for number, atoms in enumerate(itertools.islice(structures, LOOKED_AT)):
         sizes.append(len(atoms))
         elements.update(atoms.get_chemical_symbols())
@@ -99,14 +97,6 @@ def look_at(path: str | Path) -> Found:
         neighbors / sampled,
         next(structures, None) is None,
     )
-
-
-def _read(path: str | Path) -> Iterator[Atoms]:
-    """Structures of a file; ASE's errors name it."""
-    try:
-        yield from ase.io.iread(path, ":")
-    except (UnknownFileTypeError, ase.io.ParseError) as e:
-        raise ValueError(f"data must be a file that ASE reads, got {str(path)!r}: {e}") from None
 
 
 def _labels(atoms: Atoms) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from mlip_train.data.sources import Source
-from spice_data import DataError
+from spice_data import DataError, Frame
 
 Array = NDArray[Any]
 ROWS: dict[str, str] = {
@@ -94,6 +94,10 @@ class FrameTable:
     def error(self, frame: int, message: str) -> DataError:
         """Return the error of a frame."""
         return self.sources[int(self.arrays["source"][frame])].error(int(self.arrays["row"][frame]), message)
+
+    def frame(self, row: int) -> Frame:
+        """Read a frame from its store."""
+        return self.sources[int(self.arrays["source"][row])].store[int(self.arrays["row"][row])]
 
     @property
     def source_counts(self) -> list[int]:

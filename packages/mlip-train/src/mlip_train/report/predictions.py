@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -49,8 +48,8 @@ class Predictions:
     def add(self, batch: Batch, prediction: Prediction) -> None:
         """Write the frames of a batch, whose predictions are on the CPU."""
         atoms = batch.atoms.long().tolist()
-        parts = [torch.split(t, atoms) for t in (batch.types, batch.forces, prediction.forces)]
-        for i, (types, labels, forces) in enumerate(zip(*parts, strict=True)):
+        parts = [torch.split(t, atoms) for t in (batch.forces, prediction.forces)]
+        for i, (labels, forces) in enumerate(zip(*parts, strict=True)):
             has = [bool(w[i] > 0) for w in (batch.energy_weight, batch.stress_weight)]
             has.insert(1, bool(batch.force_weight[batch.frame == i].any()))
             frame = int(batch.row[i])
@@ -71,7 +70,7 @@ class Predictions:
                 row["stress_rmse"] = float((prediction.stress[i] - batch.stress[i]).square().mean().sqrt())
             self.rows.append(row)
             self.writer.writerow(row)
-            structure = structure_of(self.table, frame, types)
+            structure = structure_of(self.table, frame)
             structure.info |= {"frame": row["frame"], "subset": row["subset"]}
             structure.info["predicted_energy"] = row["predicted_energy"]
             structure.arrays["predicted_forces"] = forces.numpy()
@@ -90,12 +89,10 @@ class Predictions:
         return sorted(labeled, key=lambda row: -abs(row[key]))[:count]
 
 
-def structure_of(table: FrameTable, frame: int, types: torch.Tensor) -> Atoms:
-    """Return a frame's atoms; an axis that has a cell vector counts as periodic."""
-    start, end = table.atom_start[frame : frame + 2]
-    cell = np.array(table.arrays["cell"][frame])
-    symbols = [table.type_names[t] for t in types.tolist()]
-    return Atoms(symbols, np.array(table.arrays["positions"][start:end]), cell=cell, pbc=cell.any(1))
+def structure_of(table: FrameTable, frame: int) -> Atoms:
+    """Return a frame's atoms."""
+    found = table.frame(frame)
+    return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc)
 
 
 @contextlib.contextmanager
