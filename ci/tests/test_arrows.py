@@ -25,7 +25,7 @@ ARROWS = {
     "mlip_export": {"localgraph"},
     "spice_data": set(),
 }
-EXTRAS: dict[str, dict[str, set[str]]] = {}
+EXTRAS = {"mlip_export": {"fetch": {"localgraph"}}}
 
 
 def project(package):

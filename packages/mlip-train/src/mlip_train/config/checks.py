@@ -17,7 +17,6 @@ SETTLED = ("optimizer.name", "optimizer.amsgrad", "optimizer.adamw")
 """Keys that decide which moments an optimizer keeps."""
 TERMS = ("energy", "forces", "stress")
 LABELS = (
-    "format",
     "energy",
     "forces",
     "stress",
@@ -29,6 +28,7 @@ LABELS = (
     "force_scale",
     "stress_scale",
     "length_scale",
+    "format",
 )
 """Options that say how labels are found in a file that ASE reads."""
 

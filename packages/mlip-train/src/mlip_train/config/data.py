@@ -35,7 +35,7 @@ class SourceConfig:
     weights: dict[str, float] = field(default_factory=dict)
     """Further factors of the weights of some subsets (config_type of extended XYZ), by exact name."""
     share: Positive = 1.0
-    """Part of its frames that an epoch of training uses, drawn anew each time; 2 uses each frame twice."""
+    """Part of its frames that an epoch of training uses, drawn again each time; 2 uses each frame twice."""
     energy: str | None = "energy"
     """Key of the energies, eV, in a file that ASE reads; null says that the source has none."""
     forces: str | None = "forces"
@@ -91,7 +91,7 @@ class DataConfig:
     validation_block: Count = 100
     """Frames of a block."""
     limit: Factor = 1.0
-    """Part of the training frames that an epoch uses, drawn anew each time."""
+    """Part of the training frames that an epoch uses, drawn again each time."""
     cache: str | None = None
     """Folder of stores made of other files, and of counts and statistics of frames; null: OUTPUT/cache."""
     cache_neighbors: bool = False

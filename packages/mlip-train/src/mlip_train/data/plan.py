@@ -40,7 +40,7 @@ class Plan(Sampler[MicroBatch]):
     seed, epoch : int
         Determine the order.
     limit : float
-        Part of the frames that an epoch uses, beside the share of each source; drawn anew each time.
+        Part of the frames that an epoch uses, beside the share of each source; drawn again each time.
     shuffle : bool
         False plans in table order, with the budgets scaled by ``config.evaluate`` and without accumulation.
     rank, world : int
