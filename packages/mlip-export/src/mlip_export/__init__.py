@@ -48,7 +48,7 @@ _HOMES = {
     "select": "_select",
 }
 
-_HOSTS = ("ase", "lammps", "openmm", "torchsim")
+_HOSTS = ("ase", "lammps", "metatomic", "openmm", "torchsim")
 """Modules of the hosts, imported on first use, with what they need."""
 
 
