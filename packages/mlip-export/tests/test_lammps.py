@@ -285,14 +285,12 @@ def test_excluded_neighbors(lammps, water_pt2, make_water):
 def test_excluded_atoms_are_absent(lammps, water_pt2, second_pt2, make_water, ranks, count):
     """What fix gcmc does for a trial deletion: no energy, force, virial or spread of the hidden atoms (F1)."""
     atoms, packages = make_water(2), [water_pt2, second_pt2][:count]
-    text = (
-        head(packages)
-        + "group some id 1:6\nneigh_modify exclude group some all\n"
-        + PRINTS
-        + "run 0\n"
-        + DUMP
-    )
-    hidden = lammps(text, atoms, ranks)
+    text = head(packages) + "group some id 1:6\nneigh_modify exclude group some all\n" + PRINTS
+    dump = DUMP
+    if count > 1:
+        text += "fix spread all pair 1 allegro force_spread 0 energy_spread 0\n"
+        dump = DUMP.replace("fz modify", "fz f_spread[1] f_spread[2] modify")
+    hidden = lammps(text + "run 0\n" + dump, atoms, ranks)
     rest = atoms[6:]
     rest.calc = Calculator(packages)
     assert hidden.thermo["PotEng"][0] == pytest.approx(rest.get_potential_energy(), abs=1e-8)
@@ -300,6 +298,10 @@ def test_excluded_atoms_are_absent(lammps, water_pt2, second_pt2, make_water, ra
     np.testing.assert_allclose(stress_of(hidden.thermo), rest.get_stress(), rtol=0, atol=1e-9)
     np.testing.assert_allclose(forces[6:], rest.get_forces(), rtol=0, atol=1e-8)
     np.testing.assert_allclose(forces[:6], 0.0, rtol=0, atol=0)
+    if count > 1:
+        for name, expected in (("1", rest.calc.spread.forces), ("2", rest.calc.spread.energies)):
+            np.testing.assert_allclose(hidden.dump[f"f_spread[{name}]"][:6], 0.0, rtol=0, atol=0)
+            np.testing.assert_allclose(hidden.dump[f"f_spread[{name}]"][6:], expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("setting", ["", "overlap reject"])

@@ -14,7 +14,7 @@ pair_style allegro
 pair_coeff * * {model} H O
 neighbor 1.0 bin
 compute_modify thermo_temp dynamic/dof yes
-fix g all gcmc 1 60 0 1 29494 1000 {potential} 0.01 overlap_cutoff 0.2 full_energy
+fix g all gcmc 1 60 0 1 29494 1000 {potential} 0.01 full_energy
 thermo_style custom step atoms
 thermo 1
 run 200
@@ -26,7 +26,7 @@ IDEAL = -0.67092  # eV, the chemical potential at which 20 H atoms are in a box 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_mean_number_of_atoms(lammps, toy, compiled, ranks):
-    """F1: trial deletions take the whole energy of an atom, its shift too; insertions add it."""
+    """F1, F2: trial deletions take the whole energy of an atom, its shift too; insertions that overlap are rejected."""
     model = toy(("H", "O"), 3.5, shifts=[SHIFT, 0.0])
     with torch.no_grad():
         model.last *= 1e-4  # an ideal gas but for 1e-4 of the interaction

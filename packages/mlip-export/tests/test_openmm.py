@@ -210,7 +210,11 @@ def test_the_potential_of_openmm_ml(water_pt2, make_water):
     for k in range(8):
         bonds.addBond(3 * k, 3 * k + 1, 0.1, 1000.0)
     classical.addForce(bonds)
+    for k in (0, 1):
+        classical.addConstraint(3 * k, 3 * k + 1, 0.09572)
     mixed = potential.createMixedSystem(topology, classical, [0, 1, 2], interpolate=False)
+    assert mixed.getNumConstraints() == 1  # that of the model's particles is gone
+    assert mixed.getConstraintParameters(0)[:2] == [3, 4]
     energy, _ = values(context_of(mixed, atoms.positions))
     first = atoms[:3]
     first.calc = Calculator(water_pt2)

@@ -95,7 +95,7 @@ def atomistic_model(path: str | os.PathLike[str]) -> AtomisticModel:
             f"{path} must have one type per element, for metatomic names atoms by atomic numbers, got "
             f"{metadata.type_names} of the elements {metadata.elements}"
         )
-    torch.ops.load_library(str(library()))
+    torch.ops.load_library(str(library()))  # type: ignore[no-untyped-call]
     capabilities = ModelCapabilities(
         outputs={"energy": ModelOutput(unit="eV", sample_kind="atom")},
         atomic_types=numbers,
@@ -114,6 +114,9 @@ def atomistic_model(path: str | os.PathLike[str]) -> AtomisticModel:
 
 class _Module(torch.nn.Module):
     """The interface of metatomic around the compiled potential."""
+
+    type_of: Tensor
+    cutoffs: Tensor
 
     def __init__(self, path: str, numbers: List[int], cutoffs: Tensor):  # noqa: UP006
         super().__init__()
@@ -154,10 +157,11 @@ class _Module(torch.nn.Module):
                 values.append(energies.sum().reshape(1))
                 samples.append(torch.full((1, 1), place, dtype=torch.int64))
         names = ["system", "atom"] if per_atom else ["system"]
+        components: List[Labels] = []  # noqa: UP006
         block = TensorBlock(
             values=torch.cat(values).reshape(-1, 1),
             samples=Labels(names, torch.cat(samples).to(torch.int32)),
-            components=torch.jit.annotate(List[Labels], []),  # noqa: UP006
+            components=components,
             properties=Labels(["energy"], torch.tensor([[0]])),
         )
         results["energy"] = TensorMap(keys=Labels(["_"], torch.tensor([[0]])), blocks=[block])
