@@ -36,7 +36,10 @@ SIBLINGS = {
 # matscipy, the reference of localgraph's tests, needs a newer numpy than localgraph does.
 UNPINNED = {"localgraph": ("numpy",)}
 # What tests use if it is there: hosts.
-HOSTS = {"mlip-export": ("torch-sim-atomistic", "ipi", "openmmml", "metatomic-torch")}
+HOSTS = {
+    "mlip-export": ("torch-sim-atomistic", "ipi", "openmmml", "metatomic-torch"),
+    "spice-data": ("ase-db-backends",),
+}
 TORCHLESS = ("spice-data",)
 # Percent of lines that the tests of a package run, at least; subprocesses and compiled code are not seen.
 COVERED = dict.fromkeys(PACKAGES, 80)

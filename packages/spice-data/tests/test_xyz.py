@@ -159,6 +159,18 @@ def test_labels_without_a_key_are_absent(tmp_path):
         convert(path, tmp_path / "b.store", labels=Labels(energy="E", partial=True))
 
 
+@pytest.mark.parametrize("key", ["energy", "forces", "stress"])
+def test_f11_info_arrays_and_calculator_must_agree(tmp_path, key):
+    (frame,) = read_frames(_write(tmp_path / "a.xyz", CELL.replace("energy", f"{SAME} energy")))
+    atoms = to_ase(frame)
+    place = atoms.arrays if key == "forces" else atoms.info
+    place[key] = np.array(atoms.calc.results[key])
+    assert np.array_equal(from_ase(atoms).forces, frame.forces)
+    place[key] = place[key] + 1e-3
+    with pytest.raises(ValueError, match=f"key '{key}' must be the same in info and calculator"):
+        from_ase(atoms)
+
+
 def test_structures_as_they_are(tmp_path):
     path = _write(tmp_path / "a.xyz", GOOD + "\n\n" + NO_FORCES.replace("energy=", "REF_energy="))
     first, second = spice_data.read_atoms(path)

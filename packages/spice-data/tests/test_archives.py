@@ -1,4 +1,4 @@
-"""Frames of NumPy archives."""
+"""Frames of NumPy archives and of LMDB files of ASE."""
 
 import numpy as np
 import pytest
@@ -51,3 +51,18 @@ def test_what_is_no_archive_of_frames_is_an_error(tmp_path, data, message):
     np.savez(tmp_path / "a.npz", **data)
     with pytest.raises(DataError, match=message):
         list(read_frames(tmp_path / "a.npz"))
+
+
+def test_aselmdb(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    from ase import Atoms
+    from ase.db import connect
+
+    with connect(tmp_path / "a.aselmdb") as database:
+        for k in range(5):
+            database.write(Atoms("OHH", X[k]), ref=E[k], data={"f": F[k]})
+    frames = list(read_frames(tmp_path / "a.aselmdb", Labels("ref", "f")))
+    assert [f.energy for f in frames] == E.tolist()
+    assert all(
+        np.array_equal(f.positions, X[k]) and np.array_equal(f.forces, F[k]) for k, f in enumerate(frames)
+    )
