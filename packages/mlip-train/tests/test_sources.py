@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import torch
 from samples import CUTOFFS, read, table_of
 
 from mlip_train import build_table, from_plain
@@ -317,3 +320,69 @@ def test_weights_of_subsets(make_frames: Callable[..., Any], tmp_path: Path) -> 
 def test_sources_may_be_plain_strings() -> None:
     data = from_plain(DataConfig, {"train": ["a.xyz", {"path": "b.xyz", "share": 0.5}]}, "data")
     assert data.train == (SourceConfig(path="a.xyz"), SourceConfig(path="b.xyz", share=0.5))
+
+
+def lmdb_of(path: Path, entries: dict[str, bytes]) -> Path:
+    lmdb = pytest.importorskip("lmdb")
+    with (
+        lmdb.open(str(path), map_size=1 << 20, subdir=False) as environment,
+        environment.begin(write=True) as to,
+    ):
+        for key, data in entries.items():
+            to.put(key.encode(), data)
+    return path
+
+
+def test_lmdb_files_of_nequip(make_frames: Callable[..., Any], tmp_path: Path) -> None:
+    frames = [*make_frames(2, periodic=True), *make_frames(1)]
+    entries = {"num_frames": b"3"}
+    for i, atoms in enumerate(frames):
+        data = {
+            "pos": torch.tensor(atoms.positions),
+            "atomic_numbers": torch.tensor(atoms.numbers),
+            "cell": torch.tensor(atoms.cell.array)[None],
+            "pbc": torch.tensor(atoms.pbc)[None],
+            "total_energy": torch.tensor([[atoms.get_potential_energy()]], dtype=torch.float64),
+            "forces": torch.tensor(atoms.get_forces()),
+            "edge_index": torch.zeros(2, len(atoms), dtype=torch.int64),
+        }
+        if atoms.pbc.all():
+            data["stress"] = torch.tensor(atoms.get_stress(voigt=False))[None]
+        entries[str(i)] = pickle.dumps(data)
+    found = read(lmdb_of(tmp_path / "a.lmdb", entries), energy="total_energy")
+    for frame, atoms in zip(found, frames, strict=True):
+        assert np.array_equal(frame.positions, atoms.positions) and np.array_equal(frame.pbc, atoms.pbc)
+        assert frame.energy == atoms.get_potential_energy() and np.array_equal(
+            frame.forces, atoms.get_forces()
+        )
+        assert not atoms.pbc.all() or np.allclose(frame.stress, atoms.get_stress(voigt=False))
+
+
+class Command:
+    """What a pickle could run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            {"0": pickle.dumps({"pos": Command()})},
+            r"frame 0 must have entries of tensors, got .*posix.system",
+        ),
+        (
+            {"0": pickle.dumps({"pos": 1})},
+            r"frame 0 must have entries of tensors, got KeyError: 'atomic_numbers'",
+        ),
+        ({"a": b"text"}, r"must have entries by number, as nequip writes them, got none"),
+    ],
+)
+def test_other_lmdb_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, bytes], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        read(lmdb_of(tmp_path / "a.lmdb", entries))
+    assert not Path("ran").exists()

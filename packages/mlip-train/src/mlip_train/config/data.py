@@ -23,8 +23,9 @@ class SourceConfig:
     """One file of labeled frames; an option that its kind of file has no use for is an error."""
 
     path: str = ""
-    """A SPICE file (.hdf5, .h5), a SPICE store (.store), arrays (.npz), or anything that ASE reads; of that also
-    a folder or a pattern such as "runs/*.xyz". Relative paths are relative to the YAML file."""
+    """A SPICE file (.hdf5, .h5), a SPICE store (.store), arrays (.npz), nequip's LMDB (.lmdb), or anything that ASE
+    reads; of these other than SPICE's also a folder or a pattern such as "runs/*.xyz". Relative paths are relative to
+    the YAML file."""
     format: str | None = None
     """ASE's name of the format; null finds it by name and contents of the file."""
     subset: str | None = None

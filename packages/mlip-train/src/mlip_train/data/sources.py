@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mlip_train.config.checks import LABELS, check_source, is_spice
 from mlip_train.config.data import SourceConfig
+from mlip_train.data.lmdb import lmdb_frames
 from spice_data import DataError, Labels, Split, Store, convert
 
 Progress = Callable[[int, int], None]
@@ -154,10 +155,12 @@ def _converted(source: SourceConfig, files: list[Path], cache: Path, workers: in
         bar.update(done - bar.n)
 
     def made(overwrite: bool) -> Store:
-        options = {"overwrite": overwrite, "wait": True, "progress": show}
+        options: dict[str, Any] = {"overwrite": overwrite, "wait": True, "progress": show}
         if labels is None:
             return convert(files[0], target, **options)
-        return convert(files, target, labels=labels, format=source.format, workers=workers, **options)
+        reader = lmdb_frames if files[0].suffix == ".lmdb" else None
+        options |= {"labels": labels, "format": source.format, "workers": workers, "reader": reader}
+        return convert(files, target, **options)
 
     with bar:
         try:

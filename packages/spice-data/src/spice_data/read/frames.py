@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -38,6 +38,8 @@ def _uncompressed(path: str | os.PathLike[str]) -> str:
     return name.removesuffix(next((s for s in COMPRESSED if name.endswith(s)), ""))
 
 
+Reader = Callable[[Path], Iterator["Atoms"]]
+"""Yields the structures of a file."""
 Job = tuple[Path, Labels, str, list[Text]]
 
 
@@ -61,8 +63,10 @@ class FrameReader:
         format: str | None = None,
         index: str = ":",
         workers: int = 0,
+        reader: Reader | None = None,
     ) -> None:
         self.path, self.labels, self.format, self.index = Path(path), labels, format, index
+        self.reader = reader
         self.workers, self.subset = workers, Path(_uncompressed(path)).stem
         if not self.path.exists():
             raise FileNotFoundError(f"path must be an existing file, got {str(self.path)!r}")
@@ -87,6 +91,8 @@ class FrameReader:
         """Return ASE's name of the format; extended XYZ is never left to ASE, which ends at a blank line."""
         from ase.io.formats import UnknownFileTypeError, filetype
 
+        if self.reader:
+            return "given"
         if self.format or is_xyz(self.path):
             return self.format or "extxyz"
         if self.path.suffix in (*DATABASES, ".npz"):
@@ -136,9 +142,9 @@ class FrameReader:
 
         wanted = slice_of(self.index)
         frames: Iterator[Atoms]
-        if (name := self._format()) in ("db", "npz"):
-            rows = npz_frames(self.path) if name == "npz" else _rows(self.path)
-            frames = itertools.islice(rows, wanted.start, wanted.stop, wanted.step)
+        readers: dict[str, Reader | None] = {"db": _rows, "npz": npz_frames, "given": self.reader}
+        if reader := readers.get(self._format()):
+            frames = itertools.islice(reader(self.path), wanted.start, wanted.stop, wanted.step)
         else:
             frames = iread(self.path, self.index, self.format)
         for i in itertools.count(wanted.start or 0, wanted.step or 1):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import h5py
 
 from spice_data.read.atoms import Labels
+from spice_data.read.frames import Reader
 from spice_data.read.spice import SpiceFile
 from spice_data.records import Block
 from spice_data.selection._select import Selection
@@ -54,11 +55,16 @@ def _source(
     format: str | None,
     index: str,
     workers: int,
+    reader: Reader | None,
     stack: ExitStack,
 ) -> Source:
     """Return the frames of ``source``; what is opened for it is closed by ``stack``."""
     if isinstance(source, (str, os.PathLike)):
-        if format is None and (os.fspath(source).endswith(SPICE_SUFFIXES) or h5py.is_hdf5(source)):
+        if (
+            format is None
+            and reader is None
+            and (os.fspath(source).endswith(SPICE_SUFFIXES) or h5py.is_hdf5(source))
+        ):
             source = stack.enter_context(SpiceFile(source))
         else:
             source = [source]
@@ -70,7 +76,7 @@ def _source(
         return SpiceSource(file or stack.enter_context(SpiceFile(source.path, source.labels)), source)
     if isinstance(source, SpiceFile):
         return SpiceSource(source)
-    return AseSource(source, labels or Labels(), format, index, workers)
+    return AseSource(source, labels or Labels(), format, index, workers, reader)
 
 
 def convert(
@@ -82,6 +88,7 @@ def convert(
     format: str | None = None,
     index: str = ":",
     workers: int = 0,
+    reader: Reader | None = None,
     overwrite: bool = False,
     wait: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -104,6 +111,8 @@ def convert(
         SPICE test set). By default the selection's path is opened.
     labels, format, index, workers : Labels, str, str, int
         For files that ASE reads; see :func:`spice_data.read_frames`.
+    reader : callable, optional
+        Given the path of a file, yields its structures as ASE's Atoms: for formats that ASE does not read.
     overwrite : bool
         Replace an existing file.
     wait : bool
@@ -138,7 +147,7 @@ def convert(
     (1022, ('H', 'C', 'N', 'O', 'F', 'S', 'Cl'))
     """
     with ExitStack() as stack:
-        frames = _source(source, file, labels, format, index, workers, stack)
+        frames = _source(source, file, labels, format, index, workers, reader, stack)
         writer = StoreWriter(
             path,
             units=frames.units,

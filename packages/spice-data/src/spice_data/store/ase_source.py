@@ -13,7 +13,7 @@ import numpy as np
 
 from spice_data.errors import DataError
 from spice_data.read.atoms import Labels
-from spice_data.read.frames import FrameReader
+from spice_data.read.frames import FrameReader, Reader
 from spice_data.records import Block, Frame
 from spice_data.store.layout import Units
 from spice_data.store.statistics import Statistics
@@ -32,6 +32,8 @@ class AseSource:
         Keys and units of the labels.
     format, index, workers : str, str, int
         ASE's format, slice of frames and parsing processes for every file; see :func:`spice_data.read_frames`.
+    reader : callable, optional
+        Yields the structures of a file in place of ASE.
 
     Attributes
     ----------
@@ -48,8 +50,9 @@ class AseSource:
         format: str | None,
         index: str,
         workers: int,
+        reader: Reader | None = None,
     ) -> None:
-        self.readers = [FrameReader(path, labels, format, index, workers) for path in paths]
+        self.readers = [FrameReader(path, labels, format, index, workers, reader) for path in paths]
         self.labels, self.path = labels, Path(paths[0])
         stats = [reader.path.stat() for reader in self.readers]
         named = [
