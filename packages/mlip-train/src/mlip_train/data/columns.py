@@ -9,7 +9,7 @@ import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class ColumnWriter:
                 self.subsets = {name: i for i, name in enumerate(head["subsets"])}
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no journal: from the start
-        self._files = {}
+        self._files: dict[str, BinaryIO] = {}
         for name in self.layout:
             file = self._stack.enter_context((self.part / name).open("ab"))
             file.truncate(self.rows[name] * _row_bytes(self.layout[name]))
