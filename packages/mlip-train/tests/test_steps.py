@@ -137,3 +137,11 @@ def test_steps_are_compared_in_full_precision(toy: Any, table: FrameTable) -> No
 def test_unknown_way(toy: Any) -> None:
     with pytest.raises(ValueError, match=r"mode must be 'eager', 'forces' or 'full', got 'jit'"):
         compile_step(model_of(toy), LossConfig(), "jit")
+
+
+def test_default_tolerances(toy: Any) -> None:
+    double, single = model_of(toy), model_of(toy, dtype="float32")
+    assert [verify.tolerance_for(m, CompileConfig()) for m in (double, single)] == [1e-9, 2e-3]
+    single.config["mlp_dtype"] = "bfloat16"
+    assert verify.tolerance_for(single, CompileConfig()) == 0.25
+    assert verify.tolerance_for(single, CompileConfig(tolerance=0.01)) == 0.01

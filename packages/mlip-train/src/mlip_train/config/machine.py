@@ -21,7 +21,7 @@ class CompileConfig:
     eager."""
     tolerance: NonNegative = 0.0
     """Largest difference from eager admitted at the start, relative to the loss and to each gradient's norm; 0 takes
-    1e-9 for float64 models and 2e-3 for float32 ones."""
+    1e-9 for float64 models, 2e-3 for float32 ones, and 0.25 where hidden layers are in bfloat16."""
     evaluate: bool = False
     """Also compile the energy and force graph used for validation (full only)."""
 
