@@ -21,7 +21,7 @@ MOMENTS = int(os.environ.get("MLIP_INTERRUPTIONS", "4"))
 def test_interrupted_at_random_moments(plain_run: dict[str, Any], tmp_path: Path, name: str) -> None:
     plain = copy.deepcopy(plain_run) | {"ema": 0.95, "stages": [{"epoch": 2, "energy": 5.0, "lr": 0.003}]}
     plain["batch"] = {"frames": 3, "accumulate": 2}
-    plain["stop"]["epochs"] = 12
+    plain["stop"]["epochs"] = 6
     plain["optimizer"]["clip"] = 1.0
     plain["schedule"] = {"name": "plateau", "patience": 0, "warmup": 7}
     plain["logging"] |= {"checkpoint_steps": 1, "report": False}

@@ -10,7 +10,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+class Average(AveragedModel):
+    """An average of weights.
+
+    Attributes
+    ----------
+    equal : bool
+        Whether all weights since :func:`begin_equal_average` count alike.
+    """
+
+    equal: bool = False
+
+
+def moving_average(model: nn.Module, decay: float) -> Average:
     """Build an average a ← d·a + (1 − d)·w of the parameters w for ``update_parameters`` after every optimizer step.
 
     Early on the decay is min(d, (1 + n)/(10 + n)) after n steps, so that the start is forgotten. After
@@ -41,14 +53,13 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
         for a, w in zip(average, weights, strict=True):
             a.lerp_(w, 1.0 - d)
 
-    averaged = AveragedModel(model, multi_avg_fn=update)
-    averaged.equal = False
+    averaged = Average(model, multi_avg_fn=update)
     averaged.requires_grad_(False)
     averaged.n_averaged.fill_(1)  # otherwise the first update would copy the weights
     return averaged
 
 
-def begin_equal_average(average: AveragedModel, now: bool) -> None:
+def begin_equal_average(average: Average, now: bool) -> None:
     """Average equally over steps (stochastic weight averaging), from the next step on where ``now``."""
     average.equal = True
     if now:

@@ -25,7 +25,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if config.name == "muon":
         return _muon(named, config)
-    options = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     if config.name == "schedulefree":
         try:
             from schedulefree import AdamWScheduleFree
@@ -85,7 +85,7 @@ class Joined(torch.optim.Optimizer):
         self.optimizers = list(optimizers)
         super().__init__([g for o in self.optimizers for g in o.param_groups], {})
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Evaluate the closure once, then step all."""
         result = None
         if closure is not None:

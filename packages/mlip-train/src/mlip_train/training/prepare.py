@@ -135,8 +135,8 @@ def _tell(
             log.info("data.%s[%d]: %d frames from %s", part, i, count, file)
     table = tables["train"]
     log.info("%d training frames, %d held out for validation", len(rows), len(held))
-    present = table.arrays["composition"].any(0)
-    if absent := [name for t, name in enumerate(table.type_names) if not present[t]]:
+    present = table.arrays["composition"].sum(0)
+    if absent := [name for name, count in zip(table.type_names, present, strict=True) if not count]:
         implausible = [*implausible, f"elements of the model without training frames: {', '.join(absent)}"]
     for line in implausible:
         log.warning("%s", line)
