@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms, units
-from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from generate import labeled
+from molecules import waters
 
 import localgraph
 
@@ -41,17 +41,6 @@ class Eager(Calculator):
         types = localgraph.types_of(self.atoms.get_chemical_symbols(), self.names)
         result = localgraph.evaluate(self.model, torch.tensor(self.atoms.positions), types)
         self.results = {"energy": float(result.energies.sum()), "forces": result.forces.numpy()}
-
-
-def droplet(per_side: int, rng: np.random.Generator) -> Atoms:
-    """Return waters on a cubic grid of 3.1 Å in random orientations."""
-    out = Atoms()
-    for place in itertools.product(range(per_side), repeat=3):
-        water = molecule("H2O")
-        water.euler_rotate(*rng.uniform(0, 360, 3))
-        water.translate(3.1 * np.array(place) - water.positions[0])
-        out += water
-    return out
 
 
 def visited(
@@ -110,7 +99,7 @@ def main() -> None:
             chosen[start : start + BATCH], calculator, rng.choice([300.0, 500.0, 700.0]), arguments.steps, rng
         )
         print(f"{start + BATCH}/{len(chosen)} molecules", flush=True)
-    for frame in visited([droplet(4, rng)], calculator, 350.0, arguments.steps, rng):
+    for frame in visited([waters(4, 4 * 3.1, rng)], calculator, 350.0, arguments.steps, rng):
         for _ in range(6):
             oxygen = frame.positions[::3]
             near = np.argsort(np.linalg.norm(oxygen - oxygen[rng.integers(len(oxygen))], axis=1))[:12]

@@ -8,34 +8,17 @@ DATA receives explored-SEED.xyz: neighborhoods of random molecules and of the at
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.build import molecule
 from ase.io import write
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
 from generate import labeled
+from molecules import waters
 
 from mlip_export.ase import Calculator
-
-
-def box(per_side: int, rng: np.random.Generator) -> Atoms:
-    """Return waters at 0.997 g/cm³ on a grid, each in the first random orientation without close contacts."""
-    length = (per_side**3 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)
-    out = Atoms(cell=[length] * 3, pbc=True)
-    for place in itertools.product(range(per_side), repeat=3):
-        for _ in range(300):
-            water = molecule("H2O")
-            water.euler_rotate(*rng.uniform(0, 360, 3))
-            water.translate(length / per_side * np.array(place) - water.positions[0])
-            both = out + water
-            if not len(out) or both.get_all_distances(mic=True)[-3:, :-3].min() > 1.75:
-                break
-        out = both
-    return out
 
 
 def cluster(atoms: Atoms, center: int, count: int) -> Atoms:
@@ -57,7 +40,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, help="15 fs apart")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    atoms, kept = box(4, rng), []
+    length = (4**3 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)  # at 0.997 g/cm³
+    atoms, kept = waters(4, length, rng, closest=1.75), []
     atoms.calc = Calculator(arguments.package)
     FIRE(atoms, logfile=None, dt=0.05).run(steps=25)
     run = Langevin(atoms, 0.5 * units.fs, temperature_K=330.0, friction=0.05 / units.fs, rng=rng, fixcm=False)

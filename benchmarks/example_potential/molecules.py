@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
 from rdkit import Chem, RDLogger
 
 from spice_data.example.molecules import ENTRIES, IONS
@@ -94,3 +97,30 @@ def entries(count: int, pairs: int) -> list[tuple[str, str, str]]:
             ("train" if k else "val" if n % 2 else "test", f"water{k}", ".".join("O" * n)) for k in range(8)
         ]
     return out + [("test", "drug", s) for s in DRUGS.values()]
+
+
+def waters(per_side: int, length: float, rng: np.random.Generator, closest: float | None = None) -> Atoms:
+    """Return waters on a cubic grid in random orientations, in a periodic box if ``closest`` is given.
+
+    Parameters
+    ----------
+    per_side : int
+        Molecules along an axis.
+    length : float
+        Length of the axis, Å.
+    rng : numpy Generator
+        Draws the orientations.
+    closest : float, optional
+        Å; each molecule takes the first of 300 orientations that leaves no atoms of others nearer.
+    """
+    out = Atoms(cell=[length] * 3, pbc=True) if closest is not None else Atoms()
+    for place in itertools.product(range(per_side), repeat=3):
+        for _ in range(1 if closest is None else 300):
+            water = molecule("H2O")
+            water.euler_rotate(*rng.uniform(0, 360, 3))
+            water.translate(length / per_side * np.array(place) - water.positions[0])
+            both = out + water
+            if closest is None or not len(out) or both.get_all_distances(mic=True)[-3:, :-3].min() > closest:
+                break
+        out = both
+    return out
