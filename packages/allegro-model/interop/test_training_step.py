@@ -75,7 +75,7 @@ def batch_and_data(folder: Path, model):
     )
     batch = collate(table, np.arange(len(table)))
     data = {
-        Keys.POSITIONS_KEY: torch.from_numpy(np.array(table.arrays["positions"])),
+        Keys.POSITIONS_KEY: batch.positions,
         Keys.EDGE_INDEX_KEY: batch.edge_index,
         Keys.ATOM_TYPE_KEY: batch.types,
         Keys.BATCH_KEY: batch.frame,
