@@ -215,7 +215,7 @@ def interop(session: nox.Session) -> None:
         "-q",
         "-c",
         str(CONSTRAINTS),
-        *(str(wheel(session, name)) for name in ("mlip-export", "mlip-train")),
+        *(str(wheel(session, name)) for name in ("mlip-export", "spice-data", "mlip-train")),
         "ase",
     )
     folder = "packages/allegro-model/interop"
