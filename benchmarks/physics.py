@@ -1,0 +1,278 @@
+"""What a potential must do beyond small errors: each check returns figures, asserts a bound and draws its panel.
+
+    mlip-export compile example -o example.pt2
+    mlip-export compile example -o example64.pt2 --dtype float64
+    python -m benchmarks.physics example.pt2 example64.pt2 --json benchmarks/results/physics.json
+        --picture benchmarks/results/physics.png [--quick] [--only dimers cutoff extensivity random energy]
+
+The first model is the one that users run, the second the same in float64, which bounds what rounding does.
+
+- ``dimers``: energy of every pair of elements from 0.5 Å to the cutoff. Repulsion has no hole: up to half the sum of
+  the covalent radii and 0.25 Å more, the energy falls with the distance at every step.
+- ``cutoff``: the force of a pair vanishes with its derivative at the cutoff: as the square of the distance to it, the
+  order that the polynomial envelope gives. Beyond the cutoff it is zero.
+- ``extensivity``: two systems out of each other's reach have the sum of their energies, and so has a periodic system
+  repeated along each axis.
+- ``random``: random elements at random places (down to 0.7 Å apart) give finite energies and forces that sum to zero.
+- ``energy``: velocity Verlet conserves the energy; its error falls with the square of the time step, in float32 too.
+
+The exit status is 1 if a bound is exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import Atoms, units
+from ase.build import molecule
+from ase.data import atomic_numbers, covalent_radii
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from benchmarks.common import write_record
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+from scipy.spatial.distance import pdist
+
+from mlip_export.ase import Calculator
+
+
+class Outcome(NamedTuple):
+    """Figures of a check, the bounds it exceeds in words, and what draws its panel."""
+
+    figures: dict[str, Any]
+    faults: list[str]
+    draw: Callable[[Axes], None]
+
+
+class Models(NamedTuple):
+    """The exported model and its float64 twin."""
+
+    used: Calculator
+    exact: Calculator
+
+
+def _pair(a: str, b: str, r: float, calculator: Calculator) -> tuple[float, float]:
+    """Return the energy of two atoms ``r`` apart, and the force on the second along the axis."""
+    atoms = Atoms([a, b], [[0, 0, 0], [r, 0, 0]])
+    calculator.calculate(atoms)
+    return float(calculator.results["energy"]), float(calculator.results["forces"][1, 0])
+
+
+def dimers(models: Models, quick: bool) -> Outcome:
+    """Energies of all pairs from 0.5 Å to beyond the cutoff."""
+    names = models.exact.potential.type_names
+    r = np.linspace(0.5, 6.0, 56 if quick else 221)
+    curves, faults, depth = {}, [], {}
+    for a, b in combinations_with_replacement(names, 2):
+        energy = np.array([_pair(a, b, x, models.exact)[0] for x in r])
+        curves[a, b] = energy - energy[-1]
+        inner = r < 0.5 * sum(covalent_radii[atomic_numbers[x]] for x in (a, b)) + 0.25
+        if (np.diff(energy[inner]) >= 0).any():
+            where = r[inner][1:][np.diff(energy[inner]) >= 0]
+            faults.append(f"{a}-{b} is not repulsive at {where.min():.2f} to {where.max():.2f} Å")
+        depth[f"{a}-{b}"] = round(float(curves[a, b][0]), 1)
+
+    def draw(axis: Axes) -> None:
+        for energy in curves.values():
+            axis.plot(r, energy, color="0.6", linewidth=0.6)
+        for name in (("C", "C"), ("H", "O"), ("O", "O")):
+            if name in curves:
+                axis.plot(r, curves[name], label="–".join(name))
+        axis.set(xlabel="distance, Å", ylabel="energy less the atoms', eV", ylim=(-15, 60), title="Dimers")
+        axis.legend(frameon=False)
+
+    lowest = min(depth, key=depth.__getitem__)
+    figures = {"pairs": len(curves), "least energy at 0.5 Å less the atoms', eV": {lowest: depth[lowest]}}
+    return Outcome(figures, faults, draw)
+
+
+def cutoff(models: Models, quick: bool) -> Outcome:
+    """The force of each pair just inside its cutoff."""
+    potential, faults, orders, curves = models.exact.potential, [], [], {}
+    names = potential.type_names
+    steps = np.geomspace(2e-5, 2e-4, 4 if quick else 10)
+    for i, j in combinations_with_replacement(range(len(names)), 2):
+        edge = float(max(potential.cutoffs[i, j], potential.cutoffs[j, i]))
+        force = np.array([abs(_pair(names[i], names[j], edge - x, models.exact)[1]) for x in steps])
+        if _pair(names[i], names[j], edge + 1e-6, models.exact)[1] != 0.0:
+            faults.append(f"{names[i]}-{names[j]} has a force beyond its cutoff of {edge} Å")
+        curves[names[i], names[j]] = force
+        orders.append(float(np.polyfit(np.log(steps), np.log(force), 1)[0]))
+        if not 1.9 < orders[-1] < 2.1:
+            faults.append(
+                f"{names[i]}-{names[j]}: the force is of order {orders[-1]:.2f} at the cutoff, not 2"
+            )
+
+    def draw(axis: Axes) -> None:
+        for force in curves.values():
+            axis.loglog(steps, force, color="0.6", linewidth=0.8)
+        axis.loglog(steps, 0.1 * steps**2, "--", color="#c8553d", label="∝ distance²")
+        axis.set(xlabel="distance inside the cutoff, Å", ylabel="|force|, eV/Å", title="Forces at the cutoff")
+        axis.legend(frameon=False)
+
+    figures = {
+        "pairs": len(orders),
+        "least and largest order": [round(min(orders), 3), round(max(orders), 3)],
+    }
+    return Outcome(figures, faults, draw)
+
+
+def _crowd(rng: np.random.Generator, names: list[str], count: int, apart: float) -> Atoms:
+    """Return ``count`` atoms of random elements at random places in a cube, no two closer than ``apart``."""
+    size = 1.9 * count ** (1 / 3)
+    while True:
+        positions = rng.uniform(0, size, (count, 3))
+        if count < 2 or pdist(positions).min() >= apart:
+            return Atoms(rng.choice(names, count), positions)
+
+
+def extensivity(models: Models, quick: bool) -> Outcome:
+    """Energies of systems side by side and of repeated cells."""
+    rng, worst, faults = np.random.default_rng(0), {}, []
+    names = list(models.exact.potential.type_names)
+    for label, calculator in (("exported", models.used), ("float64", models.exact)):
+
+        def energy(atoms: Atoms, calculator: Calculator = calculator) -> float:
+            calculator.calculate(atoms)
+            return float(calculator.results["energy"])
+
+        differences = []
+        for _ in range(3 if quick else 20):
+            a, b = _crowd(rng, names, 8, 0.9), _crowd(rng, names, 11, 0.9)
+            both = a.copy()
+            moved = b.copy()
+            moved.translate([60.0, 0, 0])
+            both += moved
+            differences.append(abs(energy(both) - energy(a) - energy(b)) / len(both))
+            a.set_cell([7.0, 7.5, 8.0])
+            a.pbc = True
+            differences.append(abs(energy(a.repeat((2, 1, 2))) - 4 * energy(a)) / (4 * len(a)))
+        worst[label] = float(f"{max(differences):.2g}")
+    for label, bound in (("exported", 2e-5), ("float64", 1e-10)):
+        if worst[label] > bound:
+            faults.append(f"{label}: energies are extensive to {worst[label]} eV/atom, not {bound}")
+
+    def draw(axis: Axes) -> None:
+        axis.bar(list(worst), list(worst.values()), color=["#1668b4", "#b8b8b8"])
+        axis.set(yscale="log", ylabel="largest difference, eV/atom", title="Extensivity")
+
+    return Outcome({"largest difference, eV/atom": worst}, faults, draw)
+
+
+def random(models: Models, quick: bool) -> Outcome:
+    """Energies and forces of random configurations."""
+    rng, faults, count = np.random.default_rng(1), [], 200 if quick else 10_000
+    names, largest, sums = list(models.used.potential.type_names), [], []
+    for number in range(count):
+        atoms = _crowd(rng, names, int(rng.integers(1, 25)), 0.7)
+        models.used.calculate(atoms)
+        energy, force = models.used.results["energy"], models.used.results["forces"]
+        if not (np.isfinite(energy) and np.isfinite(force).all()):
+            faults.append(f"configuration {number} has energy {energy}")
+            continue
+        largest.append(float(np.abs(force).max()))
+        sums.append(float(np.abs(force.sum(0)).max() / max(1.0, largest[-1])))
+    if max(sums) > 1e-5:
+        faults.append(f"forces sum to {max(sums):.1e} of the largest, not zero")
+
+    def draw(axis: Axes) -> None:
+        axis.hist(np.log10([x for x in largest if x > 0]), bins=40, color="#1668b4")
+        axis.set(xlabel="log₁₀ of the largest force, eV/Å", ylabel="configurations", title="Random places")
+
+    figures = {"configurations": count, "median largest force, eV/Å": round(float(np.median(largest)), 1)}
+    figures["largest sum of forces over the largest force"] = float(f"{max(sums):.2g}")
+    return Outcome(figures, faults, draw)
+
+
+def energy(models: Models, quick: bool) -> Outcome:
+    """Fluctuation of the total energy of ethanol at 300 K against the time step, in both precisions."""
+    start = molecule("CH3CH2OH")
+    start.calc = models.exact
+    BFGS(start, logfile=None).run(fmax=0.01, steps=200)
+    MaxwellBoltzmannDistribution(start, temperature_K=600, rng=np.random.default_rng(0))
+    Stationary(start)
+    ZeroRotation(start)
+    length = 100.0 if quick else 2000.0  # fs
+    deviation: dict[str, dict[float, float]] = {}
+    for label, calculator in (("exported", models.used), ("float64", models.exact)):
+        for dt in (0.25, 0.5, 1.0):
+            atoms, totals = start.copy(), []
+            atoms.calc = calculator
+            run = VelocityVerlet(atoms, dt * units.fs)
+            run.attach(lambda a=atoms, t=totals: t.append(a.get_total_energy()), interval=round(1 / dt))
+            run.run(round(length / dt))
+            deviation.setdefault(label, {})[dt] = float(np.std(totals)) / len(atoms) * 1000
+    faults, orders = [], {}
+    for label, found in deviation.items():
+        orders[label] = float(np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0])
+        if not 1.7 < orders[label] < 2.3:
+            faults.append(f"{label}: the error of the energy is of order {orders[label]:.2f} in dt, not 2")
+
+    def draw(axis: Axes) -> None:
+        for (label, found), marker in zip(deviation.items(), "ox", strict=True):
+            axis.loglog(
+                list(found), list(found.values()), marker, label=f"{label}, fitted order {orders[label]:.2f}"
+            )
+        dt = np.array([0.22, 1.1])
+        axis.loglog(dt, deviation["float64"][0.25] * (dt / 0.25) ** 2, color="0.7", zorder=0, label="∝ dt²")
+        axis.set(xlabel="time step, fs", ylabel="std of total energy, meV/atom", title="Energy conservation")
+        axis.set_xticks(list(deviation["float64"]), list(map(str, deviation["float64"])))
+        axis.legend(frameon=False)
+
+    rounded = {label: {str(dt): float(f"{x:.3g}") for dt, x in d.items()} for label, d in deviation.items()}
+    figures = {"length_fs": length, "std of total energy by dt in fs, meV/atom": rounded}
+    return Outcome(figures | {"order": {k: round(v, 3) for k, v in orders.items()}}, faults, draw)
+
+
+CHECKS = {f.__name__: f for f in (dimers, cutoff, extensivity, random, energy)}
+
+
+def main() -> int:
+    """Run the checks, print, draw and record; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, help="the exported model")
+    parser.add_argument("exact", type=Path, help="the same exported in float64")
+    parser.add_argument("--quick", action="store_true", help="a few of each, for tests")
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    models = Models(Calculator(options.model), Calculator(options.exact))
+    outcomes = {}
+    for name in options.only:
+        outcomes[name] = CHECKS[name](models, options.quick)
+        print(name, outcomes[name].figures, *outcomes[name].faults, sep="\n  ", flush=True)
+    if options.picture:
+        figure, axes = plt.subplots(
+            1, len(outcomes), figsize=(3.6 * len(outcomes), 3.2), layout="constrained", squeeze=False
+        )
+        for axis, outcome in zip(axes[0], outcomes.values(), strict=True):
+            outcome.draw(axis)
+            axis.spines[["top", "right"]].set_visible(False)
+            for side in (axis.xaxis, axis.yaxis):
+                if side.get_scale() == "log":
+                    side.set_minor_formatter(NullFormatter())
+        figure.savefig(options.picture, dpi=120)
+    kept = {name: outcome._asdict() for name, outcome in outcomes.items()}
+    write_record(
+        options.json,
+        checks={n: {"figures": o["figures"], "faults": o["faults"]} for n, o in kept.items()},
+    )
+    return int(any(outcome.faults for outcome in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
