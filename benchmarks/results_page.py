@@ -208,6 +208,15 @@ def demo() -> str:
     return table("quantity | value", rows)
 
 
+def physics() -> str:
+    """Return the checks of the shipped potential's physics."""
+    rows = []
+    for name, check in record("physics")["checks"].items():
+        facts = json.dumps(check["figures"], ensure_ascii=False).translate(str.maketrans("", "", '{}"'))
+        rows.append([name, facts, "; ".join(check["faults"]) or "none"])
+    return table("check | figures | bounds exceeded", rows)
+
+
 def inference() -> str:
     """Return steps in ASE beside nequip-compile."""
     rows: dict[str, list[str]] = {}
@@ -350,6 +359,7 @@ TABLES = {
         plain(gpu),
         plain(accuracy, other=NEQUIP),
         plain(demo),
+        plain(physics),
         plain(systems, "systems_small"),
         plain(inference, other=NEQUIP),
         plain(floor, "inference_1", other=NEQUIP),

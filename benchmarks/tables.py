@@ -132,6 +132,12 @@ TABLES: dict[str, list[str]] = {
         "{python} -m benchmarks.demo.run --output {work}/demo",
         "cp {work}/demo/demo.json {work}/demo/demo.png {results}",
     ],
+    "physics": [
+        "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
+        "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",
+        "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/example.pt2 {work}/example64.pt2 "
+        "--json {results}/physics.json --picture {results}/physics.png",
+    ],
 }
 
 
