@@ -69,7 +69,8 @@ def measure(world: int, parameters: int, bucket_mib: float) -> dict[str, float]:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "figures")
-        mp.spawn(process, (world, parameters, bucket_mib, port, path), nprocs=world)
+        arguments = (world, parameters, bucket_mib, port, path)
+        mp.start_processes(process, arguments, nprocs=world, start_method="fork")
         traffic, memory, milliseconds = torch.load(path)
     size = 4 * parameters / MIB
     return {

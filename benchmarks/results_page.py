@@ -185,6 +185,16 @@ def ddp() -> str:
     )
 
 
+def reduce() -> str:
+    """Return what the reduction of gradients sends and holds."""
+    return filled_rows(
+        "parameters | processes | bucket, MiB | gradients, MiB | sent per process, MiB | of a ring, MiB | memory, MiB",
+        "{parameters:,}|{processes}|{bucket, MiB:g}|{gradients, MiB:.2f}|{sent per process, MiB:.2f}|{ring, MiB:.2f}|"
+        "{memory, MiB:.1f}",
+        record("reduce")["rows"],
+    )
+
+
 def accuracy() -> str:
     """Return errors after the same seconds of training."""
     runs, rows = record("accuracy"), []
@@ -368,6 +378,7 @@ TABLES = {
         plain(lammps, other=NEQUIP),
         plain(train, "train_small", "train_medium", "train_large", other=NEQUIP),
         plain(ddp),
+        plain(reduce),
         plain(
             neighbors_search,
             *("neighbors_search_1", "neighbors_search_2"),
