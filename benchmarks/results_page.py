@@ -1,4 +1,4 @@
-"""Tables of RESULTS.md and of READMEs, generated from the records in ``benchmarks/results``.
+"""Tables of RESULTS.md, READMEs and docs, generated from the records in ``benchmarks/results``.
 
     python -m benchmarks.results_page            # fill the tables
     python -m benchmarks.results_page --check    # exit status 1 and a list where a file differs from its records
@@ -274,6 +274,35 @@ def lammps() -> str:
     )
 
 
+def openmm_steps() -> str:
+    """Return steps per second of OpenMM beside ASE, and how far apart their values are."""
+    return filled_rows(
+        "system | atoms | ASE, steps/s | OpenMM, steps/s | OpenMM / ASE | energy, relative | force, kJ/mol/nm",
+        "{system}|{atoms}|{ase}|{openmm}|{ratio:.2f}|{energy_relative:.0e}|{force_kJ_mol_nm:.0e}",
+        (
+            row
+            | {"ase": digits(row["steps_per_s"]["ASE"]), "openmm": digits(row["steps_per_s"]["OpenMM"])}
+            | {"ratio": row["steps_per_s"]["OpenMM"] / row["steps_per_s"]["ASE"]}
+            for row in rows_of("openmm")
+        ),
+    )
+
+
+def openmm_runs() -> str:
+    """Return conservation of energy in both programs, and a run of OpenMM at constant pressure."""
+    data = record("openmm")
+    nve, npt = data["nve"], data["npt"]
+    rows = []
+    for program in ("ASE", "OpenMM"):
+        run = f"{nve['system']}, NVE, {nve['picoseconds']:g} ps of {nve['femtoseconds']:g} fs, {program}"
+        text = "drift {drift_meV_atom_ps:.4f} meV/atom/ps, largest deviation {largest_meV_atom:.3f} meV/atom"
+        rows.append([run, text.format_map(nve[program])])
+    text = "volume {volumes_A3[0]:.0f} to {volumes_A3[1]:.0f} Å³; from ASE: energy {energy_relative:.0e} relative, "
+    text += "force {force_kJ_mol_nm:.0e} kJ/mol/nm"
+    rows.append(["{system}, NPT, {steps} steps, OpenMM".format_map(npt), text.format_map(npt)])
+    return table("run | found", rows)
+
+
 def protocols() -> str:
     """Return LAMMPS on one and more ranks."""
     rows = rows_of("protocols")
@@ -376,6 +405,8 @@ TABLES = {
         plain(lmax, "lmax_1"),
         plain(protocols),
         plain(lammps, other=NEQUIP),
+        plain(openmm_steps, "openmm"),
+        plain(openmm_runs, "openmm"),
         plain(train, "train_small", "train_medium", "train_large", other=NEQUIP),
         plain(ddp),
         plain(reduce),
@@ -443,6 +474,7 @@ def filled(text: str, sources: bool = False) -> str:
 def pages() -> dict[Path, str]:
     """Return every file that asks for tables, as it should be."""
     found = [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("packages/*/README.md"), PAGE]
+    found += ROOT.glob("docs/*/*.md")
     texts = {path: path.read_text() for path in sorted(found)}
     return {path: filled(text, path == PAGE) for path, text in texts.items() if ASKED.search(text)}
 

@@ -98,6 +98,7 @@ TABLES: dict[str, list[str]] = {
         "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json",
     ],
     "reduce": ["{python} -m benchmarks.bench_reduce --json {results}/reduce.json"],
+    "openmm": ["{python} -m benchmarks.bench_openmm --work {work}/hosts --json {results}/openmm.json"],
     "ddp": [
         "{python} -m benchmarks.ddp_protocol --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
         "--json {results}/ddp.json schedule.name=constant hardware.accelerator=cpu model.config.l_max=2 "
