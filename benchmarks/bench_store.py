@@ -1,13 +1,14 @@
 """Growth of a store with its number of frames: writing, opening, checking, a first pass over every frame, reading.
 
     python -m benchmarks.bench_store --folder /scratch                  # 10⁴, 10⁵ and 10⁶ frames, 2 workers
+    python -m benchmarks.bench_store --folder /scratch --frames 10000 --stages write batches --json data_batches.json
 
 synthesizes stores of molecules of 10 to 54 atoms (32 on average, 50 frames each, atoms on a jittered grid of 1.5 Å) in
 float32, runs every stage in a process of its own, and records wall-clock and processor seconds (of all workers) and the
 peak of resident memory of one process. The first pass is mlip-train's: it validates every frame, counts edges within
 6 Å, finds overlapping atoms and gathers statistics, in workers. ``plan`` is a later start: the cached table, the
-statistics of the model and the batches of an epoch. ``collate`` times batches of 256 shuffled frames as one loader
-worker makes them. ``extxyz`` is the streamed conversion of an extended XYZ file of the first frames.
+statistics of the model and the batches of an epoch. ``batches`` times a batch of 256 shuffled frames as one loader
+worker makes it. ``extxyz`` is the streamed conversion of an extended XYZ file of the first frames.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.common import RESULTS, write_record
+from benchmarks.common import RESULTS, least_times, write_record
 
 PER_MOLECULE, BATCH, CUTOFF = 50, 256, 6.0
 XYZ_FRAMES = 20_000
-STAGES = ("write", "open", "check", "first pass", "plan", "collate", "read", "extxyz")
+GROWTH = ("write", "open", "check", "first pass", "plan", "read", "extxyz")
 
 
 def blocks(frames: int) -> Iterator[Any]:
@@ -116,31 +117,26 @@ def plan(path: Path, frames: int, workers: int) -> dict[str, Any]:
 
 
 def collate(path: Path, frames: int, workers: int) -> dict[str, Any]:
-    """Time batches of 256 shuffled frames: reading, neighbor lists, and all that a loader worker does."""
+    """Return least processor times of making a batch of 256 shuffled frames, and of its parts."""
     from mlip_train.config import BatchConfig
     from mlip_train.data import batches
     from mlip_train.data.frames import type_lookup
     from mlip_train.data.plan import Plan
 
-    table = table_of(path, 0)
-    rows = Plan(table, np.arange(frames), BatchConfig(frames=BATCH)).batches[:16]
-    lookup, seconds = type_lookup(table.type_names), {"read": [], "lists": [], "collate": []}
-    edges = 0
-    for part in rows:
-        at = [time.perf_counter()]
-        read = batches._read(table, part)
-        at.append(time.perf_counter())
-        lists = batches._lists(table, part, read, lookup[read.numbers])
-        at.append(time.perf_counter())
-        batches.collate(table, part)
-        at.append(time.perf_counter())
-        for name, taken in zip(seconds, np.diff(at), strict=True):
-            seconds[name].append(taken)
-        edges += len(lists.center)
-    least = {f"{name}_ms": 1e3 * min(taken) for name, taken in seconds.items()}
-    rest = least["collate_ms"] - least["read_ms"] - least["lists_ms"]
-    per_edge = 1e6 * least["lists_ms"] / (edges / len(rows))
-    return {**least, "rest_ms": rest, "ns_per_edge": per_edge, "edges_per_batch": edges // len(rows)}
+    table, cached = table_of(path, 0), table_of(path, 0, keep_edges=True)
+    rows = Plan(table, np.arange(frames), BatchConfig(frames=BATCH)).batches[0]
+    found = batches._read(table, rows)
+    types = type_lookup(table.type_names)[found.numbers]
+    calls = {
+        "read": lambda: batches._read(table, rows),
+        "lists": lambda: batches._lists(table, rows, found, types),
+        "batch": lambda: batches.collate(table, rows),
+        "batch of cached lists": lambda: batches.collate(cached, rows),
+    }
+    least = {name: 1e3 * times.cpu for name, times in least_times(calls, 20.0).items()}
+    edges = int(table.edge_counts[rows].sum())
+    travels = sum(tensor.nbytes for tensor in batches.collate(table, rows))
+    return {"ms": least, "edges": edges, "ns_per_edge": 1e6 * least["lists"] / edges, "bytes": travels}
 
 
 def read(path: Path, frames: int, workers: int) -> dict[str, Any]:
@@ -173,7 +169,9 @@ def extxyz(path: Path, frames: int, workers: int) -> dict[str, Any]:
     return result
 
 
-CALLS = dict(zip(STAGES, (write, open_store, check, first_pass, plan, collate, read, extxyz), strict=True))
+CALLS = dict(zip(GROWTH, (write, open_store, check, first_pass, plan, read, extxyz), strict=True)) | {
+    "batches": collate
+}
 
 
 def measure(stage: str, path: Path, frames: int, workers: int) -> dict[str, Any]:
@@ -191,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, required=True, help="where the stores are made, and removed")
+    parser.add_argument("--stages", nargs="+", choices=CALLS, default=GROWTH, help="write first")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, default=RESULTS / "data_growth.json")
     parser.add_argument("--measure", nargs=3, metavar=("STAGE", "PATH", "FRAMES"), help=argparse.SUPPRESS)
@@ -204,13 +203,13 @@ def main() -> None:
     itself = [sys.executable, "-m", "benchmarks.bench_store", "--folder", str(a.folder)]
     for frames in a.frames:
         path = a.folder / f"{frames}.store"
-        for stage in STAGES:
+        for stage in a.stages:
             command = [*itself, "--workers", str(a.workers), "--measure", stage, str(path), str(frames)]
             run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             rows.append({**json.loads(run.stdout), "load": round(os.getloadavg()[0], 1)})
             print(json.dumps(rows[-1]), flush=True)
         path.unlink()
-        shutil.rmtree(path.with_suffix(".cache"))
+        shutil.rmtree(path.with_suffix(".cache"), ignore_errors=True)
     write_record(a.json, rows=rows)
 
 

@@ -380,11 +380,18 @@ def data_growth() -> str:
     cells = {(r["stage"], r["frames"]): f"{r['cpu']:.1f} s, {r['peak_MB']:,.0f} MB" for r in rows}
     lines = [["size on disk", *(f"{r['bytes'] / 1e6:,.0f} MB" for r in rows if r["stage"] == "write")]]
     lines += [[text, *(cells[k, n] for n in sizes)] for k, text in names.items() if (k, sizes[0]) in cells]
-    batches = {row["frames"]: row for row in rows if row["stage"] == "collate"}
-    parts = {"read_ms": "read", "lists_ms": "neighbor lists", "rest_ms": "tensors"} if batches else {}
-    for key, text in parts.items():
-        lines += [[f"a batch of 256 frames: {text}", *(f"{batches[n][key]:.1f} ms" for n in sizes)]]
     return table(" | ".join(["stage", *(f"{n:,} frames" for n in sizes)]), lines)
+
+
+def data_batches() -> str:
+    """Return what a batch of 256 frames costs a loader worker."""
+    (row,) = rows_of("data_batches", stage="batches")
+    parts = {"read": "read frames", "lists": "neighbor lists", "batch": "all of a batch"}
+    parts |= {"batch of cached lists": "all of a batch, neighbor lists cached"}
+    rows = [[text, f"{row['ms'][key]:.1f} ms"] for key, text in parts.items()]
+    rows += [["neighbor lists, per edge", f"{row['ns_per_edge']:.0f} ns"]]
+    rows += [["size of a batch", f"{row['bytes'] / 1e6:.1f} MB for {row['edges']:,} edges"]]
+    return table("quantity | least processor time", rows)
 
 
 def plain(make: Callable[[], str], *records: str, other: str = "") -> Table:
@@ -422,6 +429,7 @@ TABLES = {
         plain(data_reading, other="versions of lmdb and ASE not in the record"),
         plain(data_converting),
         plain(data_growth),
+        plain(data_batches),
     )
 } | {
     f"model_{system}": Table(partial(eager, system), (f"model_{system}",), NEQUIP)

@@ -120,6 +120,10 @@ TABLES: dict[str, list[str]] = {
     "data_growth": [
         "{python} -m benchmarks.bench_store --folder {work}/data --json {results}/data_growth.json"
     ],
+    "data_batches": [
+        "{python} -m benchmarks.bench_store --folder {work}/data --frames 10000 --stages write batches "
+        "--json {results}/data_batches.json"
+    ],
     "accuracy": [
         *(
             f"{{nequip}} -m benchmarks.accuracy.nequip_allegro benchmarks/accuracy/{name}.yaml "

@@ -138,7 +138,7 @@ def collate(
 
     return Batch(
         positions=tensor(frames.positions),
-        edges=torch.stack([tensor(lists.center, torch.int32), tensor(lists.neighbor, torch.int32)]),
+        edges=torch.from_numpy(np.stack([lists.center, lists.neighbor], dtype=np.int32, casting="unsafe")),
         shifts=tensor(lists.shifts, torch.int16),
         cells=tensor(frames.cells),
         types=tensor(types, torch.int64),
@@ -180,10 +180,12 @@ def _read(table: FrameTable, rows: Indices) -> Frames:
 def _lists(table: FrameTable, rows: Indices, frames: Frames, types: NDArray[np.int64]) -> Lists:
     if table.edges is None:
         return neighbor_lists(frames, types, table.cutoffs)
-    start, center, neighbor, shifts = table.edges
+    start, *cached = table.edges
     counts = table.edge_counts[rows]
-    chosen, first = _ranges(start[rows], counts), np.repeat(frames.offsets[:-1], counts)
-    return Lists(center[chosen] + first, neighbor[chosen] + first, shifts[chosen])
+    parts = [slice(a, a + n) for a, n in zip(start[rows].tolist(), counts.tolist(), strict=True)]
+    center, neighbor, shifts = (np.concatenate([column[part] for part in parts]) for column in cached)
+    first = np.repeat(frames.offsets[:-1].astype(np.int32), counts)
+    return Lists(center + first, neighbor + first, shifts)
 
 
 def _ranges(start: Indices, count: Indices) -> Indices:

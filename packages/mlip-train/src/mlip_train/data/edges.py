@@ -26,9 +26,9 @@ ATOMS = 1 << 14
 class Lists(NamedTuple):
     """Neighbor lists of several frames, atoms numbered through: centers and neighbors (E,) and shifts (E, 3)."""
 
-    center: NDArray[np.int64]
-    neighbor: NDArray[np.int64]
-    shifts: NDArray[np.int32]
+    center: Array
+    neighbor: Array
+    shifts: Array
 
 
 class FrameError(ValueError):
