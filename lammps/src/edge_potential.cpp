@@ -2,17 +2,24 @@
 
 #include "edge_potential.h"
 
+#include "gpu_architecture.h"
 #include "model_archive.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/api/include/torch/cuda.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/version.h>
 
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10
+#define MLIP_ALLOCATORS
+#include <c10/core/CachingDeviceAllocator.h>
+#endif
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -20,6 +27,7 @@
 #include <link.h>
 #endif
 
+#include <algorithm>
 #include <filesystem>
 #include <mutex>
 #include <stdexcept>
@@ -103,6 +111,10 @@ ModelInfo read_info(const Strings &metadata, const std::string &path)
   info.cutoff = std::stod(field(metadata, "cutoff", path));
   info.shortest_distance = std::stod(field(metadata, "shortest_distance", path));
   info.edges_per_call = std::stoll(field(metadata, "edges_per_call", path));
+  info.max_edges = std::stoll(field(metadata, "max_edges", path));
+  info.max_atoms = std::stoll(field(metadata, "max_atoms", path));
+  info.bytes_per_edge = std::stoll(field(metadata, "bytes_per_edge", path));
+  info.bytes_per_atom = std::stoll(field(metadata, "bytes_per_atom", path));
   for (const auto &item : json_items(field(metadata, "cutoffs", path))) info.cutoffs.push_back(std::stod(item));
   const size_t types = info.type_names.size();
   if (info.cutoffs.size() != types * types)
@@ -134,6 +146,35 @@ template <class L> auto peek(const std::string &path, int) -> decltype(L::load_m
   return L::load_metadata_from_package(path, "model");
 }
 template <class L> Strings peek(const std::string &, long) { return {}; }
+
+// How often torch's allocator of a GPU ran out of memory, and the bytes it can still allocate; 0 where it does not say.
+#if defined(MLIP_ALLOCATORS)
+int64_t failed_allocations(c10::Device device)
+{
+  return device.is_cpu() ? 0 : at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).num_ooms;
+}
+template <class A> auto driver_free(A *allocator, c10::DeviceIndex index, int) -> decltype(allocator->getMemoryInfo(index).first)
+{
+  return allocator->getMemoryInfo(index).first;
+}
+template <class A> size_t driver_free(A *, c10::DeviceIndex, long) { return 0; }
+int64_t free_bytes(c10::Device device)
+{
+  if (device.is_cpu()) return 0;
+  auto *allocator = at::getDeviceAllocator(device.type());
+  const auto stats = allocator->getDeviceStats(device.index());
+  const int64_t held = stats.reserved_bytes[0].current - stats.allocated_bytes[0].current;    // [0]: of all pools
+  try {
+    const auto free = static_cast<int64_t>(driver_free(allocator, device.index(), 0));
+    return free > 0 ? free + held : 0;
+  } catch (const c10::Error &) {
+    return 0;
+  }
+}
+#else
+int64_t failed_allocations(c10::Device) { return 0; }
+int64_t free_bytes(c10::Device) { return 0; }
+#endif
 
 // torch unpacks an exported model into a folder of its own under $TMPDIR and removes it when the loader ends, which it does not
 // where an error stops LAMMPS. The code for a CPU is mapped by now and reads no other file, so the folder may go.
@@ -168,6 +209,8 @@ struct EdgePotential::Implementation {
   ModelInfo info;
   std::unique_ptr<Loader> loader;
   c10::Device device{c10::kCPU};
+  int64_t edges_at_once = 0, atoms_at_once = 0;    // of one call: indices, memory of a GPU, halved when it runs out
+  bool fits_memory = false;
 
   Implementation(const std::string &path, const std::vector<std::string> &entries, int local_rank)
   {
@@ -177,12 +220,50 @@ struct EdgePotential::Implementation {
     if (info.device == "cuda") {
       index = static_cast<c10::DeviceIndex>(local_rank % static_cast<int>(torch::cuda::device_count()));
       device = c10::Device(c10::kCUDA, index);
+      const std::string problem = architecture_problem(info.isa, index);
+      if (!problem.empty()) throw std::runtime_error(path + " " + problem);
     }
     if (device.is_cpu()) keep_freed_memory();
     loader = std::make_unique<Loader>(path, "model", false, 1, index);
     if (early.empty()) info = read_info(loader->get_metadata(), path);
+    if (early.empty() && info.device != "cpu")    // it is loaded before its device is known
+      throw std::runtime_error(path + " must be compiled for cpu with torch before 2.10, got " + info.device);
     if (device.is_cpu()) remove_unpacked(entries);
+    edges_at_once = info.max_edges;
+    atoms_at_once = info.max_atoms;
+    if (!device.is_cpu()) try_one_edge(path);
   }
+
+  // Code that this GPU does not run fails at its first call: here, where the message can name the file.
+  void try_one_edge(const std::string &path)
+  {
+    const double vector[3] = {0.75 * info.cutoff, 0.0, 0.0};
+    const size_t kinds = info.type_names.size();
+    const int64_t index[2] = {0, 1};
+    std::vector<int64_t> types(1 + kinds, 0);
+    for (size_t t = 0; t < kinds; t++) types[1 + t] = static_cast<int64_t>(t);
+    std::vector<double> energies(1 + kinds);
+    double force[3];
+    try {
+      evaluate(c10::kCPU, vector, index, 1, types.data(), static_cast<int64_t>(types.size()), energies.data(), force);
+    } catch (const std::runtime_error &e) {
+      throw std::runtime_error(path + " must run on this GPU, got code for " + info.isa + ", of which one edge failed: " + e.what());
+    }
+  }
+
+  void evaluate(c10::Device from, const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
+                int64_t atoms, double *energies, double *edge_forces);
+
+ private:
+  // A graph on the device, and where its results go.
+  struct Whole {
+    at::Tensor vectors, index, center, neighbor, types, energies, edge_forces;
+    int64_t rows;    // centers; the types behind them are the representatives
+  };
+
+  void part(const Whole &all, int64_t first, int64_t last, int64_t a, int64_t b);
+  bool call(const Whole &all, int64_t first, int64_t last, int64_t a, int64_t b);
+  void fit_memory();
 };
 
 // One loaded copy per content and GPU in this process. torch unmaps the code only when the process ends, so that a CPU
@@ -212,43 +293,105 @@ EdgePotential::~EdgePotential() = default;
 
 const ModelInfo &EdgePotential::info() const { return self->info; }
 
-namespace {
+// Lowers the limits to what fits the free memory of a GPU: 0.6 of it for edges, 0.2 for atoms.
+void EdgePotential::Implementation::fit_memory()
+{
+  if (fits_memory || device.is_cpu()) return;
+  fits_memory = true;
+  const double free = static_cast<double>(free_bytes(device));
+  if (!(free > 0.0)) return;
+  const auto fit = [free](double share, int64_t bytes) {
+    return std::max<int64_t>(1, static_cast<int64_t>(share * free / static_cast<double>(std::max<int64_t>(1, bytes))));
+  };
+  edges_at_once = std::min(edges_at_once, fit(0.6, info.bytes_per_edge));
+  atoms_at_once = std::min(atoms_at_once, fit(0.2, info.bytes_per_atom));
+}
+
+// Evaluates the centers from first to last, whose edges are a to b: at once, or in halves where they are too many.
+void EdgePotential::Implementation::part(const Whole &all, int64_t first, int64_t last, int64_t a, int64_t b)
+{
+  const int64_t kinds = all.types.numel() - all.rows;
+  if (b - a <= edges_at_once && last - first + kinds <= atoms_at_once) {
+    if (call(all, first, last, a, b)) return;
+    edges_at_once = std::min(edges_at_once, std::max<int64_t>(1, (b - a) / 2));
+    atoms_at_once = std::min(atoms_at_once, std::max<int64_t>(1, (last - first) / 2 + kinds));
+  } else if (last - first < 2) {
+    if (b - a > info.max_edges || last - first + kinds > info.max_atoms)
+      throw std::runtime_error("neighbors of one atom must be at most " + std::to_string(info.max_edges) + ", got " +
+                               std::to_string(b - a));
+    if (call(all, first, last, a, b)) return;
+  }
+  if (last - first < 2) throw std::runtime_error("evaluating the model failed: out of memory for the neighbors of one atom");
+  const int64_t middle = first + (last - first) / 2;
+  const int64_t between = a + all.center.slice(0, a, b).lt(middle).sum().item<int64_t>();
+  part(all, first, middle, a, between);
+  part(all, middle, last, between, b);
+}
+
+// One call of the compiled function; false where memory is short, which compiled code hides but the allocator counts.
+bool EdgePotential::Implementation::call(const Whole &all, int64_t first, int64_t last, int64_t a, int64_t b)
+{
+  const int64_t rows = last - first;
+  const int64_t before = failed_allocations(device);
+  try {
+    std::vector<at::Tensor> out;
+    if (rows == all.rows) {
+      out = loader->run({all.vectors, all.index, all.types});
+    } else {
+      const at::Tensor index =
+          at::stack({all.center.slice(0, a, b).sub(first), all.neighbor.slice(0, a, b).sub(all.rows - rows)});
+      out = loader->run({all.vectors.slice(0, a, b).clone(), index,
+                         at::cat({all.types.slice(0, first, last), all.types.slice(0, all.rows)})});
+    }
+    const int64_t kinds = all.types.numel() - all.rows;
+    if (out.size() != 2 || out[0].numel() != rows + kinds || out[1].numel() != 3 * (b - a))
+      throw std::runtime_error("the model returned tensors of other shapes than energies and edge forces");
+    const at::Tensor energies = out[0].view({rows + kinds});
+    all.energies.slice(0, first, last).copy_(energies.slice(0, 0, rows));
+    all.energies.slice(0, all.rows).copy_(energies.slice(0, rows));
+    all.edge_forces.slice(0, a, b).copy_(out[1].view({b - a, 3}));
+    return true;
+  } catch (const c10::OutOfMemoryError &) {
+    return false;
+  } catch (const std::exception &) {
+    if (failed_allocations(device) > before) return false;
+    throw;
+  }
+}
 
 // Wraps memory at either place as inputs, runs the model, and copies the outputs to the same place.
-void run(Loader &loader, c10::Device from, c10::Device device, const double *vectors, const int64_t *edge_index,
-         int64_t edges, const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
+void EdgePotential::Implementation::evaluate(c10::Device from, const double *vectors, const int64_t *edge_index, int64_t edges,
+                                             const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
 {
   c10::InferenceMode guard;
   const auto doubles = at::TensorOptions().dtype(at::kDouble).device(from);
   const auto integers = at::TensorOptions().dtype(at::kLong).device(from);
+  const int64_t rows = atoms - static_cast<int64_t>(info.type_names.size());
+  if (rows < 0) throw std::runtime_error("types must end in one representative of each type, got fewer");
   try {
+    fit_memory();
     // from_blob takes no const; the model does not write to its inputs
-    at::Tensor r = at::from_blob(const_cast<double *>(vectors), {edges, 3}, doubles);
-    at::Tensor index = at::from_blob(const_cast<int64_t *>(edge_index), {2, edges}, integers);
-    at::Tensor kinds = at::from_blob(const_cast<int64_t *>(types), {atoms}, integers);
-    std::vector<at::Tensor> out = loader.run({r.to(device), index.to(device), kinds.to(device)});
-    if (out.size() != 2 || out[0].numel() != atoms || out[1].numel() != 3 * edges)
-      throw std::runtime_error("the model returned tensors of other shapes than energies and edge forces");
-    at::from_blob(energies, {atoms}, doubles).copy_(out[0].view({atoms}));
-    at::from_blob(edge_forces, {edges, 3}, doubles).copy_(out[1].view({edges, 3}));
+    const at::Tensor index = at::from_blob(const_cast<int64_t *>(edge_index), {2, edges}, integers).to(device);
+    part({at::from_blob(const_cast<double *>(vectors), {edges, 3}, doubles).to(device), index, index.select(0, 0), index.select(0, 1),
+          at::from_blob(const_cast<int64_t *>(types), {atoms}, integers).to(device),
+          at::from_blob(energies, {atoms}, doubles), at::from_blob(edge_forces, {edges, 3}, doubles), rows},
+         0, rows, 0, edges);
     if (from.is_cuda()) torch::cuda::synchronize(from.index());    // the caller's stream is another one
   } catch (const c10::Error &e) {
     throw std::runtime_error("evaluating the model failed in torch: " + first_line(e));
   }
 }
 
-}    // namespace
-
 void EdgePotential::evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                              int64_t atoms, double *energies, double *edge_forces)
 {
-  run(*self->loader, c10::kCPU, self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
+  self->evaluate(c10::kCPU, vectors, edge_index, edges, types, atoms, energies, edge_forces);
 }
 
 void EdgePotential::evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges,
                                        const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
 {
-  run(*self->loader, self->device, self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
+  self->evaluate(self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
 }
 
 void set_threads(int threads) { at::set_num_threads(threads < 1 ? 1 : threads); }

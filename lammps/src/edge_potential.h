@@ -16,6 +16,8 @@ struct ModelInfo {
   double cutoff;                  // largest, Angstrom
   double shortest_distance;       // nearer atoms are an error in the geometry, Angstrom
   int64_t edges_per_call;         // default
+  int64_t max_edges, max_atoms;   // of one call, by the indices of the code
+  int64_t bytes_per_edge, bytes_per_atom;    // of memory that a call takes
   std::vector<double> cutoffs;    // [center][neighbor], row by row, Angstrom
 };
 
@@ -28,8 +30,10 @@ class EdgePotential {
 
   const ModelInfo &info() const;
 
-  // vectors (edges, 3) Angstrom; edge_index (2, edges) [center; neighbor] sorted by center; types (atoms).
-  // Fills energies (atoms) eV and edge_forces (edges, 3) eV/Angstrom. Throws std::runtime_error.
+  // vectors (edges, 3) Angstrom; edge_index (2, edges) [center; neighbor] sorted by center; types (atoms), whose last
+  // are the representatives of all types, of which every neighbor is one. Fills energies (atoms) eV and edge_forces
+  // (edges, 3) eV/Angstrom. More than the code indexes, or than fits the memory of a GPU, is evaluated in halves of
+  // the centers. Throws std::runtime_error.
   void evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                 int64_t atoms, double *energies, double *edge_forces);
 

@@ -182,6 +182,9 @@ void PairAllegro::init_style()
 {
   if (members.empty()) error->all(FLERR, "pair_style allegro: pair_coeff must name an exported model, got no such command");
   const auto &info = members[0]->info();
+  if (chosen_edges > info.max_edges)
+    error->all(FLERR, "pair_style allegro: edges must be at most {}, which the model's code indexes, got {}", info.max_edges,
+               chosen_edges);
   max_edges = chosen_edges > 0 ? chosen_edges : info.edges_per_call;
   shortest_allowed_sq = info.shortest_distance * info.shortest_distance;
   if (std::strcmp(update->unit_style, "metal") == 0)

@@ -15,11 +15,13 @@ import torch
 
 from localgraph import EdgeModel, atomic_write, load_model
 from mlip_export import inductor
+from mlip_export._limits import INDEX_LIMIT, largest, memory, widths
 from mlip_export._trace import trace
 from mlip_export._verify import Disagreement, Report, verify
 from mlip_export.graphs import Inputs, comparison_graphs, traced_graph
-from mlip_export.loaded import open_function
+from mlip_export.loaded import Function, open_function
 from mlip_export.model_file import EDGES_PER_CALL, Metadata, write_exported
+from mlip_export.runtime import gpu_architecture
 
 log = logging.getLogger("mlip_export")
 
@@ -83,12 +85,14 @@ def compile(
     for p in module.parameters():
         p.requires_grad_(False)
     place = torch.device(device)
-    program = trace(module, traced_graph(ready.cutoffs, place))
+    example = traced_graph(ready.cutoffs, place)
+    program = trace(module, example, INDEX_LIMIT if device == "cuda" else None)
     graphs = comparison_graphs(ready.cutoffs, place)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
         report = _build_verified(program, candidate, ready, graphs, isa)
-        metadata = _describe(ready, device, isa, dict(training or {}), report)
+        sizes = _sizes(program, example, open_function(candidate), ready.cutoffs)
+        metadata = _describe(ready, device, isa, dict(training or {}), report, sizes)
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)
     return metadata
@@ -162,14 +166,27 @@ def precision(model: Any) -> str:
     return "float32" if torch.float32 in {p.dtype for p in model.parameters()} else "float64"
 
 
-def _describe(model: Any, device: str, isa: str, training: dict[str, Any], report: Report) -> Metadata:
+def _sizes(
+    program: torch.export.ExportedProgram, example: Inputs, function: Function, cutoffs: torch.Tensor
+) -> dict[str, int]:
+    """Return the metadata's limits of one call: indices of the program, and memory of its compiled function."""
+    place = example.types.device
+    max_edges, max_atoms = largest(widths(program, example), place.type)
+    per_edge, per_atom = memory(function, cutoffs.cpu(), place)
+    return {
+        "edges_per_call": min(EDGES_PER_CALL[place.type], max_edges),
+        "max_edges": max_edges,
+        "max_atoms": max_atoms,
+        "bytes_per_edge": per_edge,
+        "bytes_per_atom": per_atom,
+    }
+
+
+def _describe(
+    model: Any, device: str, isa: str, training: dict[str, Any], report: Report, sizes: dict[str, int]
+) -> Metadata:
     from mlip_export import __version__
 
-    if device == "cuda":
-        major, minor = torch.cuda.get_device_capability()
-        code = f"sm_{major}{minor}"
-    else:
-        code = code_of(isa)
     return Metadata(
         type_names=tuple(model.type_names),
         elements=tuple(getattr(model, "elements", model.type_names)),
@@ -179,14 +196,14 @@ def _describe(model: Any, device: str, isa: str, training: dict[str, Any], repor
         config=model.to_config(),
         dtype=precision(model),
         device=device,
-        isa=code,
+        isa=gpu_architecture() if device == "cuda" else code_of(isa),
         parameters=sum(p.numel() for p in model.parameters()),
         checksum=checksum(model.state_dict()),
         torch_version=torch.__version__.split("+")[0],
         exporter_version=__version__,
         training=training,
         verification=report.to_dict(),
-        edges_per_call=EDGES_PER_CALL[device],
+        **sizes,
     )
 
 

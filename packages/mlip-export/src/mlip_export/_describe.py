@@ -31,6 +31,11 @@ def describe(metadata: Metadata) -> str:
         ("units", f"{m.length_unit}, {m.energy_unit}"),
         ("precision", f"{m.dtype} network, float64 geometry, energies and forces"),
         ("runs on", f"{m.device} ({m.isa}), torch {'.'.join(m.torch_version.split('.')[:2])}"),
+        (
+            "one call",
+            f"at most {m.max_edges:,} edges and {m.max_atoms:,} atoms; {m.bytes_per_edge:,} bytes per edge and "
+            f"{m.bytes_per_atom:,} per atom",
+        ),
         ("compiled by", f"mlip-export {m.exporter_version} with torch {m.torch_version}"),
         ("format", f"{m.format} version {m.format_version}"),
         ("weights", f"sha256 {m.checksum}"),

@@ -8,10 +8,13 @@ from torch.fx.experimental import _config as fx_config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from localgraph import energies_and_edge_forces
+from mlip_export._limits import widths
 from mlip_export.graphs import Inputs
 
 
-def trace(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+def trace(
+    module: torch.nn.Module, example: Inputs, index_limit: int | None = None
+) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
     The derivative is taken while tracing (``make_fx``), since ``torch.export`` does not export
@@ -24,6 +27,9 @@ def trace(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProg
     example : Inputs
         Sizes that differ from one another and from every size in the model (duck shaping is off, so equal
         sizes would be harmless; they still steer the compiler's loop heuristics).
+    index_limit : int, optional
+        Elements of the largest tensor: bounds the numbers of atoms and edges of the program, so that the compiler knows
+        that smaller indices do.
     """
 
     def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +37,17 @@ def trace(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProg
 
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-        atoms = torch.export.Dim("atoms", min=1)
-        edges = torch.export.Dim("edges", min=1)
-        shapes = ({0: edges}, {1: edges}, {0: atoms})
-        return torch.export.export(joint, tuple(example), dynamic_shapes=shapes)
+        program = _export(joint, example, None, None)
+        if index_limit is None:
+            return program
+        width = widths(program, example)
+        return _export(joint, example, index_limit // width.edge, index_limit // width.atom)
+
+
+def _export(
+    joint: torch.fx.GraphModule, example: Inputs, max_edges: int | None, max_atoms: int | None
+) -> torch.export.ExportedProgram:
+    edges = torch.export.Dim("edges", min=1, max=max_edges)
+    atoms = torch.export.Dim("atoms", min=1, max=max_atoms)
+    shapes = ({0: edges}, {1: edges}, {0: atoms})
+    return torch.export.export(joint, tuple(example), dynamic_shapes=shapes)

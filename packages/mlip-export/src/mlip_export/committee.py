@@ -101,7 +101,7 @@ def evaluate_members(
 ) -> Evaluation:
     """Evaluate every member on one graph, in chunks of centers of at most ``max_edges`` edges."""
     count = len(members.first.type_names)
-    results = [evaluate(p, edge_vectors, edge_index, types, count, max_edges) for p in members]
+    results = [evaluate(p, edge_vectors, edge_index, types, count, max_edges, p.limits) for p in members]
     if len(results) == 1:
         return Evaluation(results[0][0][None], results[0][1][None])
     return Evaluation(torch.stack([e for e, _ in results]), torch.stack([g for _, g in results]))

@@ -48,7 +48,7 @@ class Metadata:
     device: str
     """``cpu`` or ``cuda``."""
     isa: str
-    """Instructions of the code: ``avx512``, ``avx2`` or ``default`` (cpu), or the GPU's ``sm_XX``."""
+    """Instructions of the code: ``avx512``, ``avx2`` or ``default`` (cpu), or the GPU's ``sm_XX`` or ``gfxXXX``."""
     parameters: int
     """Number of parameters."""
     checksum: str
@@ -63,6 +63,14 @@ class Metadata:
     """Largest differences from eager found before the file was written, eV and eV/Å."""
     edges_per_call: int
     """Edges that hosts evaluate per call by default; bounds the memory of activations."""
+    max_edges: int
+    """Most edges of one call, which the code's indices address."""
+    max_atoms: int
+    """Most atoms of one call, which the code's indices address."""
+    bytes_per_edge: int
+    """Memory that a call takes per edge beside its inputs, measured at export."""
+    bytes_per_atom: int
+    """Memory that a call takes per atom beside its inputs, measured at export."""
     shortest_distance: float = SHORTEST_DISTANCE
     """Å; hosts refuse geometries with nearer atoms."""
     length_unit: str = "angstrom"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from localgraph import types_of
 from mlip_export import inductor
+from mlip_export.chunks import Limits
 from mlip_export.loaded import Function, shared_function
 from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
 
@@ -35,12 +36,15 @@ class EdgePotential:
         Cutoff of each ordered type pair, Å, on the CPU.
     device : torch.device
         Where inputs must lie and outputs will.
+    limits : Limits
+        Edges and atoms that hosts evaluate in one call at most.
     """
 
     def __init__(self, function: Function, metadata: Metadata, device: torch.device):
         self._function = function
         self.metadata = metadata
         self.device = device
+        self.limits = Limits(metadata, device)
         self.type_names = metadata.type_names
         self.cutoff = metadata.cutoff
         self.cutoffs = torch.tensor(metadata.cutoffs, dtype=torch.float64).reshape(
@@ -71,7 +75,8 @@ class EdgePotential:
         TypeError
             For a tensor of another dtype or on another device.
         ValueError
-            For other shapes, strides, unsorted centers, or indices out of range.
+            For other shapes, strides, unsorted centers, indices out of range, or more edges or atoms than
+            ``metadata.max_edges`` and ``metadata.max_atoms``, which the hosts evaluate in several calls.
         GeometryError
             For vectors that are not finite or shorter than ``metadata.shortest_distance``, or a result
             that is not finite.
@@ -112,10 +117,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         format version; the message says which.
     """
     metadata = read_metadata(path)
-    mismatches = check_machine(metadata)
+    place = torch.device(metadata.device if device is None else device)
+    mismatches = check_machine(metadata, place)
     if mismatches:
         raise ExportedModelError(f"{path} must fit this machine, got " + "; ".join(mismatches))
-    place = torch.device(metadata.device if device is None else device)
     if place.type != metadata.device:
         raise ExportedModelError(
             f"device must be {metadata.device!r}, for which {path} was compiled, got {str(place)!r}"
@@ -123,8 +128,16 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     return EdgePotential(shared_function(path, place), metadata, place)
 
 
-def check_machine(metadata: Metadata) -> list[str]:
-    """Return what does not match this machine, one phrase each; empty when all does."""
+def gpu_architecture(device: str | torch.device | None = None) -> str:
+    """Return what a GPU's code is compiled for: ``sm_90`` of NVIDIA's, ``gfx90a`` of AMD's, without its features."""
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def check_machine(metadata: Metadata, device: torch.device | None = None) -> list[str]:
+    """Return what does not match this machine, or of its GPUs this one; one phrase each, empty when all matches."""
     found = []
     here = torch.__version__.split("+")[0]
     if metadata.torch_version.split(".")[:2] != here.split(".")[:2]:
@@ -135,9 +148,9 @@ def check_machine(metadata: Metadata) -> list[str]:
         if not torch.cuda.is_available():
             found.append("code for cuda where torch sees no CUDA device")
         else:
-            major, minor = torch.cuda.get_device_capability()
-            if metadata.isa != f"sm_{major}{minor}":
-                found.append(f"code for {metadata.isa} on a GPU of sm_{major}{minor}")
+            here = gpu_architecture(device if device is not None and device.type == "cuda" else None)
+            if metadata.isa != here:
+                found.append(f"code for {metadata.isa} on a GPU of {here}")
     else:
         isa = inductor.isa_of_this_machine()
         if inductor.ISA_ORDER.index(metadata.isa) > inductor.ISA_ORDER.index(isa):
@@ -168,6 +181,11 @@ def _check(
         raise ValueError(f"edge_index must have shape (2, {edges}), got {tuple(edge_index.shape)}")
     if types.ndim != 1:
         raise ValueError(f"types must have shape (N,), got {tuple(types.shape)}")
+    if edges > metadata.max_edges or atoms > metadata.max_atoms:  # compiled code would wrap its indices
+        raise ValueError(
+            f"edge_vectors and types must be at most {metadata.max_edges} edges and {metadata.max_atoms} atoms in one "
+            f"call, got {edges} and {atoms}"
+        )
     last = len(metadata.type_names) - 1
     if atoms and not 0 <= int(types.min()) <= int(types.max()) <= last:
         raise ValueError(f"types must be from 0 to {last}, got {int(types.min())} to {int(types.max())}")
