@@ -5,6 +5,7 @@
 #include "gpu_architecture.h"
 #include "model_archive.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
@@ -104,6 +105,9 @@ ModelInfo read_info(const Strings &metadata, const std::string &path)
   ModelInfo info;
   info.model = field(metadata, "model", path);
   info.dtype = field(metadata, "dtype", path);
+  info.precision = field(metadata, "precision", path);
+  if (info.precision != "float32" && info.precision != "tf32" && info.precision != "bf16")
+    throw std::runtime_error(path + " must have precision float32, tf32 or bf16, got " + info.precision);
   info.device = field(metadata, "device", path);
   info.isa = field(metadata, "isa", path);
   info.torch_version = field(metadata, "torch_version", path);
@@ -146,6 +150,41 @@ template <class L> auto peek(const std::string &path, int) -> decltype(L::load_m
   return L::load_metadata_from_package(path, "model");
 }
 template <class L> Strings peek(const std::string &, long) { return {}; }
+
+// Sets what products of float32 matrices round their operands to while it lives: torch has one setting per process and kind
+// of device, which belongs to others.
+class ProductPrecision {
+ public:
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+  ProductPrecision(const std::string &precision, c10::Device device) :
+      backend(device.is_cpu() ? at::Float32Backend::MKLDNN : at::Float32Backend::CUDA),
+      before(at::globalContext().float32Precision(backend, at::Float32Op::MATMUL))
+  {
+    using P = at::Float32Precision;
+    const P wanted = precision == "tf32" ? P::TF32 : (precision == "bf16" ? P::BF16 : P::IEEE);
+    if (wanted != (before == P::NONE ? P::IEEE : before))
+      at::globalContext().setFloat32Precision(backend, at::Float32Op::MATMUL, wanted);
+  }
+  ~ProductPrecision() { at::globalContext().setFloat32Precision(backend, at::Float32Op::MATMUL, before); }
+
+ private:
+  at::Float32Backend backend;
+  at::Float32Precision before;
+#else
+  ProductPrecision(const std::string &precision, c10::Device) : before(at::globalContext().float32MatmulPrecision())
+  {
+    at::globalContext().setFloat32MatmulPrecision(precision == "tf32" ? "high" : (precision == "bf16" ? "medium" : "highest"));
+  }
+  ~ProductPrecision()
+  {
+    using P = at::Float32MatmulPrecision;
+    at::globalContext().setFloat32MatmulPrecision(before == P::HIGH ? "high" : (before == P::MEDIUM ? "medium" : "highest"));
+  }
+
+ private:
+  at::Float32MatmulPrecision before;
+#endif
+};
 
 // How often torch's allocator of a GPU ran out of memory, and the bytes it can still allocate; 0 where it does not say.
 #if defined(MLIP_ALLOCATORS)
@@ -370,6 +409,8 @@ void EdgePotential::Implementation::evaluate(c10::Device from, const double *vec
   if (rows < 0) throw std::runtime_error("types must end in one representative of each type, got fewer");
   try {
     fit_memory();
+    // in code for a CPU bf16 is written out
+    const ProductPrecision products(device.is_cpu() ? "float32" : info.precision, device);
     // from_blob takes no const; the model does not write to its inputs
     const at::Tensor index = at::from_blob(const_cast<int64_t *>(edge_index), {2, edges}, integers).to(device);
     part({at::from_blob(const_cast<double *>(vectors), {edges, 3}, doubles).to(device), index, index.select(0, 0), index.select(0, 1),

@@ -11,7 +11,7 @@
 namespace mlip {
 
 struct ModelInfo {
-  std::string model, dtype, device, isa, torch_version;
+  std::string model, dtype, precision, device, isa, torch_version;
   std::vector<std::string> type_names;
   double cutoff;                  // largest, Angstrom
   double shortest_distance;       // nearer atoms are an error in the geometry, Angstrom

@@ -172,8 +172,8 @@ void PairAllegro::coeff(int narg, char **arg)
   if (comm->me == 0) {
     std::string list;
     for (const auto &name : names) list += " " + name;
-    utils::logmesg(lmp, "Exported model {}: {}, {}, {} ({}), cutoff {} Angstrom, elements{}{}\n", arg[2], info.model,
-                   info.dtype, info.device, info.isa, info.cutoff, list,
+    utils::logmesg(lmp, "Exported model {}: {}, {}{}, {} ({}), cutoff {} Angstrom, elements{}{}\n", arg[2], info.model,
+                   info.dtype, info.precision == "float32" ? "" : " with " + info.precision + " products", info.device, info.isa, info.cutoff, list,
                    models > 1 ? fmt::format(", committee of {}", models) : std::string());
   }
 }

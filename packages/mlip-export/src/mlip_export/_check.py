@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from localgraph import load_model
-from mlip_export._compile import checksum, prepared
-from mlip_export._verify import verify
-from mlip_export.graphs import comparison_graphs
+from mlip_export._compile import checksum, kind_of, prepared, reference_model
+from mlip_export._verify import error, verify
+from mlip_export.graphs import comparison_graphs, reference_graphs
 from mlip_export.model_file import ExportedModelError
 from mlip_export.runtime import load
 
@@ -43,13 +43,24 @@ def check(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | Non
         return f"{path}: runs here on {len(graphs)} graphs; give --model to compare with the eager model"
     model, _ = load_model(model_path)
     dtype = metadata.dtype if "dtype" in model.to_config() else None
+    reference = reference_model(model)
     model = prepared(model, dtype, metadata.device)
     if checksum(model.state_dict()) != metadata.checksum:
         raise ExportedModelError(
             f"{path} must have the weights of {model_path}, got others (checksums differ)"
         )
+    found = error(
+        potential,
+        reference,
+        reference_graphs(reference.cutoffs, metadata.device),
+        potential.device,
+        metadata.precision if kind_of(model) == "float32" else "float64",
+    )
+    lost = f"in {metadata.precision} to {found.max_energy:.2g} eV per atom and {found.max_force:.2g} eV/Å of float64"
+    if metadata.precision != "float32":  # eager has the precision of this process
+        return f"{path}: agrees with {model_path}, {lost}"
     report = verify(potential, model, graphs, metadata.dtype)
     return (
         f"{path}: agrees with {model_path} in {report.comparisons} comparisons, to "
-        f"{report.max_energy:.2g} eV per atom and {report.max_force:.2g} eV/Å"
+        f"{report.max_energy:.2g} eV per atom and {report.max_force:.2g} eV/Å; {lost}"
     )

@@ -8,17 +8,19 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from localgraph import EdgeModel, atomic_write, load_model
+from localgraph import EdgeModel, atomic_write, energies_and_edge_forces, load_model
 from mlip_export import inductor
 from mlip_export._limits import INDEX_LIMIT, largest, memory, widths
+from mlip_export._precision import PRECISIONS, can_bf16, product_precision, setting
 from mlip_export._trace import trace
-from mlip_export._verify import Disagreement, Report, verify
-from mlip_export.graphs import Inputs, comparison_graphs, traced_graph
+from mlip_export._verify import Disagreement, Error, error, verify
+from mlip_export.graphs import Inputs, comparison_graphs, reference_graphs, traced_graph
 from mlip_export.loaded import Function, open_function
 from mlip_export.model_file import EDGES_PER_CALL, Metadata, write_exported
 from mlip_export.runtime import gpu_architecture
@@ -35,12 +37,14 @@ def compile(
     device: str = "cpu",
     dtype: str | None = None,
     isa: str = "native",
+    precision: str = "float32",
     training: Mapping[str, Any] | None = None,
 ) -> Metadata:
     """Compile a model with its edge forces into one exported model that every host loads.
 
     The compiled program is compared with the eager model on graphs of several sizes, with one and more threads, without
-    edges and with isolated atoms. A program that disagrees is not written; the file is written atomically.
+    edges and with isolated atoms; and in its precision with the model in float64 on the CPU, for a GPU also on 20,180
+    atoms. A program that disagrees is not written; the file is written atomically.
 
     Parameters
     ----------
@@ -56,6 +60,11 @@ def compile(
         ``native``, ``avx512`` or ``avx2`` (runs on every x86 processor since about 2013; both need torch 2.13); cpu
         only. The code for ``native`` may use any instruction of this processor, of which the metadata holds the widest
         vectors alone: for a set of different machines name the instructions.
+    precision : str
+        What products of float32 matrices may round their operands to, in every host, whatever its process is set to:
+        ``float32`` (they do not round), ``tf32`` (cuda: 10 bits) or ``bf16`` (cpu with AVX-512 BF16 or AMX: 7 bits,
+        products too).
+        The metadata holds the error against float64, above whose bound the file is not written.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
@@ -69,10 +78,11 @@ def compile(
     ValueError
         For an argument out of range, or a ``dtype`` the model's config does not have.
     Disagreement
-        If compiled and eager results differ.
+        If compiled and eager results differ, or the precision loses too much.
     """
     path = Path(path)
     _check_arguments(path, device, isa)
+    _check_precision(precision, device)
     if isinstance(model, (str, os.PathLike)):
         model, from_file = load_model(model)
         training = from_file if training is None else training
@@ -81,18 +91,23 @@ def compile(
             f"model must be an EdgeModel or the path of a model file, got {type(model).__name__}"
         )
     ready = prepared(model, dtype, device)
+    if precision != "float32" and kind_of(ready) == "float64":
+        raise ValueError(
+            f"precision must be 'float32' for a model without float32 weights, got {precision!r}"
+        )
     module = ready.for_inference()
     for p in module.parameters():
         p.requires_grad_(False)
     place = torch.device(device)
     example = traced_graph(ready.cutoffs, place)
-    program = trace(module, example, INDEX_LIMIT if device == "cuda" else None)
+    program = trace(module, example, INDEX_LIMIT if device == "cuda" else None, precision == "bf16")
     graphs = comparison_graphs(ready.cutoffs, place)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        report = _build_verified(program, candidate, ready, graphs, isa)
-        sizes = _sizes(program, example, open_function(candidate), ready.cutoffs)
-        metadata = _describe(ready, device, isa, dict(training or {}), report, sizes)
+        function, found = _build_verified(program, candidate, ready, graphs, isa, precision)
+        found |= {"float64": _error(function, model, ready, place, precision).to_dict()}
+        sizes = _sizes(program, example, function, ready.cutoffs)
+        metadata = _describe(ready, device, isa, precision, dict(training or {}), found, sizes)
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)
     return metadata
@@ -104,16 +119,46 @@ def _build_verified(
     model: EdgeModel,
     graphs: Mapping[str, Inputs],
     isa: str,
-) -> Report:
-    """Build with fusion; where that disagrees with eager, build once more without."""
+    precision: str,
+) -> tuple[Function, dict[str, Any]]:
+    """Build with fusion, or without where that disagrees with eager; both are compared in full precision.
+
+    Of bf16 products the program has no eager counterpart; then the model's locality is checked alone.
+    """
     fused = inductor.options(isa)
+
+    def build(options: Mapping[str, Any]) -> tuple[Function, dict[str, Any]]:
+        inductor.build(program, path, options)
+        function = open_function(path)
+        with product_precision(model.cutoffs.device.type, "float32"):
+            if precision == "bf16":
+                verify(partial(energies_and_edge_forces, model), model, graphs, kind_of(model), (1,))
+                return function, {}
+            return function, verify(function, model, graphs, kind_of(model)).to_dict()
+
     try:
-        inductor.build(program, path, fused)
-        return verify(open_function(path), model, graphs, precision(model))
+        return build(fused)
     except Disagreement as e:
         log.warning("the fused program is wrong (%s); building it again without fusion", e)
-        inductor.build(program, path, fused | {"max_fusion_size": 1})
-        return verify(open_function(path), model, graphs, precision(model))
+        return build(fused | {"max_fusion_size": 1})
+
+
+def _error(function: Function, model: Any, ready: Any, device: torch.device, precision: str) -> Error:
+    """Compare a compiled function, in its precision, with the model in float64 on the CPU."""
+    reference, used = reference_model(model), kind_of(ready)
+    with product_precision(device.type, setting(device.type, precision)):
+        return error(
+            function,
+            reference,
+            reference_graphs(reference.cutoffs, device.type),
+            device,
+            precision if used == "float32" else used,
+        )
+
+
+def reference_model(model: Any) -> Any:
+    """Return the model on the CPU, in float64 where its config has a ``dtype``."""
+    return prepared(model, "float64" if "dtype" in model.to_config() else None, "cpu")
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:
@@ -140,6 +185,13 @@ def _check_arguments(path: Path, device: str, isa: str) -> None:
         )
 
 
+def _check_precision(precision: str, device: str) -> None:
+    if precision not in PRECISIONS[device]:
+        raise ValueError(f"precision must be one of {PRECISIONS[device]} on {device}, got {precision!r}")
+    if precision == "bf16" and not can_bf16():
+        raise ValueError("precision must be 'float32' on a processor without AVX-512 BF16 or AMX, got 'bf16'")
+
+
 def prepared(model: Any, dtype: str | None, device: str) -> Any:
     """Return a copy of the model in evaluation mode, in the precision ``dtype`` if given, on the device."""
     if dtype is None:
@@ -161,7 +213,7 @@ def prepared(model: Any, dtype: str | None, device: str) -> Any:
     return model
 
 
-def precision(model: Any) -> str:
+def kind_of(model: Any) -> str:
     """Return ``float32`` where any parameter is, else ``float64``."""
     return "float32" if torch.float32 in {p.dtype for p in model.parameters()} else "float64"
 
@@ -183,7 +235,13 @@ def _sizes(
 
 
 def _describe(
-    model: Any, device: str, isa: str, training: dict[str, Any], report: Report, sizes: dict[str, int]
+    model: Any,
+    device: str,
+    isa: str,
+    precision: str,
+    training: dict[str, Any],
+    verification: dict[str, Any],
+    sizes: dict[str, int],
 ) -> Metadata:
     from mlip_export import __version__
 
@@ -194,7 +252,8 @@ def _describe(
         cutoffs=tuple(tuple(row) for row in model.cutoffs.double().cpu().tolist()),
         model=model.model_name,
         config=model.to_config(),
-        dtype=precision(model),
+        dtype=kind_of(model),
+        precision=precision,
         device=device,
         isa=gpu_architecture() if device == "cuda" else code_of(isa),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -202,7 +261,7 @@ def _describe(
         torch_version=torch.__version__.split("+")[0],
         exporter_version=__version__,
         training=training,
-        verification=report.to_dict(),
+        verification=verification,
         **sizes,
     )
 

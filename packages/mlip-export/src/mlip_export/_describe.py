@@ -29,7 +29,7 @@ def describe(metadata: Metadata) -> str:
         ),
         ("cutoff", f"{m.cutoff:g} Å" + ("" if len(distinct) == 1 else f" ({len(distinct)} values by pair)")),
         ("units", f"{m.length_unit}, {m.energy_unit}"),
-        ("precision", f"{m.dtype} network, float64 geometry, energies and forces"),
+        ("precision", _precision(m)),
         ("runs on", f"{m.device} ({m.isa}), torch {'.'.join(m.torch_version.split('.')[:2])}"),
         (
             "one call",
@@ -40,6 +40,7 @@ def describe(metadata: Metadata) -> str:
         ("format", f"{m.format} version {m.format_version}"),
         ("weights", f"sha256 {m.checksum}"),
         ("against eager", _verification(m.verification)),
+        ("against float64", _error(m.verification)),
     ]
     lines += [(f"training: {name}", value) for name, value in _flat(m.training)]
     if len(distinct) > 1:
@@ -50,11 +51,26 @@ def describe(metadata: Metadata) -> str:
 
 
 def _verification(found: dict[str, Any]) -> str:
-    if not found:
-        return "not recorded"
+    if "comparisons" not in found:
+        return "not compared (products of bf16 round as sums are ordered)" if found else "not recorded"
     return (
         f"{found['comparisons']} comparisons, largest difference {found['max_energy']:.2g} eV per atom, "
         f"{found['max_force']:.2g} eV/Å"
+    )
+
+
+def _precision(m: Metadata) -> str:
+    products = "" if m.precision == "float32" else f" with {m.precision} products"
+    return f"{m.dtype} network{products}, float64 geometry, energies and forces"
+
+
+def _error(found: dict[str, Any]) -> str:
+    if "float64" not in found:
+        return "not recorded"
+    e = found["float64"]
+    return (
+        f"largest difference {e['max_energy']:.2g} eV per atom, {e['max_force']:.2g} eV/Å; forces {e['rms_force']:.2g} "
+        f"of {e['rms_of_forces']:.2g} eV/Å rms"
     )
 
 

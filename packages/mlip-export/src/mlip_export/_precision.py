@@ -1,4 +1,8 @@
-"""Precision of the products of float32 matrices, which torch holds for the whole process."""
+"""Precision of the products of float32 matrices.
+
+A GPU rounds their operands to TF32 where a setting of the process says so; compiled code reads it at every call. bf16
+on a CPU is part of the program: torch's setting reaches processors with AMX alone.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,11 @@ def after_fork() -> None:
     _products = _Products()
 
 
+def setting(device: str, precision: str) -> str:
+    """Return what the process is to be set to for a package: on a CPU full precision, in which bf16 is written out."""
+    return precision if device == "cuda" else "float32"
+
+
 @contextmanager
 def product_precision(device: str, precision: str) -> Iterator[None]:
     """Evaluate with this precision of float32 products on a kind of device, whatever the process is set to.
@@ -86,7 +95,7 @@ def _set(device: str, precision: str) -> None:
     backend = _backend(device)
     if backend is None:
         torch.set_float32_matmul_precision(_LEGACY[precision])
-    else:
+    elif _in_effect(str(backend.fp32_precision)) != _NAMES[precision]:
         backend.fp32_precision = _NAMES[precision]
 
 
@@ -94,5 +103,10 @@ def _restore(device: str, before: str) -> None:
     backend = _backend(device)
     if backend is None:
         torch.set_float32_matmul_precision(before)
-    else:
-        backend.fp32_precision = before
+    elif backend.fp32_precision != before:
+        inherited = torch.backends.fp32_precision == before  # of all operations on all devices
+        backend.fp32_precision = "none" if inherited else before
+
+
+def _in_effect(name: str) -> str:
+    return "ieee" if name == "none" else name

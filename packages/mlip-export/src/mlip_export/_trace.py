@@ -13,7 +13,7 @@ from mlip_export.graphs import Inputs
 
 
 def trace(
-    module: torch.nn.Module, example: Inputs, index_limit: int | None = None
+    module: torch.nn.Module, example: Inputs, index_limit: int | None = None, bf16: bool = False
 ) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
@@ -30,6 +30,8 @@ def trace(
     index_limit : int, optional
         Elements of the largest tensor: bounds the numbers of atoms and edges of the program, so that the compiler knows
         that smaller indices do.
+    bf16 : bool
+        Round the operands of products of float32 matrices, and the products, to bf16.
     """
 
     def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,11 +39,33 @@ def trace(
 
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+        if bf16:
+            _round_products(joint.graph)
+            joint.recompile()
         program = _export(joint, example, None, None)
         if index_limit is None:
             return program
         width = widths(program, example)
         return _export(joint, example, index_limit // width.edge, index_limit // width.atom)
+
+
+def _round_products(graph: torch.fx.Graph) -> None:
+    """Let products of float32 matrices be of bf16; those with one column or row to sum have nothing to gain."""
+    aten = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target is not aten.mm.default or node.meta["val"].dtype != torch.float32:
+            continue
+        (_, inner), (_, columns) = (a.meta["val"].shape for a in node.args)
+        if 1 in (inner, columns):
+            continue
+        with graph.inserting_before(node):
+            operands = [
+                graph.call_function(aten._to_copy.default, (a,), {"dtype": torch.bfloat16}) for a in node.args
+            ]
+            product = graph.call_function(aten.mm.default, tuple(operands))
+            back = graph.call_function(aten._to_copy.default, (product,), {"dtype": torch.float32})
+        node.replace_all_uses_with(back)
+        graph.erase_node(node)
 
 
 def _export(

@@ -1,16 +1,18 @@
-"""Compare compiled code with the eager model, in absolute units."""
+"""Compare compiled code with the eager model and with float64 on the CPU, in absolute units."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from localgraph import EdgeModel, energies_and_edge_forces
+from mlip_export.chunks import evaluate
 from mlip_export.graphs import Inputs, by_representatives
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -35,8 +37,19 @@ class Tolerance:
 TOLERANCES = {
     "float64": Tolerance(1e-10, 1e-10, 1e-11),
     "float32": Tolerance(1e-5, 1e-5, 1e-5),
-    "tf32": Tolerance(1e-3, 1e-3, 1e-2),
 }
+"""Of compiled code against the eager model, which differ in the order of sums."""
+
+ERRORS = {
+    "float64": Tolerance(1e-8, 1e-8, 1e-9),
+    "float32": Tolerance(1e-4, 1e-4, 1e-4),
+    "tf32": Tolerance(2e-3, 2e-3, 1e-2),
+    "bf16": Tolerance(1e-2, 1e-2, 5e-2),
+}
+"""Of a precision, against the model in float64 on the CPU."""
+
+BLOCK = 20_000
+"""Edges of the float64 model evaluated at once."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,80 @@ def verify(
                     worst.comparisons + 1, max(worst.max_energy, energy), max(worst.max_force, force)
                 )
     return worst
+
+
+@dataclass(frozen=True)
+class Error:
+    """Differences from the model in float64 on the CPU, over all graphs."""
+
+    max_energy: float
+    """eV per atom."""
+    max_force: float
+    """eV/Å, of an edge force."""
+    rms_force: float
+    """eV/Å, of the components of all edge forces."""
+    rms_of_forces: float
+    """eV/Å, of the edge forces themselves, beside which to read the others."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+def error(
+    candidate: Evaluate, reference: EdgeModel, graphs: Mapping[str, Inputs], device: torch.device, name: str
+) -> Error:
+    """Compare ``candidate`` on its device with ``reference``, the model in float64 on the CPU.
+
+    On a GPU the CPU's code is another implementation, so a kernel that is wrong in both the compiled and the eager
+    model shows; and what a precision loses shows on any device.
+
+    Parameters
+    ----------
+    candidate : callable
+        The compiled function, in the precision it will have in use.
+    reference : EdgeModel
+        The same weights, on the CPU.
+    graphs : mapping
+        Graphs by name, on the CPU.
+    device : torch.device
+        Where ``candidate`` runs.
+    name : str
+        The precision, whose entry of ``ERRORS`` bounds the differences.
+
+    Raises
+    ------
+    Disagreement
+        Naming the graph, the differences and the bounds.
+    """
+    bound = ERRORS[name]
+    max_energy = max_force = squares = magnitude = 0.0
+    count = 0
+    for graph, inputs in graphs.items():
+        energies, forces = evaluate(
+            partial(energies_and_edge_forces, reference), *inputs, len(reference.type_names), BLOCK
+        )
+        e, f = (t.cpu() for t in candidate(*(t.to(device) for t in inputs)))
+        energy, force = _difference(e, energies), _difference(f, forces)
+        accepted = (
+            bound.energy + bound.relative * _largest(energies - _shift(energies)),
+            bound.force + bound.relative * _largest(forces),
+        )
+        if not (energy <= accepted[0] and force <= accepted[1]):
+            raise Disagreement(
+                f"{name} on {device.type} and float64 on the CPU differ on {graph}: {energy:.3g} eV per atom (accepted "
+                f"{accepted[0]:.3g}), {force:.3g} eV/Å (accepted {accepted[1]:.3g})"
+            )
+        max_energy, max_force = max(max_energy, energy), max(max_force, force)
+        squares += float((f - forces).square().sum())
+        magnitude += float(forces.square().sum())
+        count += forces.numel()
+    return Error(max_energy, max_force, (squares / max(1, count)) ** 0.5, (magnitude / max(1, count)) ** 0.5)
+
+
+def _shift(energies: Tensor) -> Tensor:
+    """Return the mean: atomic energies are large, and what a precision loses is of what the network adds to them."""
+    return energies.mean() if energies.numel() else energies.new_zeros(())
 
 
 def _difference(found: Tensor, reference: Tensor) -> float:

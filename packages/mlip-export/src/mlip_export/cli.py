@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--mirror", action="append", default=[], help="URL of a folder that has the file too, tried first"
     )
+    p.add_argument(
+        "--precision",
+        default="float32",
+        choices=["float32", "tf32", "bf16"],
+        help="what products of float32 matrices round to: not at all, tf32 (cuda) or bf16 (cpu that has it)",
+    )
     p = add("info", _info, "Print the metadata of an exported model; none of its code runs.")
     p.add_argument("model", help="exported model (.pt2)")
     p.add_argument("--json", action="store_true", help="print all metadata as JSON")
@@ -158,7 +164,14 @@ def _compile(options: argparse.Namespace) -> None:
     from mlip_export._describe import describe
 
     output = options.output or _default_output(options.model)
-    metadata = compile(options.model, output, device=options.device, dtype=options.dtype, isa=options.isa)
+    metadata = compile(
+        options.model,
+        output,
+        device=options.device,
+        dtype=options.dtype,
+        isa=options.isa,
+        precision=options.precision,
+    )
     print(f"wrote {output}")
     print(describe(metadata))
 

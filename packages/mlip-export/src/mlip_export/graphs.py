@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,30 @@ def comparison_graphs(cutoffs: Tensor, device: torch.device) -> dict[str, Inputs
         "6 isolated atoms": cluster(cutoffs, 1, isolated=5, seed=6),
     }
     return {name: Inputs(*(t.to(device) for t in inputs)) for name, inputs in graphs.items()}
+
+
+def reference_graphs(cutoffs: Tensor, kind: str) -> dict[str, Inputs]:
+    """Return graphs, on the CPU, to compare a kind of device with the CPU on.
+
+    For a GPU one has more atoms than run at once on it: kernels that are right in their first wave of blocks alone are
+    seen.
+    """
+    graphs = comparison_graphs(cutoffs, torch.device("cpu"))
+    if kind == "cuda":
+        graphs["20 clusters of 1009 atoms"] = side_by_side(
+            [cluster(cutoffs, 1009, neighbors=12.0, seed=20 + k) for k in range(20)]
+        )
+    return graphs
+
+
+def side_by_side(parts: Sequence[Inputs]) -> Inputs:
+    """Return graphs as one, without edges between them."""
+    first, index = 0, []
+    for part in parts:
+        index.append(part.edge_index + first)
+        first += part.types.shape[0]
+    vectors, types = torch.cat([p.edge_vectors for p in parts]), torch.cat([p.types for p in parts])
+    return Inputs(vectors, torch.cat(index, 1), types)
 
 
 def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int = 0, seed: int = 0) -> Inputs:

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from mlip_export import _precision
 from mlip_export.model_file import ExportedModelError
 
 Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -95,4 +96,5 @@ def _watch_forks() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()  # the parent's may have been held by another of its threads
+    _precision.after_fork()
     torch.set_num_threads(1)

@@ -45,6 +45,8 @@ class Metadata:
     """The model's config, plain data."""
     dtype: str
     """Precision of the model's weights; inputs and outputs are float64 always."""
+    precision: str
+    """What products of float32 matrices round their operands to: ``float32`` (not at all), ``tf32`` or ``bf16``."""
     device: str
     """``cpu`` or ``cuda``."""
     isa: str
@@ -60,7 +62,7 @@ class Metadata:
     training: dict[str, Any]
     """Metadata of the model file: the training summary."""
     verification: dict[str, Any]
-    """Largest differences from eager found before the file was written, eV and eV/Å."""
+    """Largest differences found before the file was written, eV and eV/Å: from eager, and from float64 on the CPU."""
     edges_per_call: int
     """Edges that hosts evaluate per call by default; bounds the memory of activations."""
     max_edges: int

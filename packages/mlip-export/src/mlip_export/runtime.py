@@ -10,6 +10,7 @@ from torch import Tensor
 
 from localgraph import types_of
 from mlip_export import inductor
+from mlip_export._precision import product_precision, setting
 from mlip_export.chunks import Limits
 from mlip_export.loaded import Function, shared_function
 from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
@@ -22,7 +23,8 @@ class GeometryError(ValueError):
 class EdgePotential:
     """A compiled potential: atom energies and edge forces of a graph of edges.
 
-    Instances come from :func:`load`. Calling one touches no seed, default dtype or thread count.
+    Instances come from :func:`load`. Calling one touches no seed, default dtype or thread count. Products of float32
+    matrices have the precision of the metadata, whatever the process is set to, which is restored after the call.
 
     Attributes
     ----------
@@ -84,7 +86,9 @@ class EdgePotential:
         _check(edge_vectors, edge_index, types, self.metadata, self.device)
         if types.shape[0] == 0:
             return edge_vectors.new_zeros(0), edge_vectors.new_zeros(0, 3)
-        energies, edge_forces = self._function(edge_vectors, edge_index, types)
+        kind = self.device.type
+        with product_precision(kind, setting(kind, self.metadata.precision)):
+            energies, edge_forces = self._function(edge_vectors, edge_index, types)
         if not bool(torch.isfinite(energies).all() & torch.isfinite(edge_forces).all()):
             raise GeometryError(
                 "energies and forces must be finite, got NaN or infinity; the geometry is far from the training data"
