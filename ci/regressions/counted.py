@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters as dynamo_counters
 
 import localgraph
 import mlip_train.steps.trace
-from ci.regressions import registers
+from ci.regressions import lowered, registers
 from ci.regressions.counting import count
 from mlip_export._trace import trace
 from mlip_export.graphs import Inputs
@@ -141,3 +141,4 @@ def measure() -> Iterator[tuple[str, Counters]]:
     for name, of in COUNTED.items():
         for preset in PRESETS:
             yield f"{name}, {preset}", of(preset)
+    yield from lowered.groups(PRESETS)

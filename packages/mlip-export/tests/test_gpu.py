@@ -1,0 +1,172 @@
+"""Packages compiled for a GPU, against float64 on the CPU.
+
+``MLIP_EXPORT_GPU_TESTS_ON=cpu`` runs what needs no GPU on the CPU, to check the tests themselves.
+"""
+
+import os
+from functools import partial
+
+import ase.build
+import numpy as np
+import pytest
+import torch
+
+import localgraph
+import mlip_export
+from mlip_export.ase import Calculator
+from mlip_export.chunks import evaluate
+from mlip_export.graphs import by_representatives, cluster
+
+DEVICE = os.environ.get("MLIP_EXPORT_GPU_TESTS_ON", "cuda")
+HERE = DEVICE == "cpu" or torch.cuda.is_available()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no CUDA device")]
+on_cuda = pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The same small Allegro in float32 and float64."""
+    allegro = pytest.importorskip("allegro_model")
+    options = dict(type_names=["H", "O"], cutoff=4.0, latent_width=32, avg_num_neighbors=30.0)
+    single = allegro.Allegro(allegro.AllegroConfig(**options, dtype="float32"))
+    double = allegro.Allegro(allegro.AllegroConfig(**options, dtype="float64"))
+    double.load_state_dict(single.state_dict())
+    return single, double
+
+
+@pytest.fixture(scope="module")
+def exported(models, tmp_path_factory):
+    """The path of a package of the float32 model."""
+    path = tmp_path_factory.mktemp("gpu") / "model.pt2"
+    mlip_export.compile(models[0], path, device=DEVICE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(models):
+    """Energies and edge forces in float64 on the CPU."""
+    return partial(localgraph.energies_and_edge_forces, models[1])
+
+
+def placed(inputs):
+    return [t.to(DEVICE) for t in inputs]
+
+
+def assert_near(found, expected, relative=1e-4):
+    for a, b in zip(found, expected, strict=True):
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        torch.testing.assert_close(a.cpu(), b, rtol=0, atol=relative * (scale + 1e-3))
+
+
+@pytest.mark.parametrize("atoms, isolated", [(300, 3), (2, 0), (1, 0)])
+def test_energies_and_forces(exported, reference, models, atoms, isolated):
+    inputs = cluster(models[1].cutoffs, atoms, isolated=isolated, seed=3)
+    assert_near(mlip_export.load(exported)(*placed(inputs)), reference(*inputs))
+
+
+def test_metadata(exported):
+    found = mlip_export.read_metadata(exported)
+    assert found.device == DEVICE and found.precision == "float32"
+    assert 0 < found.bytes_per_edge < 10**6 and found.max_edges > 10**6
+    assert found.verification["float64"]["max_force"] < 1e-3
+    if DEVICE == "cuda":
+        assert found.max_edges * 32 < 2**31
+
+
+def test_chunks_of_odd_edges(exported, models, reference):
+    inputs = cluster(models[1].cutoffs, 200, seed=4)
+    potential = mlip_export.load(exported)
+    assert_near(evaluate(potential, *placed(inputs), 2, 101, potential.limits), reference(*inputs))
+
+
+def test_ase(exported, models):
+    atoms = ase.build.molecule("H2O")
+    atoms.set_cell(np.eye(3) * 3.2)
+    atoms.pbc = True
+    atoms = atoms.repeat(3)
+    atoms.calc = Calculator(exported)
+    forces = atoms.get_forces()
+    potential = mlip_export.load(exported)
+    types = potential.types_of(atoms.get_chemical_symbols())
+    x, cell = torch.from_numpy(atoms.positions.copy()), torch.from_numpy(atoms.cell.array.copy())
+    graph = localgraph.neighbors(x, potential.cutoffs, cell=cell, pbc=True, types=types)
+    r = localgraph.edge_vectors(x, graph, cell)
+    _, g = localgraph.energies_and_edge_forces(models[1], r, graph.edge_index, types)
+    expected = localgraph.forces(g, graph.edge_index, len(atoms)).numpy()
+    np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-4 * (1 + np.abs(expected).max()))
+
+
+@on_cuda
+def test_the_process_does_not_choose_the_precision(exported, models):
+    inputs = placed(cluster(models[1].cutoffs, 300, seed=3))
+    potential = mlip_export.load(exported)
+    expected = potential(*inputs)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        found = potential(*inputs)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@on_cuda
+def test_tf32(models, tmp_path):
+    found = mlip_export.compile(models[0], tmp_path / "tf32.pt2", device="cuda", precision="tf32")
+    error = found.verification["float64"]
+    assert 1e-6 < error["rms_force"] / error["rms_of_forces"] < 1e-2
+
+
+@on_cuda
+def test_two_streams(exported, models, reference):
+    inputs = [cluster(models[1].cutoffs, 300, seed=k) for k in (1, 2)]
+    potential, found = mlip_export.load(exported), []
+    for given in inputs:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            found.append(potential(*placed(given)))
+    torch.cuda.synchronize()
+    for results, given in zip(found, inputs, strict=True):
+        assert_near(results, reference(*given))
+
+
+@on_cuda
+def test_near_the_most_edges_of_one_call(exported, models):
+    """0.9 of what 32-bit indices hold, where memory allows: the last center is that of a small graph."""
+    potential = mlip_export.load(exported)
+    m = potential.metadata
+    edges = int(0.9 * m.max_edges)
+    if edges * (m.bytes_per_edge + 100) > 0.8 * torch.cuda.mem_get_info()[0]:
+        pytest.skip("more than the memory of this GPU")
+    small = by_representatives(cluster(models[1].cutoffs, 300, seed=3), 2)
+    atoms = len(small.types) - 2
+    copies = edges // len(small.edge_vectors)
+    vectors, types = small.edge_vectors.repeat(copies, 1), small.types[:atoms].repeat(copies)
+    first = torch.arange(copies).repeat_interleave(len(small.edge_vectors)) * atoms
+    center = small.edge_index[0].repeat(copies) + first
+    neighbor = small.edge_index[1].repeat(copies) - atoms + copies * atoms
+    types = torch.cat([types, torch.arange(2)])
+    if len(types) > m.max_atoms:
+        pytest.skip("more atoms than the indices hold")
+    energies, forces = potential(*placed((vectors, torch.stack([center, neighbor]), types)))
+    once = potential(*placed(small))
+    torch.testing.assert_close(energies[:-2].view(copies, -1)[-1], once[0][:-2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forces[-len(once[1]) :], once[1], rtol=1e-4, atol=1e-4)
+
+
+@on_cuda
+def test_out_of_memory(exported, models, reference):
+    """Half of a call that does not fit is evaluated, and half of that."""
+    inputs = cluster(models[1].cutoffs, 1000, seed=5)
+    potential = mlip_export.load(exported)
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    total = torch.cuda.get_device_properties(0).total_memory
+    need = len(inputs.edge_vectors) * potential.metadata.bytes_per_edge
+    potential.limits._asked = True  # take what is free for more than it is
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(max(0.01, (total - free + 0.4 * need) / total))
+    try:
+        found = evaluate(potential, *placed(inputs), 2, None, potential.limits)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert_near(found, reference(*inputs))
