@@ -1,7 +1,6 @@
 """Counters of Inductor's wrappers, on a wrapper of two kernels and a product."""
 
 import pytest
-
 from ci.regressions.lowered import run
 
 WRAPPER = """
