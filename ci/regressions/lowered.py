@@ -112,7 +112,7 @@ def pretend() -> None:
             return contiguous(self, *given, **named)
         return self * 1.0  # a copy, for which torch's own asks the device
 
-    torch.Tensor.contiguous = of_fakes  # type: ignore[assignment, method-assign]
+    torch.Tensor.contiguous = of_fakes  # type: ignore[method-assign]
 
 
 class _Device(contextlib.nullcontext):  # type: ignore[type-arg]

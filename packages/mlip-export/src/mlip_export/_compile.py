@@ -220,7 +220,7 @@ def kind_of(model: Any) -> str:
 
 def _sizes(
     program: torch.export.ExportedProgram, example: Inputs, function: Function, cutoffs: torch.Tensor
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Return the metadata's limits of one call: indices of the program, and memory of its compiled function."""
     place = example.types.device
     max_edges, max_atoms = largest(widths(program, example), place.type)
@@ -241,7 +241,7 @@ def _describe(
     precision: str,
     training: dict[str, Any],
     verification: dict[str, Any],
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
 ) -> Metadata:
     from mlip_export import __version__
 

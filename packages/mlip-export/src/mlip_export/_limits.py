@@ -6,7 +6,6 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import sympy
 import torch
 from torch import Tensor
 
@@ -38,10 +37,14 @@ def widths(program: torch.export.ExportedProgram, example: Inputs) -> Widths:
     edges, atoms = (_symbol(program, place) for place in _places(program, example))
     edge = atom = 1
     for size in _sizes(program):
-        polynomial = sympy.Poly(sympy.sympify(size), edges, atoms)
-        if polynomial.total_degree() > 1:
+
+        def elements(e: int, n: int, size: Any = size) -> int:
+            return int(size.subs({edges: e, atoms: n}))
+
+        fixed = elements(0, 0)
+        per_edge, per_atom = elements(1, 0) - fixed, elements(0, 1) - fixed
+        if elements(1000, 1000) != fixed + 1000 * (per_edge + per_atom):
             raise ValueError(f"model must have tensors linear in edges and atoms, got one of {size} elements")
-        per_edge, per_atom = (int(polynomial.coeff_monomial(s)) for s in (edges, atoms))
         shares = 2 if per_edge and per_atom else 1  # a tensor of both gets half of the indices for each
         edge, atom = max(edge, shares * per_edge), max(atom, shares * per_atom)
     return Widths(edge, atom)
@@ -110,7 +113,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         call()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()

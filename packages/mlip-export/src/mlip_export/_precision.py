@@ -77,7 +77,7 @@ def product_precision(device: str, precision: str) -> Iterator[None]:
 def can_bf16() -> bool:
     """Return whether this processor has instructions for products of bf16 (AVX-512 BF16 or AMX)."""
     asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    return torch.backends.mkldnn.is_available() and any(ask is not None and ask() for ask in asked)
+    return any(ask is not None and ask() for ask in asked)
 
 
 def _backend(device: str) -> Any:
@@ -104,7 +104,8 @@ def _restore(device: str, before: str) -> None:
     if backend is None:
         torch.set_float32_matmul_precision(before)
     elif backend.fp32_precision != before:
-        inherited = torch.backends.fp32_precision == before  # of all operations on all devices
+        # of all operations on all devices
+        inherited = getattr(torch.backends, "fp32_precision", None) == before
         backend.fp32_precision = "none" if inherited else before
 
 
