@@ -200,7 +200,7 @@ class Buffer:
         return self.shape
 
 
-ITEMS = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "bool": 1}
+ITEMS = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "int16": 2, "int8": 1, "bool": 1}
 
 
 class Cost:

@@ -234,3 +234,23 @@ def test_a_committee(water_pt2, second_pt2, make_water):
     spread = np.linalg.norm(single[0][1] - single[1][1], axis=1) / 2
     np.testing.assert_allclose(found.forces, spread, rtol=0, atol=1e-11)
     assert found.energies.shape == (24,) and spread.max() > 1e-3
+
+
+def test_values_of_edges_stay_on_the_device(water_pt2, make_water, monkeypatch):
+    """What passes between the host and a GPU in a step is of atoms alone."""
+    moved = []
+    for name in ("cpu", "to"):
+        whole = getattr(torch.Tensor, name)
+
+        def counted(self, *given, whole=whole, **named):
+            place = given[0] if given else "cpu"
+            if isinstance(place, (str, torch.device)):
+                moved.append(self.numel())
+            return whole(self, *given, **named)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    atoms = make_water(3)
+    calculator = Calculator(water_pt2)
+    calculator.calculate(atoms)
+    assert calculator.edge_count > 6 * len(atoms)
+    assert moved and max(moved) <= 6 * len(atoms)

@@ -12,7 +12,7 @@ import mlip_export
 from mlip_export import _compile, inductor
 from mlip_export._precision import _get, can_bf16, product_precision, setting
 from mlip_export._trace import trace
-from mlip_export._verify import ERRORS, error
+from mlip_export._verify import ERRORS, error, verify
 from mlip_export.ase import Calculator
 from mlip_export.graphs import cluster, comparison_graphs, reference_graphs
 from mlip_export.runtime import EdgePotential
@@ -147,6 +147,24 @@ def test_kernels_that_are_wrong_in_eager_too_are_seen(toy, tmp_path, uncompiled)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_energies_of_isolated_atoms_are_no_scale_of_errors(toy):
+    """An error of 0.2 eV is seen beside atomic energies of 2000 eV."""
+    model = toy(("H", "O"), 3.5, shifts=[-13.0, -2000.0])
+    graphs = {"125 atoms": comparison_graphs(model.cutoffs, CPU)["125 atoms"]}
+
+    def candidate(*edges):
+        energies, forces = localgraph.energies_and_edge_forces(model, *edges)
+        return energies + 0.2, forces
+
+    for name in ("float32", "tf32", "bf16"):
+        with pytest.raises(mlip_export.Disagreement, match=r"differ on 125 atoms: 0\.2 eV per atom"):
+            error(candidate, model, graphs, CPU, name)
+    with pytest.raises(
+        mlip_export.Disagreement, match=r"differ on 125 atoms with 1 thread.*: 0\.2 eV per atom"
+    ):
+        verify(candidate, model, graphs, "float32")
+
+
 def test_kernels_that_are_wrong_in_their_second_wave_are_seen(water_model):
     graphs = reference_graphs(water_model.cutoffs, "cuda")
     assert graphs.keys() - comparison_graphs(water_model.cutoffs, CPU).keys() == {"20 clusters of 1009 atoms"}
@@ -181,7 +199,8 @@ def test_a_package_of_bf16_products(products, make_water, lammps):
 
     atoms = make_water(3)
     forces = {p: Calculator(path).get_forces(atoms) for p, path in products.items()}
-    assert 1e-5 < np.abs(forces["bf16"] - forces["float32"]).max() < 0.1
+    lost = np.abs(forces["bf16"] - forces["float32"]).max() / np.abs(forces["float32"]).max()
+    assert 1e-4 < lost < 3e-2
     torch.set_float32_matmul_precision("medium")  # of the process, which is not that of the package
     bare = mlip_export.load(products["float32"])
     edges = cluster(bare.cutoffs, 200)
@@ -196,10 +215,13 @@ pair_coeff * * {model} H O
 run 0
 write_dump all custom dump id fx fy fz modify format float %22.16g
 """
+    size = np.abs(forces["float32"]).max()
+    # chunks sum in other orders, which bf16 rounds to other numbers
+    limits = {"float32": 1e-6 * size, "bf16": 1e-2 * size}
     for precision, path in products.items():
         out = lammps(text.format(model=path), atoms)
         found = np.stack([out.dump[name] for name in ("fx", "fy", "fz")], 1)
-        np.testing.assert_allclose(found, forces[precision], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(found, forces[precision], rtol=0, atol=limits[precision])
         assert ("with bf16 products" in out.text) == (precision == "bf16")
 
 
@@ -233,6 +255,6 @@ def test_a_precision_that_loses_too_much_is_refused(toy, monkeypatch, allowed):
         found = error(rounded, reference, graphs, CPU, "bf16")
         assert 1e-4 < found.rms_force / found.rms_of_forces < 0.03
     else:
-        monkeypatch.setitem(ERRORS, "bf16", ERRORS["tf32"])
+        monkeypatch.setitem(ERRORS, "bf16", ERRORS["float32"])
         with pytest.raises(mlip_export.Disagreement, match="bf16 on cpu and float64 on the CPU differ on"):
             error(rounded, reference, graphs, CPU, "bf16")

@@ -54,6 +54,21 @@ def test_guards(potential, edges, change, kind, message):
         potential(*change(*edges))
 
 
+def test_a_call_reads_from_its_device_twice(potential, edges, monkeypatch):
+    """Each read waits for a GPU: one before the compiled code, which checks no index, and one of its results."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy"):
+        whole = getattr(torch.Tensor, name)
+
+        def counted(self, *given, name=name, whole=whole):
+            reads.append(name)
+            return whole(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    potential(*edges)
+    assert reads == ["tolist", "__bool__"]
+
+
 def test_no_atoms_no_edges_and_unknown_elements(potential):
     none = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(2, 0, dtype=torch.int64)
     energies, forces = potential(*none, torch.zeros(0, dtype=torch.int64))

@@ -31,7 +31,7 @@ class Tolerance:
     force: float
     """eV/Å, of an edge force."""
     relative: float
-    """Added to both, times the largest magnitude of the quantity compared."""
+    """Added to both, times the largest magnitude: of forces, and of what the model adds to isolated atoms."""
 
 
 TOLERANCES = {
@@ -88,14 +88,15 @@ def verify(
     tolerance, worst = TOLERANCES[dtype], Report(0, 0.0, 0.0)
     for name, inputs in graphs.items():
         energies, forces = energies_and_edge_forces(model, *inputs)
+        added = energies - _isolated(model, inputs.edge_vectors)[inputs.types]
         for n in threads if inputs.types.device.type == "cpu" else (1,):
             with _threads(n):
                 found = candidate(*inputs)
                 e, f = candidate(*by_representatives(inputs, len(model.type_names)))
             for label, result in (("", found), (", neighbors by type alone", (e[: len(energies)], f))):
                 accepted = [
-                    bound + tolerance.relative * _largest(reference)
-                    for bound, reference in ((tolerance.energy, energies), (tolerance.force, forces))
+                    bound + tolerance.relative * _largest(values)
+                    for bound, values in ((tolerance.energy, added), (tolerance.force, forces))
                 ]
                 energy, force = _difference(result[0], energies), _difference(result[1], forces)
                 if not (energy <= accepted[0] and force <= accepted[1]):
@@ -156,6 +157,7 @@ def error(
     bound = ERRORS[name]
     max_energy = max_force = squares = magnitude = 0.0
     count = 0
+    isolated = _isolated(reference, torch.zeros((), dtype=torch.float64))
     for graph, inputs in graphs.items():
         energies, forces = evaluate(
             partial(energies_and_edge_forces, reference), *inputs, len(reference.type_names), BLOCK
@@ -163,7 +165,7 @@ def error(
         e, f = (t.cpu() for t in candidate(*(t.to(device) for t in inputs)))
         energy, force = _difference(e, energies), _difference(f, forces)
         accepted = (
-            bound.energy + bound.relative * _largest(energies - _shift(energies)),
+            bound.energy + bound.relative * _largest(energies - isolated[inputs.types]),
             bound.force + bound.relative * _largest(forces),
         )
         if not (energy <= accepted[0] and force <= accepted[1]):
@@ -178,9 +180,11 @@ def error(
     return Error(max_energy, max_force, (squares / max(1, count)) ** 0.5, (magnitude / max(1, count)) ** 0.5)
 
 
-def _shift(energies: Tensor) -> Tensor:
-    """Return the mean: atomic energies are large, and what a precision loses is of what the network adds to them."""
-    return energies.mean() if energies.numel() else energies.new_zeros(())
+def _isolated(model: EdgeModel, like: Tensor) -> Tensor:
+    """Return the energy of an isolated atom of each type: what a model adds to it is what it may get wrong."""
+    none = like.new_zeros(0, 3), torch.zeros(2, 0, dtype=torch.int64, device=like.device)
+    types = torch.arange(len(model.type_names), device=like.device)
+    return energies_and_edge_forces(model, *none, types)[0]
 
 
 def _difference(found: Tensor, reference: Tensor) -> float:

@@ -99,7 +99,7 @@ class Calculator(ASECalculator):
         self.members = load_members(path, device)
         self.potential = self.members.first
         self.max_edges = edges_per_call(max_edges, self.potential.metadata)
-        self.edges = VerletList(self.potential.cutoffs, skin)
+        self.edges = VerletList(self.potential.cutoffs.to(self.potential.device), skin)
         self.edge_count = 0
         self._lock = threading.RLock()
         self.spread: Spread | None = None
@@ -187,27 +187,30 @@ class Calculator(ASECalculator):
         """
         with self._lock:
             r, index, energies, edge_forces = self._evaluate(atoms)
-        velocities = torch.from_numpy(np.array(atoms.get_velocities()))
-        kinetic = 0.5 * torch.from_numpy(atoms.get_masses()) * velocities.square().sum(1)
+        place = self.potential.device
+        velocities = torch.from_numpy(np.array(atoms.get_velocities())).to(place)
+        kinetic = 0.5 * torch.from_numpy(atoms.get_masses()).to(place) * velocities.square().sum(1)
         convection = ((energies.mean(0) + kinetic)[:, None] * velocities).sum(0)
         work = (edge_forces.mean(0) * velocities[index[1]]).sum(1)
-        flux: np.ndarray = (convection - (r * work[:, None]).sum(0)).numpy()
+        flux: np.ndarray = (convection - (r * work[:, None]).sum(0)).cpu().numpy()
         return flux
 
     def _evaluate(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return edge vectors, edge index, and energies (K, N) and edge forces (K, E, 3) of each member."""
+        """Return edge vectors, edge index, and energies (K, N) and edge forces (K, E, 3) of each member, on its device.
+
+        Lists and vectors are made there too: of a step on a GPU only values of atoms pass the bus.
+        """
         positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
         if not bool(torch.isfinite(positions).all()):
             raise ValueError("positions must be finite, got NaN or infinity")
         cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
         types = self.potential.types_of(list(atoms.arrays.get(TYPE_NAMES, atoms.get_chemical_symbols())))
-        r, index = self.edges.update(positions, cell, atoms.pbc.tolist(), types)
-        self.edge_count = r.shape[0]
         place = self.potential.device
-        energies, edge_forces = evaluate_members(
-            self.members, r.to(place), index.to(place), types.to(place), self.max_edges
-        )
-        return r, index, energies.cpu(), edge_forces.cpu()
+        types = types.to(place)
+        r, index = self.edges.update(positions.to(place), cell.to(place), atoms.pbc.tolist(), types)
+        self.edge_count = r.shape[0]
+        energies, edge_forces = evaluate_members(self.members, r, index, types, self.max_edges)
+        return r, index, energies, edge_forces
 
     def _collect(
         self, r: Tensor, index: Tensor, energies: Tensor, edge_forces: Tensor, volume: float | None
@@ -218,11 +221,12 @@ class Calculator(ASECalculator):
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "energies": mean_energies.numpy(),
-            "forces": forces(mean_edge_forces, index, atoms).numpy(),
+            "energies": mean_energies.cpu().numpy(),
+            "forces": forces(mean_edge_forces, index, atoms).cpu().numpy(),
         }
         if volume is not None:
             atomic = _stresses(r, mean_edge_forces, index, atoms, volume)
+            atomic = atomic.cpu()
             self.results["stresses"] = atomic.numpy()
             self.results["stress"] = atomic.sum(0).numpy()
         if len(self.members) > 1:

@@ -69,8 +69,8 @@ def spread_of(energies: Tensor, member_forces: Tensor) -> Spread:
     """Return the spread of energies (K, N) and forces (K, N, 3) of the members."""
     return Spread(
         float(energies.sum(1).std(correction=0)),
-        energies.std(0, correction=0).numpy(),
-        force_spread(member_forces).numpy(),
+        energies.std(0, correction=0).cpu().numpy(),
+        force_spread(member_forces).cpu().numpy(),
     )
 
 

@@ -68,9 +68,9 @@ class Potential:
         self._members = load_members(list(self._arguments[0]), device)
         first = self._members.first
         self._max_edges = edges_per_call(max_edges, first.metadata)
-        self._types = first.types_of(list(symbols))
+        self._types = first.types_of(list(symbols)).to(first.device)
         self._periodic = periodic
-        self._edges = VerletList(first.cutoffs, skin)
+        self._edges = VerletList(first.cutoffs.to(first.device), skin)
         self._lock = threading.Lock()
         self.spread: Spread | None = None
 
@@ -99,16 +99,14 @@ class Potential:
         if self._periodic:
             cell = _angstrom(state.getPeriodicBoxVectors(asNumpy=True))
         with self._lock:
-            r, index = self._edges.update(positions, cell, self._periodic, self._types)
             place = self._members.first.device
-            energies, g = evaluate_members(
-                self._members, r.to(place), index.to(place), self._types.to(place), self._max_edges
-            )
-        per_member = torch.stack([forces(each, index, positions.shape[0]) for each in g.cpu().double()])
+            r, index = self._edges.update(positions.to(place), cell.to(place), self._periodic, self._types)
+            energies, g = evaluate_members(self._members, r, index, self._types, self._max_edges)
+        per_member = torch.stack([forces(each, index, positions.shape[0]) for each in g])
         if len(self._members) > 1:
-            self.spread = spread_of(EV * energies.cpu().double(), EV * ANGSTROM_PER_NM * per_member)
-        f = per_member.mean(0)
-        return float(energies.double().mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
+            self.spread = spread_of(EV * energies, EV * ANGSTROM_PER_NM * per_member)
+        f = per_member.mean(0).cpu()
+        return float(energies.mean(0).sum()) * EV, f.numpy() * (EV * ANGSTROM_PER_NM)
 
 
 def force(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -190,21 +191,36 @@ def _check(
             f"edge_vectors and types must be at most {metadata.max_edges} edges and {metadata.max_atoms} atoms in one "
             f"call, got {edges} and {atoms}"
         )
-    last = len(metadata.type_names) - 1
-    if atoms and not 0 <= int(types.min()) <= int(types.max()) <= last:
-        raise ValueError(f"types must be from 0 to {last}, got {int(types.min())} to {int(types.max())}")
-    if edges == 0:
+    _check_values(edge_vectors, edge_index, types, metadata)
+
+
+def _check_values(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, metadata: Metadata) -> None:
+    """Check what tensors hold, in one read from their device."""
+    edges, atoms, last = edge_vectors.shape[0], types.shape[0], len(metadata.type_names) - 1
+    asked: list[Tensor] = []
+    if atoms:
+        asked += torch.aminmax(types)
+    if edges:
+        center, squares = edge_index[0], edge_vectors.square().sum(1)
+        asked += [(center[1:] < center[:-1]).any(), *torch.aminmax(edge_index), squares.min(), squares.max()]
+    if not asked:
         return
-    center = edge_index[0]
-    if not bool((center[1:] >= center[:-1]).all()):
+    found = torch.stack([value.double() for value in asked]).tolist()
+    if atoms:
+        least, most = (int(value) for value in found[:2])
+        if not 0 <= least <= most <= last:
+            raise ValueError(f"types must be from 0 to {last}, got {least} to {most}")
+    if not edges:
+        return
+    unsorted, low, high, smallest, largest = found[-5:]
+    if unsorted:
         raise ValueError("edge_index must be sorted by center, got another order")
-    low, high = int(edge_index.min()), int(edge_index.max())
     if low < 0 or high >= atoms:
-        raise ValueError(f"edge_index must be from 0 to {atoms - 1}, got {low} to {high}")
-    shortest = float(edge_vectors.square().sum(1).min().sqrt())
+        raise ValueError(f"edge_index must be from 0 to {atoms - 1}, got {int(low)} to {int(high)}")
+    shortest = smallest**0.5
     if not shortest >= metadata.shortest_distance:  # also true for NaN
         raise GeometryError(
             f"edge_vectors must be finite and longer than {metadata.shortest_distance} Å, got {shortest:.3g} Å"
         )
-    if not bool(torch.isfinite(edge_vectors).all()):
+    if not largest < math.inf:
         raise GeometryError("edge_vectors must be finite, got NaN or infinity")
