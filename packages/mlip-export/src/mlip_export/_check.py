@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from localgraph import load_model
-from mlip_export._compile import checksum, kind_of, prepared, reference_model
+from mlip_export._compile import bound_of, checksum, prepared, reference_model
 from mlip_export._verify import error, verify
 from mlip_export.graphs import comparison_graphs, reference_graphs
 from mlip_export.model_file import ExportedModelError
@@ -54,7 +54,7 @@ def check(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | Non
         reference,
         reference_graphs(reference.cutoffs, metadata.device),
         potential.device,
-        metadata.precision if kind_of(model) == "float32" else "float64",
+        bound_of(model, metadata.precision),
     )
     lost = f"in {metadata.precision} to {found.max_energy:.2g} eV per atom and {found.max_force:.2g} eV/Å of float64"
     if metadata.precision != "float32":  # eager has the precision of this process

@@ -145,20 +145,33 @@ def _build_verified(
 
 def _error(function: Function, model: Any, ready: Any, device: torch.device, precision: str) -> Error:
     """Compare a compiled function, in its precision, with the model in float64 on the CPU."""
-    reference, used = reference_model(model), kind_of(ready)
+    reference = reference_model(model)
     with product_precision(device.type, setting(device.type, precision)):
         return error(
             function,
             reference,
             reference_graphs(reference.cutoffs, device.type),
             device,
-            precision if used == "float32" else used,
+            bound_of(ready, precision),
         )
 
 
 def reference_model(model: Any) -> Any:
-    """Return the model on the CPU, in float64 where its config has a ``dtype``."""
-    return prepared(model, "float64" if "dtype" in model.to_config() else None, "cpu")
+    """Return the model on the CPU, in float64 where its config has a ``dtype``, hidden layers included."""
+    config = model.to_config()
+    if "dtype" not in config:
+        return prepared(model, None, "cpu")
+    exact = {"dtype": "float64"} | ({"mlp_dtype": None} if "mlp_dtype" in config else {})
+    reference = type(model).from_config({**config, **exact})
+    reference.load_state_dict(model.state_dict())
+    return prepared(reference, None, "cpu")
+
+
+def bound_of(model: Any, precision: str) -> str:
+    """Return the name of the bound on the errors of a model that is exported in a precision."""
+    if kind_of(model) == "float64":
+        return "float64"
+    return "bf16" if model.to_config().get("mlp_dtype") else precision
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:

@@ -18,7 +18,10 @@ def library() -> Path:
     """Return the library, compiled unless the cache has it for these versions and sources."""
     root = sources()
     files = [root / "torchscript" / "torchscript_class.cpp"]
-    files += [root / "src" / name for name in ("edge_potential.cpp", "edge_potential.h", "model_archive.h")]
+    files += [
+        root / "src" / name
+        for name in ("edge_potential.cpp", "edge_potential.h", "gpu_architecture.h", "model_archive.h")
+    ]
     digest = hashlib.sha256()
     for part in (f"torch {_version('torch')}", sys.platform, os.uname().machine, _place("torch")):
         digest.update(part.encode() + b"\n")
