@@ -383,10 +383,9 @@ GRAPHS = {"inference": inference, "training": training}
 
 
 def groups(presets: Sequence[str]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Every group of these counters by name: inference of all presets, training of the first."""
+    """Every group of these counters by name."""
     for preset in presets:
         yield f"code for an H100: inference, {preset}", count("inference", preset)
-    yield f"code for an H100: training, {presets[0]}", count("training", presets[0])
 
 
 if __name__ == "__main__":
