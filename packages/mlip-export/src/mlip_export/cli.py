@@ -100,17 +100,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=["native", "avx512", "avx2"],
         help="instruction set (cpu): of this processor, or one that others run too (torch 2.13)",
     )
-    p = add("fetch", _fetch, "Download a published model into the cache, once, and print where it is.")
-    p.add_argument("name", nargs="?", help="name of the model; without one, list the names")
-    p.add_argument("--cache", help="folder of the files (default: $MLIP_CACHE, or mlip in the user's cache)")
-    p.add_argument(
-        "--mirror", action="append", default=[], help="URL of a folder that has the file too, tried first"
-    )
     p.add_argument(
         "--precision",
         default="float32",
         choices=["float32", "tf32", "bf16"],
         help="what products of float32 matrices round to: not at all, tf32 (cuda) or bf16 (cpu that has it)",
+    )
+    p = add("fetch", _fetch, "Download a published model into the cache, once, and print where it is.")
+    p.add_argument("name", nargs="?", help="name of the model; without one, list the names")
+    p.add_argument("--cache", help="folder of the files (default: $MLIP_CACHE, or mlip in the user's cache)")
+    p.add_argument(
+        "--mirror", action="append", default=[], help="URL of a folder that has the file too, tried first"
     )
     p = add("info", _info, "Print the metadata of an exported model; none of its code runs.")
     p.add_argument("model", help="exported model (.pt2)")
