@@ -123,7 +123,8 @@ def collate(
     types = type_lookup(table.type_names)[frames.numbers]
     lists = _lists(table, rows, frames, types)
     energy = np.asarray(a["energy"][rows])
-    stress = np.where(frames.pbc.all(1)[:, None, None], frames.stresses, np.nan)
+    periodic = np.all(frames.pbc, axis=1).reshape(-1, 1, 1)  # a stress needs three axes
+    stress = np.where(periodic, frames.stresses, np.nan)
     weight = np.asarray(a["weight"][rows]) * (0.0 if filler else 1.0)
     frame = np.repeat(np.arange(len(rows)), atoms)
     energy_weight = weight * np.isfinite(energy)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mlip_train.config.data import SourceConfig
-from mlip_train.data.columns import ColumnWriter, DamagedTable, open_columns
+from mlip_train.data.columns import ColumnWriter, DamagedTable, Layout, open_columns
 from mlip_train.data.edges import FrameError, Lists, measure
 from mlip_train.data.frames import ROWS, Array, Edges, FrameTable, type_lookup
 from mlip_train.data.sources import Source, open_sources
@@ -35,7 +35,7 @@ CHUNK = 256
 """Frames per job."""
 AHEAD = 3
 """Jobs per worker that wait for their turn."""
-EDGES = {"center": ("i4", ()), "neighbor": ("i4", ()), "shifts": ("i2", (3,))}
+EDGES: Layout = {"center": ("i4", ()), "neighbor": ("i4", ()), "shifts": ("i2", (3,))}
 
 
 class Job(NamedTuple):
@@ -120,7 +120,7 @@ def build_table(
     hashed = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     folder = Path(cache) / hashed[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    layout = {name: (kind, ()) for name, kind in ROWS.items()}
+    layout: Layout = {name: (kind, ()) for name, kind in ROWS.items()}
     layout |= {"composition": ("i4", (len(names),))} | (EDGES if keep_edges else {})
     with exclusive(folder, wait=True):
         found = _cached(folder, layout)
@@ -142,9 +142,7 @@ def _identity(source: Source) -> list[str]:
     return [source.store.digest, hashlib.sha256(source.rows.tobytes()).hexdigest(), repr(source.config)]
 
 
-def _cached(
-    folder: Path, layout: dict[str, tuple[str, tuple[int, ...]]]
-) -> tuple[dict[str, Array], tuple[str, ...]] | None:
+def _cached(folder: Path, layout: Layout) -> tuple[dict[str, Array], tuple[str, ...]] | None:
     """Open the columns written before; damaged ones are removed."""
     if not folder.exists():
         return None
@@ -171,7 +169,7 @@ def _check_isolated(table: FrameTable, isolated: str) -> None:
 
 def _first_pass(
     folder: Path,
-    layout: dict[str, tuple[str, tuple[int, ...]]],
+    layout: Layout,
     sources: Sequence[Source],
     names: tuple[str, ...],
     cutoffs: torch.Tensor,
@@ -243,7 +241,7 @@ def _measured(job: Job) -> tuple[dict[str, Any], list[str]]:
     factors = np.array([job.config.weights.get(name, 1.0) for name in subsets])
     columns |= {
         "weight": frames.weights * job.config.weight * factors,
-        "group": [_hash(store.molecule(m).name) for m in frames.molecules.tolist()],
+        "group": np.array([_hash(store.molecule(m).name) for m in frames.molecules.tolist()], np.uint64),
         "source": np.full(len(job.rows), job.number),
         "row": job.rows,
     }
