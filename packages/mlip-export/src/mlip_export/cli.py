@@ -11,6 +11,13 @@ from typing import Any
 
 from mlip_export import __version__
 
+EPILOG = """examples:
+  mlip-export compile model.safetensors -o model.pt2
+  mlip-export info model.pt2
+  mlip-export lammps build
+
+exit status: 0 success, 2 error (one line on standard error), 130 interrupted
+"""
 EXAMPLES = {
     "compile": """\
 examples:
@@ -48,22 +55,56 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status; user errors are one line on stderr with exit status 2."""
+    """Run a command and return the exit status; user errors are one line on standard error and status 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         options.run(options)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as e:
         print(f"mlip-export {options.command}: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"mlip-export {options.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of a shell and exit."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: Any, option_string: str | None = None
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            raise argparse.ArgumentError(self, "needs shtab: pip install shtab") from None
+        parsers = [parser]
+        for p in parsers:
+            for action in p._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    parsers += action.choices.values()
+                elif action.nargs != 0 and not action.choices:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="mlip-export", description="Export a potential to one compiled file that runs in every host."
+        prog="mlip-export",
+        description="Export a potential to one compiled file that runs in every host.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mlip-export {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh"),
+        help="print the shell's completion script (needs shtab)",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(

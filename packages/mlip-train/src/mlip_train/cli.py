@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import logging
@@ -22,27 +23,34 @@ from mlip_train.config.load import from_plain, load_config, to_plain
 from mlip_train.steps.verify import CompileError
 from mlip_train.training import checkpoint
 
+EPILOG = """examples:
+  mlip-train check run.yaml
+  mlip-train fit run.yaml optimizer.lr=0.002 -o run2
+  mlip-train evaluate run2 test.xyz
+
+exit status: 0 success, 2 error (one line on standard error), 128 + signal if interrupted (Ctrl-C: 130)
+"""
 EXAMPLES = {
     "new": """\
 Examples:
   mlip-train new data.xyz                    writes run.yaml, with comments
   mlip-train new data.xyz -o water.yaml""",
     "fit": """\
-Examples:
+examples:
   mlip-train fit run.yaml
   mlip-train fit run.yaml optimizer.lr=0.002 --stop.epochs 20 -o run2
   mlip-train fit run.yaml data.train.0.path=other.xyz --dry-run""",
     "check": """\
-Examples:
+examples:
   mlip-train check run.yaml
   mlip-train check run.yaml batch.atoms=4000""",
     "evaluate": """\
-Examples:
+examples:
   mlip-train evaluate run                    the test data of the run in folder run
   mlip-train evaluate run test.xyz -o errors
   mlip-train evaluate model.safetensors test.xyz""",
     "info": """\
-Examples:
+examples:
   mlip-train info run.yaml
   mlip-train info run/model.safetensors
   mlip-train info run/checkpoint.safetensors""",
@@ -68,7 +76,7 @@ def _main(arguments: list[str] | None) -> int:
     try:
         if command in ("fit", "check"):
             given, arguments = overrides(arguments)
-        namespace = _parser().parse_args(_options_last(arguments))
+        namespace = build_parser().parse_args(_options_last(arguments))
         command = namespace.command
         options = namespace[command]
         {"new": _new, "fit": _fit, "check": _check, "evaluate": _evaluate, "info": _info}[command](
@@ -78,8 +86,8 @@ def _main(arguments: list[str] | None) -> int:
         signum = getattr(e, "signum", signal.SIGINT)
         print(f"mlip-train {command}: {e or 'SIGINT: stopped'}", file=sys.stderr)
         return 128 + signum
-    except (ValueError, OSError, ImportError, ArithmeticError, CompileError) as e:
-        print(f"mlip-train {command}: {e}", file=sys.stderr)
+    except (ValueError, OSError, ImportError, ArithmeticError, CompileError, argparse.ArgumentError) as e:
+        print(f"{' '.join(filter(None, ('mlip-train', command)))}: {e}", file=sys.stderr)
         return 2
     return 0
 
@@ -91,20 +99,47 @@ def _options_last(arguments: list[str]) -> list[str]:
     rest = iter(arguments)
     for item in rest:
         if item.startswith("-"):
-            options += [item, *itertools.islice(rest, int(item in ("-o", "--output")))]
+            options += [item, *itertools.islice(rest, int(item in ("-o", "--output", "--print-completion")))]
         else:
             plain.append(item)
     return plain + options
 
 
-def _parser() -> ArgumentParser:
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of a shell and exit."""
+
+    def __call__(self, parser: Any, namespace: object, values: Any, option_string: str | None = None) -> None:
+        try:
+            import shtab
+        except ImportError:
+            raise argparse.ArgumentError(self, "needs shtab: pip install shtab") from None
+        (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        for command in commands.choices.values():
+            for action in command._actions:
+                if not action.option_strings or action.dest in ("o", "output", "model.start_from"):
+                    action.complete = shtab.FILE
+        print(parser.get_completion_script(f"shtab-{values}"))
+        raise SystemExit(0)
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command line."""
     parser = ArgumentParser(
         prog="mlip-train",
         description="Train interatomic potentials registered as mlip.models.",
+        epilog=EPILOG,
         formatter_class=Formatter,
+        exit_on_error=False,
     )
     parser.add_argument(
         "--version", action="version", version=f"mlip-train {__version__}", help="show version"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh"),
+        default=argparse.SUPPRESS,
+        help="print the shell's completion script (needs shtab)",
     )
     commands = parser.add_subcommands(dest="command")
 
@@ -113,6 +148,7 @@ def _parser() -> ArgumentParser:
             description=description,
             usage=f"mlip-train {name} {usage}",
             epilog=EXAMPLES[name],
+            exit_on_error=False,
         )
         commands.add_subcommand(name, command, help=description)
         return command

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from spice_data import __version__, commands
 from spice_data.download import RetryPolicy
@@ -25,6 +26,27 @@ exit status: 0 success, 2 error (one line on standard error), 130 interrupted
 """
 
 
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of a shell and exit."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: Any, option_string: str | None = None
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            raise argparse.ArgumentError(self, "needs shtab: pip install shtab") from None
+        parsers = [parser]
+        for p in parsers:
+            for action in p._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    parsers += action.choices.values()
+                elif action.nargs != 0 and not action.choices:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
 def _add(
     sub: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
 ) -> argparse.ArgumentParser:
@@ -32,7 +54,7 @@ def _add(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  spice-data {name} {example}",
+        epilog=f"examples:\n  spice-data {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars")
@@ -93,6 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"spice-data {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh"),
+        help="print the shell's completion script (needs shtab)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     sub = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
