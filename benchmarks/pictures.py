@@ -27,22 +27,26 @@ PLAIN |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
 PRESETS = ("small", "medium", "large")
 
 
-def speeds(results: Path = RESULTS) -> dict[str, list[tuple[float, float] | None]]:
+def speeds(results: Path = RESULTS) -> dict[str, list[tuple[float, float | None]]]:
     """Return (ours, theirs) per preset: atom-steps per second in ASE at 192 atoms, and training steps per second.
 
-    None where nequip-allegro did not finish.
+    Theirs is None where nequip-allegro did not finish.
     """
     rows = json.loads((results / "inference.json").read_text())["rows"]
     steps = {r["preset"]: r for r in rows if r["kind"] == "ase" and r["system"] == "water_192"}
-    inference: list[tuple[float, float] | None] = []
-    training: list[tuple[float, float] | None] = []
+    inference: list[tuple[float, float | None]] = []
+    training: list[tuple[float, float | None]] = []
     for preset in PRESETS:
         sides = [1e6 / steps[preset][side]["us_per_atom"] for side in ("mlip-export", "nequip-compile")]
         inference.append((sides[0], sides[1]))
         rates = json.loads((results / f"train_{preset}.json").read_text())["results"][0]["steps_per_s"]
-        full, other = rates.get("full", rates.get("whole")), rates.get("nequip-allegro compiled")
-        training.append((full, other) if other else None)
+        training.append((rates.get("full", rates.get("whole")), rates.get("nequip-allegro compiled")))
     return {"inference": inference, "training": training}
+
+
+def _plain(value: float) -> str:
+    """Return a number of three digits or more, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def speed(path: Path, results: Path = RESULTS) -> None:
@@ -53,21 +57,20 @@ def speed(path: Path, results: Path = RESULTS) -> None:
     }
     units = {"inference": "atom steps/s", "training": "steps/s"}
     with plt.rc_context(PLAIN):
-        figure, axes = plt.subplots(1, 2, figsize=(7.6, 2.5), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.5), layout="constrained")
         for axis, (kind, sides) in zip(axes, speeds(results).items(), strict=True):
-            for y, pair in enumerate(sides):
-                ratio = pair[0] / pair[1] if pair else 0.0
+            for y, (ours, theirs) in enumerate(sides):
+                ratio = ours / theirs if theirs else 0.0
                 axis.barh(y - 0.2, ratio, 0.36, color=OURS)
-                axis.barh(y + 0.2, 1.0 if pair else 0.0, 0.36, color=THEIRS)
-                if pair:
-                    numbers = f"{ratio:.1f}×  ({pair[0]:,.4g} and {pair[1]:,.3g} {units[kind]})"
-                    axis.text(ratio, y - 0.2, f" {numbers}", va="center", fontsize=8)
+                axis.barh(y + 0.2, 1.0 if theirs else 0.0, 0.36, color=THEIRS)
+                if theirs:
+                    note = f"{ratio:.1f}×  ({_plain(ours)} : {_plain(theirs)} {units[kind]})"
                 else:
-                    axis.text(
-                        0.1, y, "nequip-allegro ended: out of memory", va="center", fontsize=8, color=GRAY
-                    )
-            widest = max(pair[0] / pair[1] for pair in sides if pair)
-            axis.set(xlim=(0, 2.1 * widest), ylim=(2.6, -0.6), xlabel="speed, nequip-allegro = 1")
+                    note = f"({_plain(ours)} {units[kind]}; nequip-allegro ran out of memory)"
+                at = (ratio, y - 0.2 if theirs else y)
+                axis.annotate(note, at, (4, 0), textcoords="offset points", va="center", fontsize=8)
+            widest = max(ours / theirs for ours, theirs in sides if theirs)
+            axis.set(xlim=(0, 2.3 * widest), ylim=(2.6, -0.6), xlabel="speed, nequip-allegro = 1")
             axis.set_yticks(range(len(PRESETS)), PRESETS)
             axis.tick_params("y", length=0)
             axis.set_title(titles[kind], fontsize=10)

@@ -61,9 +61,7 @@ def test_help_has_examples_and_the_exit_status(program: str, capsys: pytest.Capt
 def test_info_check_and_output(program: str) -> None:
     parsers = commands(program)
     assert {"info", "check"} < set(parsers)
-    with_output = {
-        name for name, p in parsers.items() if {"-o", "--output"} <= set(p._option_string_actions)
-    }
+    with_output = {name for name, p in parsers.items() if {"-o", "--output"} <= set(p._option_string_actions)}
     assert with_output == FILES[program]
 
 

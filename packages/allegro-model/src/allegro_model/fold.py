@@ -90,7 +90,7 @@ def _two_body(model: Allegro) -> BesselWeights | SplineWeights:
 
 
 class FoldedAllegro(nn.Module):
-    """An :class:`Allegro` for evaluation: the same energies from weights folded once and kept as buffers."""
+    """An :class:`Allegro` for evaluation: the same energies, with all that depends on weights alone computed once."""
 
     def __init__(self, model: Allegro):
         super().__init__()

@@ -31,7 +31,7 @@ def hessian(model: EdgeModel | str | os.PathLike[str], atoms: Atoms, rows: int =
     atoms : ase.Atoms
         The structure, periodic or not.
     rows : int
-        Rows differentiated between releases of memory, at least 1.
+        Rows computed before temporary memory is released, at least 1.
 
     Returns
     -------

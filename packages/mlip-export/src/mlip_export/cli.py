@@ -73,7 +73,11 @@ class _PrintCompletion(argparse.Action):
     """Print the completion script of a shell and exit."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: object, values: Any, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: object,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         try:
             import shtab

@@ -90,14 +90,14 @@ class Metadata:
 
     @classmethod
     def from_strings(cls, strings: dict[str, str], where: str = "file") -> Metadata:
-        """Read the mapping back.
+        """Build metadata from the mapping of :meth:`to_strings`.
 
         Parameters
         ----------
         strings : dict
             Result of :meth:`to_strings`.
         where : str
-            Its name in errors, such as a path.
+            Name of the source in errors, such as a path.
 
         Raises
         ------

@@ -168,7 +168,7 @@ def _summary(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
-    """Check data, elements, labels and batches, run one eager step of the largest batch, and say what was found.
+    """Check data, elements, labels and batches, run one eager step of the largest batch, and report what was found.
 
     Returns
     -------

@@ -83,7 +83,7 @@ class Plan(Sampler[MicroBatch]):
         self.group = world * (self.config.accumulate if self.shuffle else 1)
 
     def begin(self, epoch: int, position: int = 0) -> None:
-        """Plan an epoch; a position at its end or behind begins it again."""
+        """Plan an epoch from batch ``position`` on; at or beyond the end, from the first batch."""
         self.epoch = epoch
         generator = np.random.default_rng([self.seed, epoch]) if self.shuffle else None
         scale = 1.0 if self.shuffle else self.config.evaluate
@@ -126,7 +126,7 @@ class Plan(Sampler[MicroBatch]):
         return map(self.batch, range(self.position, self.total))
 
     def batch(self, i: int) -> MicroBatch:
-        """Micro-batch ``i`` of this process; consecutive ones of a rank belong to consecutive rounds of a group."""
+        """Return micro-batch ``i`` of this process, number ``i * world + rank`` of the epoch; beyond its end, a filler."""
         number = i * self.world + self.rank
         first = number // self.group * self.group
         together = np.concatenate(self.batches[first : first + self.group])

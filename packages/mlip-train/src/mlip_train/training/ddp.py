@@ -103,13 +103,13 @@ class SyncAfterBackward(DDPStrategy):
         self._accumulating = False
 
     def configure_ddp(self) -> None:
-        """Broadcast in place of wrapping."""
+        """Broadcast parameters and buffers instead of wrapping the module."""
         if self.model is not None:
             broadcast_state(self.model)
 
     @contextlib.contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Backward passes in this context accumulate locally."""
+        """Accumulate gradients locally in the backward passes of this context."""
         self._accumulating = True
         try:
             yield

@@ -161,7 +161,7 @@ class TrainingModule(pl.LightningModule):
         FloatingPointError
             If the loss is not finite, naming frames of the batch.
         RuntimeError
-            Before a step is made.
+            If the step has not been built yet.
         """
         if self.step is None:
             raise RuntimeError("step must be made before training_step, in on_fit_start, or passed in")
@@ -203,22 +203,22 @@ class TrainingModule(pl.LightningModule):
             read_average(self.model, self.trainer.optimizers[0], self.average)
 
     def on_validation_start(self) -> None:
-        """Replace the weights by the average."""
+        """Swap in the moving average of the weights."""
         self.settle_average()
         exchange(self.model, self.average)
         self.errors["validation"].reset()
 
     def on_validation_end(self) -> None:
-        """Restore the weights."""
+        """Swap the trained weights back in."""
         exchange(self.model, self.average)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Errors of one batch.
+        """Add the errors of one batch to those of the epoch.
 
         Raises
         ------
         RuntimeError
-            Before a step is made.
+            If the step has not been built yet.
         """
         if self.step is None:
             raise RuntimeError("step must be made before validation_step, in on_fit_start, or passed in")

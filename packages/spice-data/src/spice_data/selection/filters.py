@@ -43,7 +43,7 @@ def _mask(molecule: Molecule, keep: Callable[[int, int], NDArray[np.bool_]]) -> 
 
 @dataclass(frozen=True)
 class Neutral:
-    """Keep molecules whose formal charges sum to zero, as the paper does."""
+    """Keep molecules whose formal charges sum to zero, as Tan et al. do (arXiv 2504.16068)."""
 
     name: str = "neutral"
 
@@ -89,7 +89,7 @@ class MaxForce:
 class NoIsolatedAtoms:
     """Keep frames in which every atom has another atom nearer than ``cutoff`` (Å).
 
-    A strictly local potential of that cutoff has no edge at an isolated atom. At 6 Å the paper drops
+    A strictly local potential of that cutoff has no edge at an isolated atom. At 6 Å arXiv 2504.16068 drops
     the 192 ion-pair frames of SPICE 2 that lie at 6 Å and beyond.
     """
 

@@ -143,9 +143,9 @@ def split(store: Store, ratios: Sequence[float] = (90, 5, 5), *, by: str = "fram
     store : Store
         The store to split.
     ratios : three numbers
-        Proportions of train, val and test; the paper's 90:5:5 by default.
+        Proportions of train, val and test; by default 90:5:5, as in arXiv 2504.16068.
     by : str
-        ``"frame"``: frames are shuffled, as in the paper, so that test frames have siblings of the same
+        ``"frame"``: frames are shuffled, as there, so that test frames have siblings of the same
         molecule in training. ``"molecule"``: all frames of a molecule go to one side. Two groups are the same
         molecule when their SMILES agree up to map numbers, whatever their names and subsets.
     seed : int
