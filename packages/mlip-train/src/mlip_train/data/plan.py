@@ -126,7 +126,7 @@ class Plan(Sampler[MicroBatch]):
         return map(self.batch, range(self.position, self.total))
 
     def batch(self, i: int) -> MicroBatch:
-        """Return micro-batch ``i`` of this process, number ``i * world + rank`` of the epoch; beyond its end, a filler."""
+        """Return micro-batch ``i`` of this process, number ``i * world + rank`` of the epoch, or a filler."""
         number = i * self.world + self.rank
         first = number // self.group * self.group
         together = np.concatenate(self.batches[first : first + self.group])
