@@ -1,5 +1,6 @@
 """The command line: its output, and one line with exit status 2 for user errors."""
 
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -11,6 +12,8 @@ import ase.io
 import pytest
 
 import localgraph
+from mlip_export import read_metadata
+from mlip_export._describe import describe
 from mlip_export.cli import main
 
 
@@ -26,6 +29,12 @@ def test_info(water_pt2, capsys):
     assert "elements: H O" in capsys.readouterr().out
     assert main(["info", "--json", str(water_pt2)]) == 0
     assert json.loads(capsys.readouterr().out)["type_names"] == ["H", "O"]
+
+
+def test_info_leaves_out_the_configuration_of_the_run(water_pt2):
+    training = {"training": {"config": {"seed": 1}, "best": {"epoch": 3}, "elements": ["H"]}}
+    text = describe(dataclasses.replace(read_metadata(water_pt2), training=training))
+    assert [line for line in text.splitlines() if "training" in line] == ["training: best.epoch: 3"]
 
 
 def test_check(water_pt2, model_file, water_model, toy, tmp_path, capsys):

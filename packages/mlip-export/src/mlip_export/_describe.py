@@ -10,6 +10,8 @@ from mlip_export.model_file import Metadata
 def describe(metadata: Metadata) -> str:
     """Return elements, cutoffs, units, precision, versions, size, verification and training summary, one per line.
 
+    The run's configuration and lists are left out of the summary.
+
     Parameters
     ----------
     metadata : Metadata
@@ -42,7 +44,7 @@ def describe(metadata: Metadata) -> str:
         ("against eager", _verification(m.verification)),
         ("against float64", _error(m.verification)),
     ]
-    lines += [(f"training: {name}", value) for name, value in _flat(m.training)]
+    lines += [(f"training: {name.removeprefix('training.')}", value) for name, value in _flat(m.training)]
     if len(distinct) > 1:
         for a, row in zip(m.type_names, m.cutoffs, strict=True):
             pairs = (f"{a}-{b} {c:g}" for b, c in zip(m.type_names, row, strict=True))
@@ -77,6 +79,8 @@ def _error(found: dict[str, Any]) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for name, value in values.items():
+        if name == "config" or isinstance(value, list | tuple):
+            continue
         if isinstance(value, dict):
             lines += _flat(value, f"{prefix}{name}.")
         else:
