@@ -169,7 +169,7 @@ def demo(folder: Path) -> None:
     axis.plot([-edge, edge], [-edge, edge], color=THEIRS, lw=1, zorder=0)
     axis.plot(reference, predicted, ".", ms=2, alpha=0.4, color=OURS)
     axis.set(xlabel="reference force, eV/Å", ylabel="model force, eV/Å", aspect="equal")
-    axis.set_title("Molecules never seen, exported model")
+    axis.set_title("Held-out molecules")
     axis.text(0.04, 0.92, f"MAE {error:.0f} meV/Å", transform=axis.transAxes)
     _energies(figure.add_subplot(grid[1, :2]), dynamics)
     _law(figure.add_subplot(grid[1, 2]), dynamics)
@@ -195,7 +195,8 @@ def _energies(axis: Any, dynamics: dict[str, Any]) -> None:
             axis.plot(run["time_ps"], energy, ls="", label=label, markevery=4, **styles[run["ranks"]])
     axis.set(xlabel="time, ps", ylabel="total energy − start, meV/atom")
     axis.set_title("Constant-energy dynamics, one exported model in two hosts")
-    axis.legend(frameon=False, fontsize=8, ncols=2)
+    axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # the legend stands above the lines
+    axis.legend(frameon=False, fontsize=8, ncols=5, loc="upper left", columnspacing=1.2)
 
 
 def _law(axis: Any, dynamics: dict[str, Any]) -> None:
@@ -209,7 +210,7 @@ def _law(axis: Any, dynamics: dict[str, Any]) -> None:
     axis.loglog(dt, spread, "o", color=OURS, label=f"ASE, fitted order {order:.2f}")
     axis.set(xlabel="time step dt, fs", ylabel="std of total energy, meV/atom", xticks=dt, xticklabels=dt)
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_title("Energy error follows dt² (velocity Verlet)")
+    axis.set_title("Energy error follows dt²")
     axis.legend(frameon=False)
 
 
