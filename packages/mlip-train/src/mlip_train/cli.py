@@ -252,7 +252,7 @@ def _evaluate(arguments: Any, _: list[str]) -> None:
     (folder / "evaluation.json").write_text(json.dumps(result.tables, indent=2) + "\n")
     images = [folder / "parity.png", folder / "elements.png"]
     parity(result, images[0], path.name)
-    errors_by_element(result, images[1])
+    errors_by_element(result, images[1], path.name)
     write_report(
         folder / "evaluation.html",
         f"Evaluation of {path.name}",

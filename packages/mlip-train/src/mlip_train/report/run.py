@@ -26,6 +26,13 @@ from mlip_train.steps.loss import uses
 from mlip_train.training.finetune import MODEL
 from mlip_train.training.prepare import Prepared
 
+NAMES = {
+    "avg_num_neighbors": "neighbors per atom",
+    "energy_std": "energy deviation after the energy shifts, eV/atom",
+    "force_rms": "force RMS, eV/Å",
+}
+"""Statistics of the training data as the report names them."""
+
 
 def write_results(
     config: TrainConfig,
@@ -73,9 +80,9 @@ def write_results(
         for name, evaluation in evaluations.items():
             images += [folder / f"parity_{name}.png", folder / f"elements_{name}.png"]
             parity(evaluation, images[-2], name)
-            errors_by_element(evaluation, images[-1])
+            errors_by_element(evaluation, images[-1], name)
         facts = _facts(config, prepared, model, timing, compared)
-        title = f"{config.model.name}: {folder.name}"
+        title = f"Training report: {folder.name} ({config.model.name})"
         write_report(folder / "report.html", title, evaluations, images, facts)
     return evaluations
 
@@ -94,7 +101,7 @@ def _facts(
     energies = zip(model.type_names, statistics.pop("energy_shifts"), strict=True)
     facts: dict[str, Any] = {
         "Run": size | dict(timing) | pace,
-        "Training data": statistics,
+        "Training data": {NAMES.get(key, key): value for key, value in statistics.items()},
         "Energy of each element, eV": {name: f"{energy:.6f}" for name, energy in energies},
         "Configuration": to_plain(config),
         "Environment": environment(),
