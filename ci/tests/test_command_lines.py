@@ -13,7 +13,7 @@ import pytest
 
 PROGRAMS = ("mlip-train", "mlip-export", "spice-data")
 FILES = {  # commands that write files
-    "mlip-train": {"fit", "evaluate"},
+    "mlip-train": {"new", "fit", "evaluate"},
     "mlip-export": {"compile", "select"},
     "spice-data": {"download", "select", "convert", "split"},
 }
@@ -121,11 +121,11 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.mark.parametrize(
     ("program", "line", "expected"),
     [
-        ("mlip-train", ("",), {"fit", "check", "evaluate", "info"}),
+        ("mlip-train", ("",), {"new", "fit", "check", "evaluate", "info"}),
         ("mlip-train", ("fit", "--stop.s"), {"--stop.seconds", "--stop.steps"}),
         ("mlip-train", ("fit", "--resume", ""), {"auto", "must", "never"}),
         ("mlip-train", ("fit", "run."), {"run.yaml"}),
-        ("mlip-export", ("",), {"compile", "info", "check", "bench", "select", "lammps"}),
+        ("mlip-export", ("",), {"compile", "fetch", "info", "check", "bench", "select", "lammps"}),
         ("mlip-export", ("compile", "--dtype", ""), {"float32", "float64"}),
         ("mlip-export", ("compile", "run."), {"run.yaml"}),
         ("mlip-export", ("lammps", "s"), {"sources", "status"}),

@@ -24,6 +24,7 @@ from mlip_train.steps.verify import CompileError
 from mlip_train.training import checkpoint
 
 EPILOG = """examples:
+  mlip-train new data.xyz -o run.yaml
   mlip-train check run.yaml
   mlip-train fit run.yaml optimizer.lr=0.002 -o run2
   mlip-train evaluate run2 test.xyz
@@ -32,7 +33,7 @@ exit status: 0 success, 2 error (one line on standard error), 128 + signal if in
 """
 EXAMPLES = {
     "new": """\
-Examples:
+examples:
   mlip-train new data.xyz                    writes run.yaml, with comments
   mlip-train new data.xyz -o water.yaml""",
     "fit": """\
@@ -155,7 +156,9 @@ def build_parser() -> ArgumentParser:
 
     new = add("new", "Look at a file of structures and write a configuration for it.", "DATA [-o RUN.yaml]")
     new.add_argument("data", type=str, help="a file of structures with energies and forces that ASE reads")
-    new.add_argument("-o", type=str, default="run.yaml", help="the file to write", metavar="RUN.yaml")
+    new.add_argument(
+        "-o", "--output", type=str, default="run.yaml", help="the file to write", metavar="RUN.yaml"
+    )
     fit = add(
         "fit", "Train a model from a YAML configuration.", "RUN.yaml [KEY=VALUE ...] [-o FOLDER] [--dry-run]"
     )
@@ -187,9 +190,9 @@ def build_parser() -> ArgumentParser:
 def _new(arguments: Any, _: list[str]) -> None:
     from mlip_train.new import suggest
 
-    text, path = suggest(arguments.data), Path(arguments.o)
+    text, path = suggest(arguments.data), Path(arguments.output)
     if path.exists():
-        raise ValueError(f"-o must be a file that does not exist, got {arguments.o!r}")
+        raise ValueError(f"output must be a file that does not exist, got {arguments.output!r}")
     path.write_text(text)
     print(f"{text}\n{path}: next, mlip-train check {path}")
 
