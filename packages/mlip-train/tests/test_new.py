@@ -41,7 +41,7 @@ def test_a_suggested_run_passes_its_check(toy: Any, make_frames: Any, tmp_path: 
     assert not config.data.partial_labels
     assert main(["check", str(tmp_path / "run.yaml"), *TOY, f"output={tmp_path / 'run'}"]) == 0
     assert main(["new", str(tmp_path / "data.xyz"), "-o", str(tmp_path / "run.yaml")]) == 2
-    assert "-o must be a file that does not exist" in capsys.readouterr().err
+    assert "output must be a file that does not exist" in capsys.readouterr().err
 
 
 def test_keys_isolated_atoms_and_missing_labels_are_seen(
