@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from benchmarks.common import RESULTS
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 OURS, THEIRS, TENSOR, SCALAR, GRAY = "#1668b4", "#b8b8b8", "#c8553d", "#4c956c", "0.45"
 PLAIN = {"svg.fonttype": "none", "svg.hashsalt": "mlip", "font.size": 10, "axes.spines.top": False}
@@ -135,15 +135,19 @@ def accuracy(path: Path, results: Path = RESULTS) -> None:
     records = json.loads((results / "accuracy.json").read_text())
     panels = sorted({name.removesuffix("_nequip") for name in records})
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.0 * len(panels), 3.0), layout="constrained", squeeze=False
+        1, len(panels), figsize=(2.1 * len(panels), 2.6), layout="constrained", squeeze=False
     )
     for axis, panel in zip(axes[0], panels, strict=True):
         for name, label in ((panel, "allegro-model"), (panel + "_nequip", "nequip-allegro")):
             if name in records:
                 axis.loglog(records[name]["seconds"], records[name]["forces"], marker=".", label=label)
         axis.set(title=panel, xlabel="seconds of training")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.legend(fontsize=7)
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="lower"))
+            side.set_major_formatter("{x:.0f}")
+            side.set_minor_locator(NullLocator())
+        axis.tick_params(labelsize=8)
+    axes[0, 0].legend(fontsize=7, loc="lower left", frameon=False)
     axes[0, 0].set_ylabel("validation force RMSE, meV/Å")
     figure.savefig(path, dpi=120)
     plt.close(figure)
