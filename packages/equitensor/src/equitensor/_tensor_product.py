@@ -72,7 +72,7 @@ class TensorProduct:
         return f"TensorProduct({in1} ⊗ {in2} → {out}, {self.num_paths} paths, {kind})"
 
     def weight_shape(self, channels: int) -> tuple[int, ...]:
-        """Shape of the weights for this many channels."""
+        """Return the shape of the weights for this many channels."""
         return (self.num_paths, channels) if self.coupled else (self.num_paths,)
 
     def __call__(

@@ -45,7 +45,7 @@ class Published(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Seconds without a byte that end a connection, attempts without progress, and seconds before the second."""
+    """Timeout of a connection, number of attempts without progress, and delay before the second attempt, seconds."""
 
     timeout: float = 30.0
     attempts: int = 5

@@ -41,7 +41,7 @@ def predict(
     create_graph: bool = False,
     with_stress: bool = True,
 ) -> Prediction:
-    """Energies, forces and stresses of a batch by one derivative with respect to edge vectors.
+    """Compute energies, forces and stresses of a batch by one derivative with respect to edge vectors.
 
     F_i = Σ_{c(e)=i} g_e − Σ_{n(e)=i} g_e and σ = sym(Σ_e r_e ⊗ g_e)/V, with g_e = ∂(Σ E_i)/∂r_e.
 

@@ -77,7 +77,7 @@ class TrainingModule(pl.LightningModule):
         self._loaders: dict[str, DataLoader[Batch]] = {}
 
     def total_steps(self, world: int) -> int:
-        """Optimizer steps of the whole run with ``world`` processes."""
+        """Return the number of optimizer steps of the whole run with ``world`` processes."""
         stop = self.config.stop
         per_epoch = math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
         return min(per_epoch * stop.epochs, stop.steps or per_epoch * stop.epochs)
@@ -121,7 +121,7 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def weights(self) -> Tensor:
-        """Loss weights of this epoch, (3,)."""
+        """Return the loss weights of this epoch, (3,)."""
         now = coefficients(self.config.loss, self.config.stages, self.epoch)
         return torch.tensor(self.softadapt.apply(now), dtype=torch.float64, device=self.device)
 
@@ -154,7 +154,7 @@ class TrainingModule(pl.LightningModule):
             self.errors["train"].reset()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of one micro-batch, scaled so that Lightning's division by accumulation cancels.
+        """Compute the loss of one micro-batch, scaled so that Lightning's division by accumulation cancels.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class TrainingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def settle_average(self) -> None:
-        """Read the average of an optimizer that keeps it itself."""
+        """Copy the average of an optimizer that keeps it itself (schedule-free)."""
         if self.config.optimizer.name == "schedulefree":
             read_average(self.model, self.trainer.optimizers[0], self.average)
 
@@ -294,12 +294,12 @@ class TrainingModule(pl.LightningModule):
         return next((reason for reason, is_met in met.items() if is_met), None)
 
     def part_of_time(self) -> float:
-        """Return the part of ``stop.seconds`` that is over."""
+        """Return the fraction of ``stop.seconds`` that has passed."""
         seconds = self.config.stop.seconds
         return 0.0 if seconds is None else self.agreed(self.timer.time_elapsed() / seconds)
 
     def agreed(self, value: float) -> float:
-        """Return the largest value of all processes."""
+        """Return the largest of the values that all processes pass."""
         if not dist.is_initialized():
             return value
         votes = torch.tensor(float(value), device=self.device)
