@@ -123,7 +123,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     [
         ("mlip-train", ("",), {"new", "fit", "check", "evaluate", "info"}),
         ("mlip-train", ("fit", "--stop.s"), {"--stop.seconds", "--stop.steps"}),
-        ("mlip-train", ("fit", "--resume", ""), {"auto", "must", "never"}),
+        ("mlip-train", ("fit", "--resume.mode", ""), {"auto", "must", "never"}),
         ("mlip-train", ("fit", "run."), {"run.yaml"}),
         ("mlip-export", ("",), {"compile", "fetch", "info", "check", "bench", "select", "lammps"}),
         ("mlip-export", ("compile", "--dtype", ""), {"float32", "float64"}),
