@@ -40,7 +40,7 @@ def measure(name: str, data: Path, folder: Path, seconds: float, options: list[s
     output = folder / name
     path = folder / f"{name}.yaml"
     path.write_text(
-        YAML.format(output=output.name, width=WIDTH, path=(data / SETS[name]).resolve(), seconds=seconds)
+        YAML.format(output=output.resolve(), width=WIDTH, path=(data / SETS[name]).resolve(), seconds=seconds)
     )
     before = os.times()
     command = [sys.executable, "-m", "mlip_train.cli", "fit", str(path), "logging.progress=false", *options]
