@@ -1,0 +1,69 @@
+"""The training step on a GPU: compiled against eager, and against the CPU.
+
+``MLIP_TRAIN_GPU_TESTS_ON=cpu`` runs what needs no GPU on the CPU, to check the tests themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samples import WEIGHTS, model_of
+
+from mlip_train.config import CompileConfig, LossConfig
+from mlip_train.data.batches import collate
+from mlip_train.data.frames import FrameTable
+from mlip_train.steps.eager import EagerStep
+from mlip_train.steps.verify import gradients, verified_step
+
+DEVICE = os.environ.get("MLIP_TRAIN_GPU_TESTS_ON", "cuda")
+HERE = DEVICE == "cpu" or torch.cuda.is_available()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no CUDA device")]
+
+
+def test_the_eager_step_is_that_of_the_cpu(toy: Any, table: FrameTable) -> None:
+    batch, found = collate(table, np.arange(16)), []
+    for device in ("cpu", DEVICE):
+        model = model_of(toy).to(device)
+        result, grads = gradients(EagerStep(model, LossConfig()), model, batch.to(device), WEIGHTS.to(device))
+        found.append([result.loss.detach().cpu(), *(g.cpu() for g in grads)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_the_whole_step_is_verified_whatever_the_precision(
+    toy: Any, table: FrameTable, precision: str
+) -> None:
+    """``high`` is TF32, under which the compiled and the eager step would differ."""
+    model = model_of(toy).to(DEVICE)
+    kinds = {"batch": collate(table, np.arange(16)).to(DEVICE)}
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        config = CompileConfig(mode="full")
+        step, found = verified_step(model, LossConfig(), config, kinds, WEIGHTS.to(DEVICE))
+        assert max(found["batch"][:2]) < 1e-9
+        loss = step(kinds["batch"], WEIGHTS.to(DEVICE)).loss
+        assert bool(torch.isfinite(loss)) and loss.device.type == DEVICE
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
+def test_nccl_of_one_process(tmp_path: Any) -> None:
+    """Sums and broadcasts of the dtypes that training exchanges."""
+    torch.distributed.init_process_group(
+        "nccl", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        for dtype in (torch.float32, torch.float64, torch.int64):
+            values = torch.arange(5, device="cuda").to(dtype)
+            torch.distributed.all_reduce(values)
+            torch.distributed.broadcast(values, 0)
+            assert values.tolist() == [0, 1, 2, 3, 4]
+    finally:
+        torch.distributed.destroy_process_group()
