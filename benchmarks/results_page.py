@@ -303,6 +303,22 @@ def openmm_runs() -> str:
     return table("run | found", rows)
 
 
+def relaxations() -> str:
+    """Return the smallest force that each optimizer reaches, and its evaluations to 10⁻³ and 10⁻⁴ eV/Å."""
+    rows = rows_of("relaxations")
+    cells: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        first = [row["below"][limit] for limit in ("0.001", "0.0001")]
+        counts = ", ".join("–" if count is None else str(count) for count in first)
+        stop = " (stops)" if row["end"] == "line search" else ""
+        cells[row["optimizer"], row["system"], row["dtype"]] = f"{row['reached']:.0e}{stop}; {counts}"
+    systems = dict.fromkeys(row["system"] for row in rows)
+    columns = [(system, dtype) for system in systems for dtype in ("float32", "float64")]
+    head = ["optimizer", *(f"{system}, {dtype}" for system, dtype in columns)]
+    names = dict.fromkeys(row["optimizer"] for row in rows)
+    return table("|".join(head), ([name, *(cells[name, *column] for column in columns)] for name in names))
+
+
 def protocols() -> str:
     """Return LAMMPS on one and more ranks."""
     rows = rows_of("protocols")
@@ -414,6 +430,7 @@ TABLES = {
         plain(lammps, other=NEQUIP),
         plain(openmm_steps, "openmm"),
         plain(openmm_runs, "openmm"),
+        plain(relaxations),
         plain(train, "train_small", "train_medium", "train_large", other=NEQUIP),
         plain(ddp),
         plain(reduce),

@@ -99,6 +99,9 @@ TABLES: dict[str, list[str]] = {
     ],
     "reduce": ["{python} -m benchmarks.bench_reduce --json {results}/reduce.json"],
     "openmm": ["{python} -m benchmarks.bench_openmm --work {work}/hosts --json {results}/openmm.json"],
+    "relaxations": [
+        "{python} -m benchmarks.bench_relax --work {work}/hosts --json {results}/relaxations.json"
+    ],
     "ddp": [
         "{python} -m benchmarks.ddp_protocol --run benchmarks/accuracy/acac.yaml --epochs 3 --output {work}/ddp "
         "--json {results}/ddp.json schedule.name=constant hardware.accelerator=cpu model.config.l_max=2 "
