@@ -156,6 +156,7 @@ def test_an_imported_model_is_fine_tuned(frames, tmp_path):
         "data": {"train": [{"path": str(frames)}], "validation_fraction": 0.25},
         "batch": {"frames": 6},
         "optimizer": {"lr": 0.003},
+        "schedule": {"name": "constant", "warmup": 0},
         "ema": 0.5,
         "stop": {"epochs": 12},
         "compile": {"mode": "full"},
