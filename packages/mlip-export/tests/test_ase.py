@@ -182,7 +182,7 @@ def test_bad_geometries(water_pt2):
 def test_options(water_pt2):
     for options, kind, message in (
         ({"max_edge": 3}, TypeError, "max_edge"),
-        ({"max_edges": 0}, ValueError, "max_edges must be at least 1, got 0"),
+        ({"max_edges": 0}, ValueError, "max_edges must be at least 1 and at most .*, got 0"),
         ({"skin": -0.1}, ValueError, "skin must be a finite number ≥ 0, got -0.1"),
     ):
         with pytest.raises(kind, match=message):
