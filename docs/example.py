@@ -1,7 +1,7 @@
-"""Make `example.safetensors`, a small potential of copper, in the working directory: `python docs/example.py`.
+"""Make `copper.safetensors`, a small potential of copper, in the working directory: `python docs/example.py`.
 
-Thirty crystals with displaced atoms, labeled by ASE's effective-medium theory, and half a minute of training. It is for
-trying the programs of this repository, not for studying copper.
+Thirty crystals with displaced atoms, labeled by ASE's effective-medium theory, and about a minute of training. It is
+for trying the programs of this repository, not for studying copper.
 """
 
 import shutil
@@ -47,4 +47,4 @@ with tempfile.TemporaryDirectory() as folder:
         "logging": {"progress": False, "report": False},
     }
     model = fit(from_plain(TrainConfig, settings)).model
-    shutil.copyfile(model, Path("example.safetensors"))
+    shutil.copyfile(model, Path("copper.safetensors"))

@@ -118,7 +118,7 @@ def frames(task: tuple[str, str, str]) -> tuple[str, str, list[Atoms]]:
 
 
 def atoms_alone() -> list[Atoms]:
-    """Return the isolated atoms, from which training takes the atomic energies."""
+    """Return the isolated atoms, from which training takes the energy shifts."""
     out = []
     for number, symbol in ELEMENTS.items():
         atoms = Atoms(symbol, [[0.0] * 3], info={"kind": "atom", "smiles": f"[{symbol}]"})

@@ -1,4 +1,4 @@
-"""Fine-tuning: frozen parameters, atomic energies, new elements."""
+"""Fine-tuning: frozen parameters, energy shifts, new elements."""
 
 from __future__ import annotations
 

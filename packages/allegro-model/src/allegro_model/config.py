@@ -84,7 +84,7 @@ class AllegroConfig:
     readout_depth, readout_width : int
         Hidden layers of the readout MLP and their width.
     scalar_embed_nonlinearity, latent_nonlinearity, readout_nonlinearity : str or None
-        ``"silu"``, ``"gelu"``, ``"mish"``, ``"tanh"`` (each with f(0) = 0) or ``None`` for a product of matrices.
+        ``"silu"``, ``"gelu"``, ``"mish"``, ``"tanh"`` (each with f(0) = 0) or ``None`` for a linear MLP.
     path_channel_coupling : bool
         Tensor-product weights per path and channel (``True``) or per path only.
     weight_individual_irreps : bool

@@ -22,8 +22,8 @@ from allegro_model.radial import inverse_sqrt
 class Allegro(nn.Module):
     """The Allegro potential (Musaelian et al., Nat. Commun. 14, 579 (2023); arXiv 2504.16068).
 
-    The energies are those of the published model, evaluated without a tensor on any edge: the tensor track is
-    linear in the edge, so each layer's product is pulled back to the edge's two-body tensor once per atom.
+    The energies are those of the published model, evaluated without a tensor on any edge: the tensor features are
+    linear in each edge's two-body tensor V⁰ = w·Y, so the tensor products can be evaluated once per atom.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Allegro(nn.Module):
 
     @torch.no_grad()
     def shift_energies(self, delta: Tensor) -> None:
-        """Add ``delta`` (T,) eV, one number per type, to the atomic energies, in the configuration too."""
+        """Add ``delta`` (T,) eV, one number per type, to the energy shifts (E0), in the configuration too."""
         shift = torch.as_tensor(delta, dtype=torch.float64, device=self.energy_shifts.device)
         if shift.shape != self.energy_shifts.shape or not bool(shift.isfinite().all()):
             raise ValueError(

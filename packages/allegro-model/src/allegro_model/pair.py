@@ -20,7 +20,7 @@ LENGTHS_AND_ENERGIES = ("sigma", "epsilon", "delta")
 class LennardJones:
     """Lennard-Jones or inverse-power pair potential, with parameters per unordered pair of types.
 
-    The energy of a pair at distance r, times the cutoff of the pair potentials:
+    The energy of a pair at distance r, times the cutoff envelope:
 
     - ``"lj"``: 4 ε [(σ/(r − δ))^2n − (σ/(r − δ))^n]
     - ``"repulsive"``: ε (σ (r − δ))^−n

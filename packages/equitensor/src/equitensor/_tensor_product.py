@@ -119,12 +119,14 @@ class TensorProduct:
         return out
 
     def pull_back(self, g: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """Compute the transpose in the first operand: Σ_p W[p, u] Σ_{bo} C^p_{abo} y[z, b, u] g[z, o, u].
+        """Compute the vector–Jacobian product with respect to the first operand.
+
+        It is the cotangent of x: Σ_p W[p, u] Σ_{bo} C^p_{abo} y[z, b, u] g[z, o, u].
 
         Parameters
         ----------
         g : Tensor, (Z, O, C)
-            A covector of the output.
+            A cotangent of the output.
         y : Tensor, (Z, B, C)
             The second operand, same dtype.
         weights : Tensor, (P, C) if coupled, else (P,)
@@ -184,7 +186,18 @@ class TensorProduct:
 def tensor_product(
     x: Tensor, y: Tensor, weights: Tensor, irreps_in1: Any, irreps_in2: Any, irreps_out: Any
 ) -> Tensor:
-    """Compute the product of :class:`TensorProduct` in one call; ``weights`` of two axes are coupled.
+    """Compute the product of :class:`TensorProduct` in one call, (Z, O, C).
+
+    Parameters
+    ----------
+    x : Tensor, (Z, A, C)
+        First operand, channels last.
+    y : Tensor, (Z, B, C)
+        Second operand, same dtype.
+    weights : Tensor, (P, C) or (P,)
+        Weights (P, C) are per path and channel, (P,) per path; same dtype.
+    irreps_in1, irreps_in2, irreps_out : str, e3nn.o3.Irreps, or sequence of (l, p)
+        Each irrep with multiplicity 1: channels are an axis.
 
     Examples
     --------

@@ -17,7 +17,8 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
     Parameters
     ----------
     centers : Tensor, (E,) int64
-        Center of each edge, sorted, in 0 … N − 1.
+        Center of each edge, in 0 … N − 1. Must be sorted: the offsets delimit the edges where they stand
+        (``localgraph.row_offsets`` takes any order).
     num_atoms : int
         N.
 

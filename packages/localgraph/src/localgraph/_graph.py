@@ -46,7 +46,11 @@ class Graph(NamedTuple):
 
 
 def row_offsets(center: Tensor, num_atoms: int) -> Tensor:
-    """Return the row pointer (N + 1,) int64 of center indices ``center`` (E,) integer, in any order."""
+    """Return the row pointer (N + 1,) int64 of center indices ``center`` (E,) integer, in any order.
+
+    Edges of atom i are offsets[i] … offsets[i + 1] − 1 after sorting by center (``equitensor.row_offsets`` takes sorted
+    centers alone).
+    """
     offsets = torch.zeros(num_atoms + 1, dtype=torch.int64, device=center.device)
     torch.cumsum(torch.bincount(center, minlength=num_atoms), 0, out=offsets[1:])
     return offsets

@@ -54,12 +54,13 @@ def neighbors(
         ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
         torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
         for positions on the CPU and the second elsewhere (and where atoms are few and far between, see
-        :func:`localgraph.search.vesin.suits`). The edges are the same; their order within a center is not.
+        :func:`localgraph.search.vesin.suits`). The edges are the same; the order
+        within a center may differ between algorithms.
 
     Returns
     -------
     Graph
-        The order of edges within a center is a function of the input alone.
+        Deterministic for a given algorithm, the order of edges within a center included.
 
     Raises
     ------

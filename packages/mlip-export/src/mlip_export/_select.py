@@ -60,7 +60,7 @@ def select(
     at_least : float
         Smallest force spread of a chosen frame, eV/Å.
     every : int
-        Take every so many frames.
+        Use every Nth frame.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def select(
 
 
 def read_frames(trajectory: Path, every: int = 1) -> Iterator[tuple[int, Atoms]]:
-    """Read every so many frames of a trajectory, with their indices."""
+    """Read every Nth frame of a trajectory, with their indices."""
     try:
         for index, atoms in enumerate(ase.io.iread(str(trajectory), index=":")):
             if index % every == 0:

@@ -182,8 +182,8 @@ class Calculator(ASECalculator):
         """Evaluate atoms and return their heat flux times the volume, (3,) in ASE's units of eV·Å/time.
 
         J = Σ_i (E_i + m_i v_i²/2) v_i − Σ_e r_e (g_e · v_neighbor): for a cluster, the time derivative of
-        Σ_i x_i (E_i + m_i v_i²/2). It holds for atomic energies that depend on many atoms (Fan et al., Phys. Rev. B 92,
-        094301, 2015). The atomic energies include the model's energy shifts.
+        Σ_i x_i (E_i + m_i v_i²/2). It holds for atom energies that depend on many atoms (Fan et al., Phys. Rev. B 92,
+        094301, 2015). The atom energies include the model's energy shifts.
         """
         with self._lock:
             r, index, energies, edge_forces = self._evaluate(atoms)

@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="mlip-export",
-        description="Export a potential to one compiled file that runs in every host.",
+        description="Export a potential to one compiled file that runs in ASE, LAMMPS, OpenMM and torch-sim.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -138,18 +138,21 @@ def build_parser() -> argparse.ArgumentParser:
         "-o", "--output", help="file to write, ending in .pt2 (default: the model's name with .pt2)"
     )
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    p.add_argument("--dtype", choices=["float32", "float64"], help="precision (default: the model's)")
+    p.add_argument(
+        "--dtype", choices=["float32", "float64"], help="dtype of weights and features (default: the model's)"
+    )
     p.add_argument(
         "--isa",
         default="native",
         choices=["native", "avx512", "avx2"],
-        help="instruction set (cpu): of this processor, or one that others run too (torch 2.13)",
+        help="native: this CPU; avx2/avx512: portable to CPUs that have it (torch 2.13)",
     )
     p.add_argument(
         "--precision",
         default="float32",
         choices=["float32", "tf32", "bf16"],
-        help="what products of float32 matrices round to: not at all, tf32 (cuda) or bf16 (cpu that has it)",
+        help="operand precision of float32 matrix multiplications: float32, tf32 (CUDA) or bf16 (CPU with "
+        "AVX-512 BF16/AMX)",
     )
     p = add("fetch", _fetch, "Download a published model into the cache, once, and print where it is.")
     p.add_argument("name", nargs="?", help="name of the model; without one, list the names")
@@ -177,7 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("-n", "--count", type=int, required=True, help="largest number of frames")
     p.add_argument("--at-least", type=float, default=0.0, help="smallest force spread of a frame, eV/Å")
-    p.add_argument("--every", type=int, default=1, help="take every so many frames (default: 1)")
+    p.add_argument("--every", type=int, default=1, help="use every Nth frame (default: 1)")
     p.add_argument(
         "-o", "--output", required=True, help="file of the chosen frames, in a format that ASE writes"
     )

@@ -121,7 +121,7 @@ def force(
 ) -> openmm.PythonForce:
     """Return a force that adds the energy of an exported model to an OpenMM System.
 
-    Energies are absolute (atomic energies included), forces their exact negative gradient. The force takes
+    Energies are absolute (energy shifts included), forces their exact negative gradient. The force takes
     the elements of particles and their positions, nothing else: charges, bonds, residues and constraints of
     the System do not enter it, and particles without an element (virtual sites) cannot be among its particles.
     Under NPT the virial of the force acts through the energy at scaled positions, as MonteCarloBarostat takes it.

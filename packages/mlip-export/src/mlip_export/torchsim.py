@@ -37,7 +37,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
     compute_forces, compute_stress : bool
         Return these; attributes of the same names change it later.
     energy_dtype : torch.dtype, optional
-        Of energies, by default ``dtype``; float64 keeps the digits that float32 loses beside large atomic energies.
+        Of energies, by default ``dtype``; float64 keeps the digits that float32 loses beside large energy shifts.
     open_cells : bool
         Take a state with a cell but ``pbc`` False as open along all axes. torch-sim before 0.6 (Python 3.11) reduces
         the three periodic axes of a structure to one bool, so a slab looks like a molecule in a box; without this

@@ -127,7 +127,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command line."""
     parser = ArgumentParser(
         prog="mlip-train",
-        description="Train interatomic potentials registered as mlip.models.",
+        description="Train interatomic potentials: any model registered under entry point mlip.models.",
         epilog=EPILOG,
         formatter_class=Formatter,
         exit_on_error=False,

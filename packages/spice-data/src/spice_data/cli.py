@@ -73,12 +73,17 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--elements", nargs="+", metavar="SYMBOL", help="keep molecules made only of these")
     group.add_argument("--neutral", action="store_true", help="keep molecules of total charge zero")
     group.add_argument("--neutral-atoms", action="store_true", help="keep molecules without any charged atom")
-    group.add_argument("--max-force", type=float, metavar="EV_PER_A", help="largest gradient component kept")
+    group.add_argument(
+        "--max-force",
+        type=float,
+        metavar="FORCE",
+        help="drop frames with a force component above this, eV/Å",
+    )
     group.add_argument(
         "--no-isolated-atoms",
         type=float,
-        metavar="A",
-        help="drop frames with an atom without neighbor within A",
+        metavar="RADIUS",
+        help="drop frames with an atom that has no neighbor within RADIUS Å",
     )
 
 

@@ -60,7 +60,7 @@ class EdgeModel(Protocol):
         ...
 
     def shift_energies(self, delta: Tensor) -> None:
-        """Add ``delta`` (T,) eV, one number per type, to the atomic energies, in the configuration too."""
+        """Add ``delta`` (T,) eV, one number per type, to the energy shifts (E0), in the configuration too."""
         ...
 
     def __call__(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:

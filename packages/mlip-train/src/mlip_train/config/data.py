@@ -80,7 +80,7 @@ class DataConfig:
     train: tuple[SourceConfig, ...] = ()
     """Sources of the training frames; see the keys of a source below."""
     validation: tuple[SourceConfig, ...] = ()
-    """Sources that select the learning rate and the kept weights."""
+    """Sources used to choose the saved weights, and for the plateau schedule and early stopping."""
     test: tuple[SourceConfig, ...] = ()
     """Sources that are only reported on."""
     validation_fraction: Fraction = 0.1

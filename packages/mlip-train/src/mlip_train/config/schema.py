@@ -27,12 +27,12 @@ class ModelConfig:
     """Freeze parameters whose names start with one of these prefixes; a prefix that matches no parameter is an
     error."""
     refit_energies: bool = False
-    """With start_from: move the atomic energies of the start model, as trained, by a fit to the difference between the
-    labels and what it predicts, pulled towards no change (another level of theory moves the atomic energies first of
-    all)."""
+    """With start_from: move the per-element energy shifts (E0, energy_shifts) of the start model, as trained, by a fit
+    to the difference between the labels and what it predicts, pulled towards no change (a change of level of theory is
+    mainly a constant per element)."""
     add_elements: tuple[str, ...] = ()
     """With start_from: elements that the start model does not have. Rows for them are added to its embeddings and
-    tables, and their atomic energies are fitted to the labels; those of the old elements stay, unless refit_energies
+    tables, and their energy shifts are fitted to the labels; those of the old elements stay, unless refit_energies
     moves them after that. model.safetensors then knows the old and the new ones."""
 
 
@@ -62,8 +62,9 @@ class TrainConfig:
     ema: Fraction = 0.999
     """Decay of the moving average of the weights that validation, test and the saved model use; 0 switches it off."""
     swa: Natural | None = None
-    """Epoch, counted from 0, from which on these weights are instead the equal average over all optimizer steps since
-    then (stochastic weight averaging); null keeps the moving average. A stage sets the learning rate for it."""
+    """Epoch (from 0) at which SWA (stochastic weight averaging) starts: from then on validation, test and the saved
+    model use the plain mean of the weights over all later steps; null keeps the moving average. A stage sets the
+    learning rate for it."""
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

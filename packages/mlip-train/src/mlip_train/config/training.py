@@ -43,8 +43,8 @@ class LossConfig:
     from there on, {0: 0.01, 5: 0.02}; below the first one it is half the squared error. nequip-allegro calls it
     delta_dict."""
     element_weights: dict[str, NonNegative] = field(default_factory=dict)
-    """Factor of the force errors of an element, {H: 0.5}; 1 for elements left out. The sum of weights that the term is
-    divided by does not contain it."""
+    """Factor of the force errors of an element, {H: 0.5}; 1 for elements left out. The loss normalization ignores
+    these factors."""
     per_atom: bool = True
     """Divide energies by the number of atoms."""
     softadapt: Positive | None = None

@@ -26,8 +26,8 @@ class Plan(Sampler[MicroBatch]):
     """The micro-batches of one process in an epoch, from a position on.
 
     Micro-batches are planned for all processes alike from ``seed`` and ``epoch``, then dealt out in groups of
-    ``world · accumulate``, one group per optimizer step. A last group that does not come out even is filled up with
-    batches of weight zero, so that every process takes the same number of steps and no frame counts twice.
+    ``world · accumulate``, one group per optimizer step. An incomplete last group is padded with zero-weight
+    batches, so that every process takes the same number of steps and no frame counts twice.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Plan(Sampler[MicroBatch]):
     seed, epoch : int
         Determine the order.
     limit : float
-        Part of the frames that an epoch uses, beside the share of each source; drawn again each time.
+        Part of the frames that an epoch uses, on top of the share of each source; drawn again each time.
     shuffle : bool
         False plans in table order, with the budgets scaled by ``config.evaluate`` and without accumulation.
     rank, world : int
@@ -49,7 +49,7 @@ class Plan(Sampler[MicroBatch]):
     Attributes
     ----------
     position : int
-        Micro-batches of this process that are done; iteration begins there. Who uses the batches counts it up.
+        Micro-batches of this process that are done; iteration begins there. The consumer increments it.
     batches : list of (n,) int64
         Rows of every micro-batch of all processes.
 

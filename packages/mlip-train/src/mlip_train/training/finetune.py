@@ -1,4 +1,4 @@
-"""Fine-tuning: the start model, elements added to it, and atomic energies fitted to other labels."""
+"""Fine-tuning: the start model, elements added to it, and energy shifts fitted to other labels."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _placed(name: str, old: Tensor, new: Tensor, types: int) -> Tensor:
 
 
 def refit_energies(start: Any, config: TrainConfig, table: FrameTable, rows: NDArray[np.int64]) -> None:
-    """Move the start model's atomic energies by a fit to its errors on the training frames, as configured.
+    """Move the start model's energy shifts by a fit to its errors on the training frames, as configured.
 
     New elements are fitted first, with the old ones as they are; ``refit_energies`` then moves all.
     """
@@ -144,7 +144,7 @@ def _check_level(start: Any, config: TrainConfig, table: FrameTable, rows: NDArr
     if abs(mean) > LEVEL:
         warnings.warn(
             f"labels differ from the predictions of model.start_from by {mean:.4g} eV per atom on average; "
-            "model.refit_energies: true moves its atomic energies first",
+            "model.refit_energies: true moves its energy shifts first",
             stacklevel=3,
         )
 
