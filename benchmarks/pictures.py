@@ -52,8 +52,8 @@ def _plain(value: float) -> str:
 def speed(path: Path, results: Path = RESULTS) -> None:
     """Draw how many times as fast as nequip-allegro inference and training are."""
     titles = {
-        "inference": "MD step in ASE, 192 atoms of water\n(beside nequip-compile)",
-        "training": "training step on SPICE frames\n(beside train-time compile)",
+        "inference": "MD step in ASE, 192 atoms of water\n(compared with nequip-compile)",
+        "training": "training step on SPICE frames\n(compared with train-time compile)",
     }
     units = {"inference": "atom steps/s", "training": "steps/s"}
     with plt.rc_context(PLAIN):
