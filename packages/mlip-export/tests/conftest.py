@@ -27,7 +27,7 @@ import mlip_export.lammps
 class Toy(nn.Module):
     """A strictly local potential with densities of scalars and vectors, smooth at the cutoff."""
 
-    model_name = "toy"
+    model_name = "export_toy"
 
     def __init__(self, type_names, cutoff, cutoffs=None, width=16, seed=0, dtype="float64", shifts=None):
         super().__init__()

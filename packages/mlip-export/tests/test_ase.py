@@ -122,7 +122,7 @@ def test_provenance_in_files(water_pt2, second_pt2, make_water, tmp_path):
         database.write(atoms)
         row = database.get(1)
     checksums = [mlip_export.read_metadata(p).checksum for p in (water_pt2, second_pt2)]
-    expected = {"model": "toy", "files": [str(water_pt2), str(second_pt2)], "checksums": checksums}
+    expected = {"model": "export_toy", "files": [str(water_pt2), str(second_pt2)], "checksums": checksums}
     assert row.calculator == "mlip-export" and row.calculator_parameters == expected
     calculator = ase.io.read(tmp_path / "a.traj").calc
     assert calculator.name == "mlip-export" and calculator.parameters == expected
