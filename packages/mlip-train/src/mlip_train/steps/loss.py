@@ -13,8 +13,8 @@ from localgraph import EdgeModel, energies_and_edge_forces, forces, segment_sum,
 from mlip_train.config.training import LossConfig, StageConfig
 from mlip_train.data.batches import Batch
 
-UNBOUNDED = 1e150
-"""A delta above every difference; its square is finite, so that the branch not taken has finite gradients."""
+UNBOUNDED = 1e18
+"""A delta above every difference; its square is finite in float32 too, and so are gradients of the branch not taken."""
 
 
 class Prediction(NamedTuple):
