@@ -84,8 +84,8 @@ bool runs_here(const std::string &isa)
 #endif
 }
 
-// Every call allocates its activations. By default glibc returns their pages to the system after each call, and
-// the faults on the next ones take over a third of a step; kept, they are bounded by one call's edges.
+// Every call allocates its activations. By default glibc returns their pages to the system after each call, and the
+// next ones cost page faults; kept, they are bounded by one call's edges.
 void keep_freed_memory()
 {
 #if defined(__GLIBC__)

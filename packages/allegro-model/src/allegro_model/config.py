@@ -49,7 +49,7 @@ class AllegroConfig:
     cutoff : float
         Largest cutoff radius r_max, Å, > 0.
     elements : mapping, optional
-        Element symbol of each type whose name is none, ``{"Ow": "O"}``; ``None`` for a type that is no element.
+        Element symbol of each type whose name is not one, ``{"Ow": "O"}``; ``None`` for a type that is no element.
     type_cutoffs : mapping, optional
         Cutoffs of ordered type pairs, Å, each in (0, ``cutoff``]: ``{"H": 4.0, "O": {"H": 3.5}}`` maps a center
         type to one number or to numbers per neighbor type; what is left out is ``cutoff``.

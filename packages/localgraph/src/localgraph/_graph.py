@@ -13,7 +13,7 @@ class Graph(NamedTuple):
 
     An edge ``e`` runs from its center ``c = edge_index[0, e]`` to its neighbor ``n = edge_index[1, e]``;
     its vector is ``positions[n] + shifts[e] @ cell − positions[c]`` (:func:`localgraph.edge_vectors`).
-    No atoms and no edges are ordinary values: ``edge_index`` is then (2, 0) and ``offsets`` is ``[0]``.
+    No atoms and no edges are valid input: ``edge_index`` is then (2, 0) and ``offsets`` is ``[0]``.
 
     Attributes
     ----------

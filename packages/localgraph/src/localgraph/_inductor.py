@@ -12,10 +12,10 @@ import torch
 
 @contextlib.contextmanager
 def inductor_workaround() -> Iterator[None]:
-    """Keep scatters before the readers of their result in what Inductor compiles inside this context.
+    """Work around pytorch issue 185509: in torch 2.13, Inductor may read a scatter's result before it is written.
 
     When torch 2.13 aligns the loops of two nodes in order to fuse them, it recomputes a node's dependencies and drops
-    the renames of mutated buffers (pytorch issue 185509): ``index_add``, then a pointwise reader fused with another
+    the renames of mutated buffers: ``index_add``, then a pointwise reader fused with another
     node of as many elements, gave values without the scatter. Other versions of torch are left as they are. The
     patch is undone at the end of the context; Inductor's cache of compiled graphs does not know of it.
     """

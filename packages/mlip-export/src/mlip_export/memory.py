@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next allocations, as ``pair_style allegro`` does in LAMMPS.
 
     Every evaluation on a CPU allocates its activations again. By default glibc hands large blocks back to the system,
-    and the next ones cost page faults. It holds for the whole process and cannot be taken back, so nothing here calls
+    and the next ones cost page faults. It holds for the whole process and cannot be undone, so nothing here calls
     it for you; what is kept is the most that was in use at once. The environment variable
     ``GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647`` does the same from outside.
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     edges : Tensor, (2, E) int32
         ``[center; neighbor]``, sorted by center.
     shifts : Tensor, (E, 3) int16
-        Cells between an edge's neighbor and its image.
+        Lattice translation of the neighbor, in cell vectors.
     cells : Tensor, (F, 3, 3) float64
         Rows are lattice vectors, Å.
     types, frame : Tensor, (N,) int64

@@ -134,7 +134,7 @@ def type_number(name: str, type_names: Sequence[str]) -> int:
 def loss_terms(
     config: LossConfig, batch: Batch, prediction: Prediction, type_names: Sequence[str] = ()
 ) -> Tensor:
-    """Compute mean errors of energy, forces and stress, (3,), as this batch's share of the global batch.
+    """Compute this batch's contribution to the mean errors of energy, forces and stress over the global batch, (3,).
 
     Each term is Σ weight · error / Σ weight, with the denominator summed over the global batch (``batch.norms``);
     0 where no frame has the label.

@@ -10,7 +10,7 @@ FILE_NAME = "example.hdf5"
 def example_path() -> Path:
     """Return the path of the shipped example data set, an HDF5 file in SPICE's layout.
 
-    A few hundred conformations of molecules like those of several SPICE subsets, labeled with GFN2-xTB
+    About a thousand conformations of 102 molecules like those of several SPICE subsets, labeled with GFN2-xTB
     (not SPICE's level of theory): enough to try every command and to train a toy potential.
 
     Examples
