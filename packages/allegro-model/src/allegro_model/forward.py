@@ -100,8 +100,9 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
         if k + 1 < len(fixed.layers):
             scalars.append(_apply(w.scalar_maps[k + 1], hidden))
     *readout, last = w.readout
-    features = torch.cat([*scalars, hidden], 1)
-    edge_energy = hidden_layers(features, readout, fixed.readout_nonlinearity, fixed.mlp_dtype) @ last
+    hidden = torch.cat([*scalars, hidden], 1)
+    hidden = hidden_layers(hidden, readout, fixed.readout_nonlinearity, fixed.mlp_dtype)
+    edge_energy = hidden @ last
 
     ones = y[:, :1]  # Y_00 = 1
     energy = to_atoms(edge_energy.unsqueeze(1), ones, center, offsets).flatten() * norm / 2**0.5
