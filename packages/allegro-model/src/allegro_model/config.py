@@ -89,7 +89,7 @@ class AllegroConfig:
         Tensor-product weights per path and channel (``True``) or per path only.
     weight_individual_irreps : bool
         Weights of an atom's density per channel and degree (``True``) or per channel only.
-    avg_num_neighbors : float or mapping
+    avg_num_neighbors : float, mapping or sequence
         Average number of neighbors N̄ (> 0), one number or one per center type.
     energy_scales, energy_shifts : float, mapping or sequence
         Per-type scale (eV) and shift (eV) of the atom energy: one number, a mapping from every type name, or a

@@ -22,7 +22,7 @@ from allegro_model.radial import inverse_sqrt
 class Allegro(nn.Module):
     """The Allegro potential (Musaelian et al., Nat. Commun. 14, 579 (2023); arXiv 2504.16068).
 
-    The energies are those of the published model, evaluated without a tensor on any edge: the tensor features are
+    The energies are those of the published model, evaluated without equivariant features on edges: these are
     linear in each edge's two-body tensor V⁰ = w·Y, so the tensor products can be evaluated once per atom.
 
     Parameters

@@ -28,9 +28,9 @@ def spherical_harmonics(
     .. math:: Y_{l,\pm m} = N_{lm}\, Q_{lm}(y, r^2)\, \{\mathrm{Re}, \mathrm{Im}\}(z + ix)^m
 
     where :math:`Q_{lm}` is the associated Legendre function without its :math:`(1-y^2)^{m/2}`, built by
-    the normalized three-term recursion in l. Everything is a polynomial in x, y, z: no angle, no division,
-    exact at the poles and differentiable to any order. (Formulas: Abramowitz & Stegun 8.5.3; solid
-    harmonics, e.g. Helgaker, Jørgensen & Olsen, section 6.4.)
+    the normalized three-term recursion in l. Apart from the normalization of v, everything is a polynomial in
+    x, y, z: no angle, no division, exact at the poles and differentiable to any order. (Formulas: Abramowitz &
+    Stegun 8.5.3; solid harmonics, e.g. Helgaker, Jørgensen & Olsen, section 6.4.)
 
     Parameters
     ----------

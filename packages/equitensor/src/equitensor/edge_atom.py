@@ -56,7 +56,7 @@ def to_atoms(
     Parameters
     ----------
     w : Tensor, (E, R, C)
-        Weights per edge, block and channel, float32 or float64.
+        Weights per edge, block and channel, float16, bfloat16, float32 or float64.
     basis : Tensor, (E, D)
         Components per edge, same dtype.
     centers : Tensor, (E,) int64
