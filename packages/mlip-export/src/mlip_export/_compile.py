@@ -57,7 +57,7 @@ def compile(
     dtype : str, optional
         ``float32`` or ``float64``: rebuild the model with its config's ``dtype`` set to this.
     isa : str
-        ``native``, ``avx512`` or ``avx2`` (runs on every x86 processor since about 2013; both need torch 2.13); cpu
+        ``native``, ``avx512`` or ``avx2`` (Intel since Haswell, AMD since Excavator; both need torch 2.13); cpu
         only. Code for ``native`` may use any instruction of this processor, but loading checks only the vector width:
         choose ``avx2`` or ``avx512`` for a file that other kinds of processors will run.
     precision : str
