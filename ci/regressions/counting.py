@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from equitensor.paths import coupling_table, parse_spec
+from mlip_export._limits import peak_bytes
 
 Shape = Sequence[int]
 # Multiplications and additions of each registered operator, from the formula it computes (shapes, no tensors).
@@ -78,28 +78,6 @@ class Operators(TorchDispatchMode):
         return out
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Largest sum of bytes allocated and not yet freed by torch's CPU allocator during ``call``.
-
-    Read from the profiler's allocations, those inside operators included; what was allocated before does not count.
-    """
-    gc.collect()
-    gc.disable()
-    try:
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-            result = call()
-        del result
-    finally:
-        gc.enable()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
-
-
 def count(call: Callable[[], object]) -> dict[str, Any]:
     """FLOPs, dispatched operators (in all and by name) and peak bytes of ``call``, which is warmed up first.
 
@@ -114,5 +92,5 @@ def count(call: Callable[[], object]) -> dict[str, Any]:
         "flops": operators.flops,
         "dispatched": sum(operators.calls.values()),
         "operators": dict(sorted(operators.calls.items())),
-        "peak_bytes": peak_bytes(call),
+        "peak_bytes": peak_bytes(call, torch.device("cpu")),
     }

@@ -103,7 +103,10 @@ def memory(function: Callable[..., Any], cutoffs: Tensor, device: torch.device) 
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Return the largest sum of bytes that torch's allocator of ``device`` held at once for ``call``."""
+    """Return the largest sum of bytes that torch's allocator of ``device`` held at once for ``call``.
+
+    What was allocated before does not count. On a CPU the profiler's allocations are read, those inside operators too.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -112,12 +115,18 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     gc.collect()
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with (
-        mock.patch.dict(os.environ, KINETO_LOG_LEVEL="99"),  # it prints when it starts and stops
-        torch.profiler.profile(activities=activities, profile_memory=True) as profile,
-    ):
-        call()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with (
+            mock.patch.dict(os.environ, KINETO_LOG_LEVEL="99"),  # it prints when it starts and stops
+            torch.profiler.profile(activities=activities, profile_memory=True) as profile,
+        ):
+            call()
+    finally:
+        if collecting:
+            gc.enable()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):

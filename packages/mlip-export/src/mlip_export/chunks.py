@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from localgraph import row_offsets
 from mlip_export.model_file import Metadata
 
 Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -180,14 +181,12 @@ class _Chunks:
         if edges <= max_edges and (max_atoms is None or atoms <= max_atoms):
             return self.function(edge_vectors, edge_index, types)
         center, neighbor = edge_index[0], edge_index[1]
-        counts = torch.bincount(center, minlength=atoms)
-        offsets = torch.zeros(atoms + 1, dtype=torch.int64, device=types.device)
-        torch.cumsum(counts, 0, out=offsets[1:])
+        offsets = row_offsets(center, atoms)
         energies = torch.empty(atoms, dtype=edge_vectors.dtype, device=edge_vectors.device)
         edge_forces = torch.empty_like(edge_vectors)
         representatives = torch.arange(self.num_types, dtype=torch.int64, device=types.device)
         rows = None if max_atoms is None else max(1, max_atoms - self.num_types)
-        bounds = chunk_bounds(counts, max(1, max_edges), rows)
+        bounds = chunk_bounds(offsets.diff(), max(1, max_edges), rows)
         ends = offsets[bounds].tolist()
         for (start, stop), (a, b) in zip(itertools.pairwise(bounds), itertools.pairwise(ends), strict=True):
             self.edges, self.centers = b - a, stop - start
