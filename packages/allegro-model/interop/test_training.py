@@ -8,7 +8,6 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from allegro.model import AllegroModel
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.utils.global_state import set_global_state
@@ -123,27 +122,9 @@ def test_compiled_allegro_equals_eager_on_every_kind_of_batch(
         assert counters["stats"]["unique_graphs"] == 0  # Dynamo saw no frame: nothing can recompile
 
 
-def test_an_imported_model_is_fine_tuned(frames, tmp_path):
+def test_an_imported_model_is_fine_tuned(frames, small_allegro, tmp_path):
     set_global_state()
-    source = AllegroModel(
-        seed=1,
-        model_dtype="float64",
-        r_max=3.5,
-        type_names=NAMES,
-        l_max=1,
-        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", "num_bessels": 8},
-        radial_chemical_embed_dim=8,
-        scalar_embed_mlp_hidden_layers_depth=1,
-        scalar_embed_mlp_hidden_layers_width=8,
-        num_layers=1,
-        num_scalar_features=8,
-        num_tensor_features=4,
-        allegro_mlp_hidden_layers_depth=1,
-        allegro_mlp_hidden_layers_width=8,
-        readout_mlp_hidden_layers_depth=1,
-        readout_mlp_hidden_layers_width=8,
-        avg_num_neighbors=7.0,
-    )
+    source = small_allegro(NAMES, l_max=1, num_layers=1)
     start = from_nequip(source)
     localgraph.save_model(tmp_path / "start.safetensors", start)
     plain = {

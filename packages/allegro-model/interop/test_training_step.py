@@ -7,7 +7,6 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from allegro.model import AllegroModel
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.data import AtomicDataDict as Keys
@@ -86,26 +85,8 @@ def batch_and_data(folder: Path, model):
 
 
 @pytest.mark.parametrize("energy_kind", ["mse", "huber"])
-def test_one_step_is_theirs(energy_kind, tmp_path):
-    reference = AllegroModel(
-        seed=1,
-        model_dtype="float64",
-        r_max=3.5,
-        type_names=NAMES,
-        l_max=2,
-        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", "num_bessels": 8},
-        radial_chemical_embed_dim=8,
-        scalar_embed_mlp_hidden_layers_depth=1,
-        scalar_embed_mlp_hidden_layers_width=8,
-        num_layers=2,
-        num_scalar_features=8,
-        num_tensor_features=4,
-        allegro_mlp_hidden_layers_depth=1,
-        allegro_mlp_hidden_layers_width=8,
-        readout_mlp_hidden_layers_depth=1,
-        readout_mlp_hidden_layers_width=8,
-        avg_num_neighbors=7.0,
-    )
+def test_one_step_is_theirs(energy_kind, small_allegro, tmp_path):
+    reference = small_allegro(NAMES, l_max=2, num_layers=2)
     model = from_nequip(reference)
     batch, data, labels = batch_and_data(tmp_path, model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
