@@ -92,7 +92,7 @@ def test_user_errors_are_one_line(
 @pytest.mark.parametrize(
     ("program", "function"),
     [
-        ("mlip-train", "mlip_train.cli.load_config"),
+        ("mlip-train", "mlip_train.commands.load_config"),
         ("mlip-export", "mlip_export.model_file.read_metadata"),
         ("spice-data", "spice_data.commands.resolve"),
     ],

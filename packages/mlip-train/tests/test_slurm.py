@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from mlip_train.config import load_config
 from mlip_train.fit import dry_run
-from mlip_train.training.trainer import cluster
+from mlip_train.training.processes import cluster
 
 SCRIPTS = Path(__file__).parents[3] / "benchmarks" / "slurm"
 pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason="job scripts are in the repository only")

@@ -10,7 +10,8 @@ from lightning.pytorch.loggers.logger import DummyLogger
 
 from mlip_train import TrainConfig, from_plain
 from mlip_train.config import HardwareConfig
-from mlip_train.training.trainer import cluster, is_first, make_trainer
+from mlip_train.training.processes import cluster, is_first
+from mlip_train.training.trainer import make_trainer
 
 SLURM = {
     "SLURM_JOB_ID": "1",

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from allegro_model._by_type import cutoff_matrix, per_type
 from allegro_model._fields import is_number, plain, require, require_int, require_positive
 from allegro_model.elements import ATOMIC_NUMBERS
 from allegro_model.pair import LennardJones
@@ -272,39 +273,8 @@ class AllegroConfig:
 
     def per_type(self, field: str) -> list[float]:
         """Return the values of a per-type field: one per type, or a single one where the field is one number."""
-        value, names = getattr(self, field), list(self.type_names)
-        if isinstance(value, Mapping):
-            required = f"a mapping with exactly the keys {names}"
-            require(set(value) == set(names), field, required, dict(value))
-            numbers = [value[name] for name in names]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            require(len(value) == len(names), field, f"{len(names)} numbers, one per type", value)
-            numbers = list(value)
-        else:
-            numbers = [value]
-        for number in numbers:
-            require(is_number(number) and math.isfinite(number), field, "finite numbers", value)
-        return [float(number) for number in numbers]
+        return per_type(field, getattr(self, field), self.type_names)
 
     def cutoff_matrix(self) -> list[list[float]]:
         """Return the cutoff of each ordered pair ``[type of center][type of neighbor]``, Å."""
-        given, names = self.type_cutoffs or {}, list(self.type_names)
-
-        def require_keys(field: str, keys: Mapping[str, Any]) -> None:
-            unknown = sorted(set(keys) - set(names), key=str)
-            require(not unknown, field, f"a mapping with keys among {names}", unknown)
-
-        require_keys("type_cutoffs", given)
-        matrix = []
-        for center in names:
-            field, entry = f"type_cutoffs.{center}", given.get(center, self.cutoff)
-            if isinstance(entry, Mapping):
-                require_keys(field, entry)
-                row = [entry.get(neighbor, self.cutoff) for neighbor in names]
-            else:
-                row = [entry] * len(names)
-            for value in row:
-                require_positive(field, value)
-                require(value <= self.cutoff, field, f"at most cutoff = {self.cutoff}", value)
-            matrix.append([float(value) for value in row])
-        return matrix
+        return cutoff_matrix(self.type_cutoffs or {}, self.cutoff, self.type_names)

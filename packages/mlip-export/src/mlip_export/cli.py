@@ -1,4 +1,4 @@
-"""The command mlip-export."""
+"""Command line of mlip-export: the parser and its error handling."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from mlip_export import __version__
+from mlip_export import __version__, commands
 
 EPILOG = """examples:
   mlip-export compile model.safetensors -o model.pt2
@@ -18,40 +17,55 @@ EPILOG = """examples:
 
 exit status: 0 success, 2 error (one line on standard error), 130 interrupted
 """
-EXAMPLES = {
-    "compile": """\
-examples:
+COMMANDS = {
+    "compile": (
+        "Compile a model file into an exported model, compared with eager before writing.",
+        """\
   mlip-export compile model.safetensors                     writes model.pt2
   mlip-export compile model.safetensors --dtype float32 -o fast.pt2
   mlip-export compile model.safetensors --isa avx2          for a cluster of different processors
   mlip-export compile nequip.net:mir-group/Allegro-OAM-L:0.1          downloads it once""",
-    "fetch": """\
-examples:
+    ),
+    "fetch": (
+        "Download a published model into the cache, once, and print where it is.",
+        """\
   mlip-export fetch                                         lists the names
   mlip-export fetch nequip.net:mir-group/Allegro-OAM-L:0.1
   mlip-export fetch nequip.net:mir-group/Allegro-OAM-L:0.1 --mirror https://models.example.org""",
-    "info": """\
-examples:
+    ),
+    "info": (
+        "Print the metadata of an exported model; none of its code runs.",
+        """\
   mlip-export info model.pt2
   mlip-export info model.pt2 --json""",
-    "check": """\
-examples:
+    ),
+    "check": (
+        "Check that an exported model runs here, and compare it with its model file.",
+        """\
   mlip-export check model.pt2
   mlip-export check model.pt2 --model model.safetensors""",
-    "bench": """\
-examples:
+    ),
+    "bench": (
+        "Time energy and forces of an exported model on a structure.",
+        """\
   mlip-export bench model.pt2 water.xyz --threads 1 2""",
-    "select": """\
-examples:
+    ),
+    "select": (
+        "Choose frames to label: large spread of a committee, far from one another.",
+        """\
   mlip-export select run.traj --models a.pt2 b.pt2 -n 50 -o selected.xyz
   mlip-export select run.xyz --models a.pt2 b.pt2 -n 20 --at-least 0.1 --every 10 -o selected.xyz""",
-    "lammps": """\
-examples:
+    ),
+    "lammps": (
+        "Build the LAMMPS plugin, or print lines of an input.",
+        """\
   mlip-export lammps build                                  once per version of torch and LAMMPS
   mlip-export lammps status
   mlip-export lammps input model.pt2 data.water             prints mass, pair_style and pair_coeff
   mlip-export lammps input model.pt2 data.water --elements O H""",
+    ),
 }
+"""Purpose and examples."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,26 +123,45 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("bash", "zsh"),
         help="print the shell's completion script (needs shtab)",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(
-        name: str, run: Callable[[argparse.Namespace], None] | None, text: str
-    ) -> argparse.ArgumentParser:
-        p = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=EXAMPLES[name],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        p.set_defaults(run=run)
-        return p
-
-    p = add(
-        "compile",
-        _compile,
-        "Compile a model file into an exported model, compared with eager before writing.",
+    sub = parser.add_subparsers(dest="command", required=True)
+    _add_compile(_add(sub, "compile", commands.compile))
+    _add_fetch(_add(sub, "fetch", commands.fetch))
+    p = _add(sub, "info", commands.info)
+    p.add_argument("model", help="exported model (.pt2)")
+    p.add_argument("--json", action="store_true", help="print all metadata as JSON")
+    p = _add(sub, "check", commands.check)
+    p.add_argument("exported", help="exported model (.pt2)")
+    p.add_argument("--model", help="model file to compare with")
+    p = _add(sub, "bench", commands.bench)
+    p.add_argument("model", help="exported model (.pt2)")
+    p.add_argument("structure", help="any file that ASE reads")
+    p.add_argument(
+        "--repeats", type=int, default=10, help="evaluations; the best time is reported (default: 10)"
     )
+    p.add_argument("--threads", type=int, nargs="*", help="thread counts to try (default: the current one)")
+    _add_select(_add(sub, "select", commands.select))
+    _add_lammps(_add(sub, "lammps", commands.lammps))
+    return parser
+
+
+def _add(
+    sub: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    text, examples = COMMANDS[name]
+    parser = sub.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_compile(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "model",
         help="model file (safetensors) written by mlip-train or localgraph.save_model, a file that an importer "
@@ -154,26 +187,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="operand precision of float32 matrix multiplications: float32, tf32 (CUDA) or bf16 (CPU with "
         "AVX-512 BF16/AMX)",
     )
-    p = add("fetch", _fetch, "Download a published model into the cache, once, and print where it is.")
+
+
+def _add_fetch(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", nargs="?", help="name of the model; without one, list the names")
     p.add_argument("--cache", help="folder of the files (default: $MLIP_CACHE, or mlip in the user's cache)")
     p.add_argument(
         "--mirror", action="append", default=[], help="URL of a folder that has the file too, tried first"
     )
-    p = add("info", _info, "Print the metadata of an exported model; none of its code runs.")
-    p.add_argument("model", help="exported model (.pt2)")
-    p.add_argument("--json", action="store_true", help="print all metadata as JSON")
-    p = add("check", _check, "Check that an exported model runs here, and compare it with its model file.")
-    p.add_argument("exported", help="exported model (.pt2)")
-    p.add_argument("--model", help="model file to compare with")
-    p = add("bench", _bench, "Time energy and forces of an exported model on a structure.")
-    p.add_argument("model", help="exported model (.pt2)")
-    p.add_argument("structure", help="any file that ASE reads")
-    p.add_argument(
-        "--repeats", type=int, default=10, help="evaluations; the best time is reported (default: 10)"
-    )
-    p.add_argument("--threads", type=int, nargs="*", help="thread counts to try (default: the current one)")
-    p = add("select", _select, "Choose frames to label: large spread of a committee, far from one another.")
+
+
+def _add_select(p: argparse.ArgumentParser) -> None:
     p.add_argument("trajectory", help="file of frames that ASE reads")
     p.add_argument(
         "--models", nargs="+", required=True, help="exported models of the committee, at least two"
@@ -184,8 +208,6 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "-o", "--output", required=True, help="file of the chosen frames, in a format that ASE writes"
     )
-    _add_lammps(add("lammps", None, "Build the LAMMPS plugin, or print lines of an input."))
-    return parser
 
 
 def _add_lammps(parser: argparse.ArgumentParser) -> None:
@@ -204,104 +226,6 @@ def _add_lammps(parser: argparse.ArgumentParser) -> None:
         ("sources", "print the folder of the C++ sources, CMakeLists.txt and examples"),
     ):
         actions.add_parser(name, help=text)
-    parser.set_defaults(run=_lammps)
-
-
-def _compile(options: argparse.Namespace) -> None:
-    from mlip_export._compile import compile
-    from mlip_export._describe import describe
-
-    output = options.output or _default_output(options.model)
-    metadata = compile(
-        options.model,
-        output,
-        device=options.device,
-        dtype=options.dtype,
-        isa=options.isa,
-        precision=options.precision,
-    )
-    print(f"wrote {output}")
-    print(describe(metadata))
-
-
-def _default_output(model: str) -> Path:
-    """Return the name of the exported model: that of the model file, or of a published model in this folder."""
-    from localgraph import is_published_name
-
-    if is_published_name(model):
-        return Path(f"{model.rpartition('/')[2].replace(':', '-')}.pt2")
-    return Path(model).with_suffix(".pt2")
-
-
-def _fetch(options: argparse.Namespace) -> None:
-    from localgraph import fetch, published
-
-    known = published()
-    if options.name is None:
-        for entry in known.values():
-            print(f"{entry.name}\n    {entry.file}, license {entry.license}, {entry.source}")
-        return
-    path = fetch(options.name, cache=options.cache, mirrors=options.mirror)
-    print(f"license {known[options.name].license}, {known[options.name].source}\n{path}")
-
-
-def _info(options: argparse.Namespace) -> None:
-    import json
-    from dataclasses import asdict
-
-    from mlip_export._describe import describe
-    from mlip_export.model_file import read_metadata
-
-    metadata = read_metadata(options.model)
-    print(json.dumps(asdict(metadata), indent=1) if options.json else describe(metadata))
-
-
-def _check(options: argparse.Namespace) -> None:
-    from mlip_export._check import check
-
-    print(check(options.exported, options.model))
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from mlip_export._bench import bench
-
-    print(bench(options.model, options.structure, options.repeats, options.threads))
-
-
-def _select(options: argparse.Namespace) -> None:
-    import ase.io
-
-    from mlip_export._select import read_frames, select
-
-    found = select(
-        options.trajectory, options.models, options.count, at_least=options.at_least, every=options.every
-    )
-    spread_of = dict(zip(found.frames, found.spreads, strict=True))
-    chosen = []
-    for index, atoms in read_frames(options.trajectory):
-        if index in spread_of:
-            atoms.calc = None  # labels of the run are not those of the reference method
-            atoms.info.update(frame=index, force_spread=spread_of[index])
-            chosen.append(atoms)
-    ase.io.write(options.output, chosen)
-    print(
-        f"wrote {len(chosen)} frames to {options.output} ({options.count} asked for, {found.evaluated} evaluated, "
-        f"{found.skipped} skipped for overlapping atoms), force spread {min(found.spreads):.3g} to "
-        f"{max(found.spreads):.3g} eV/Å"
-    )
-
-
-def _lammps(options: argparse.Namespace) -> None:
-    from mlip_export import lammps
-
-    actions: dict[str, Callable[[], Any]] = {
-        "build": lambda: lammps.build(force=options.force),
-        "input": lambda: lammps.input_lines(options.model, options.data, options.elements),
-        "status": lammps.status,
-        "path": lammps.plugin_directory,
-        "sources": lammps.sources,
-    }
-    print(actions[options.action]())
 
 
 if __name__ == "__main__":

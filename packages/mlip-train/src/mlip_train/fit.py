@@ -22,15 +22,16 @@ from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
 from mlip_train.training import checkpoint
-from mlip_train.training.callbacks import CHECKPOINT, RunFiles
-from mlip_train.training.finetune import MODEL
+from mlip_train.training.callbacks import RunFiles
+from mlip_train.training.checkpoint import CHECKPOINT, MODEL
 from mlip_train.training.interrupt import Ended, Interrupted, Interruption
 from mlip_train.training.lock import locked
 from mlip_train.training.module import TrainingModule
 from mlip_train.training.prepare import Prepared, prepare
+from mlip_train.training.processes import is_first
 from mlip_train.training.resume import apply_changes, check_frames, check_resumable, identity
 from mlip_train.training.state import load_state
-from mlip_train.training.trainer import is_first, make_trainer
+from mlip_train.training.trainer import make_trainer
 
 
 class FitResult(NamedTuple):
@@ -115,7 +116,7 @@ def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitRe
     if not trainer.is_global_zero:
         return FitResult(folder / MODEL, module.history, {})
     facts = {
-        "seconds of training": round(module.timer.time_elapsed(), 1),
+        "seconds of training": round(module.stop.timer.time_elapsed(), 1),
         "epochs": module.epoch,
         "optimizer steps": module.steps,
         "stopped by": module.stopped(),

@@ -23,7 +23,7 @@ from mlip_train.data.frames import FrameTable
 from mlip_train.report.evaluate import Evaluation, evaluate
 from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
 from mlip_train.steps.loss import uses
-from mlip_train.training.finetune import MODEL
+from mlip_train.training.checkpoint import MODEL
 from mlip_train.training.prepare import Prepared
 
 NAMES = {

@@ -15,11 +15,10 @@ import localgraph
 from localgraph import atomic_write
 from mlip_train.training import checkpoint
 from mlip_train.training.average import exchanged
-from mlip_train.training.finetune import MODEL
+from mlip_train.training.checkpoint import CHECKPOINT, MODEL
 from mlip_train.training.interrupt import Ended, Interruption
+from mlip_train.training.processes import agreed
 from mlip_train.training.state import save_state
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 class RunFiles(pl.Callback):
@@ -58,7 +57,7 @@ class RunFiles(pl.Callback):
         plan = module.plan
         if plan.position % module.config.batch.accumulate or plan.position >= plan.total:
             return
-        signum = int(module.agreed(self.interruption.received))
+        signum = int(agreed(self.interruption.received, module.device))
         if signum or (self.steps and module.steps > self._written and module.steps % self.steps == 0):
             self._save(trainer, module)
         if signum:
@@ -77,7 +76,7 @@ class RunFiles(pl.Callback):
         if module.improved:
             module.saved_stage = module.schedule.stage
         self._save(trainer, module)
-        if (signum := int(module.agreed(self.interruption.received))) and not trainer.should_stop:
+        if (signum := int(agreed(self.interruption.received, module.device))) and not trainer.should_stop:
             raise Ended(signum, f"stopped after epoch {module.epoch - 1}; {self._continue()}")
 
     def _continue(self) -> str:

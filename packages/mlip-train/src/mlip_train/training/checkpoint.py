@@ -11,6 +11,10 @@ from torch import Tensor
 
 from localgraph import atomic_write, read_safetensors
 
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+"""The best model and the state of a run, in its output folder."""
+
 FORMAT = "mlip-train-checkpoint"
 VERSION = "5"
 

@@ -21,9 +21,8 @@ from mlip_train.data.frames import FrameTable
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
 from mlip_train.data.statistics import compositions, fit_corrections
+from mlip_train.training.checkpoint import MODEL
 
-MODEL = "model.safetensors"
-"""Name of the model file in an output folder."""
 SAMPLE, LEVEL = 32, 1.0
 """Frames on which the start model is compared with the labels, and the mean difference to report, eV per atom."""
 PER_TYPE = ("avg_num_neighbors", "energy_shifts", "energy_scales")

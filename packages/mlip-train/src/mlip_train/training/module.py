@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,13 +22,10 @@ from mlip_train.steps.verify import Difference, batch_kinds, verified_step
 from mlip_train.training.average import begin_equal_average, exchange, moving_average
 from mlip_train.training.finite import check_loss
 from mlip_train.training.optimizer import load_moments, make_optimizer, read_average
+from mlip_train.training.processes import place
 from mlip_train.training.schedule import Schedule, precision
 from mlip_train.training.softadapt import SoftAdapt
-
-
-def place() -> tuple[int, int]:
-    """Return the number of processes and the rank."""
-    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+from mlip_train.training.stop import Stop
 
 
 class TrainingModule(pl.LightningModule):
@@ -62,13 +57,16 @@ class TrainingModule(pl.LightningModule):
         self.differences: dict[str, Difference] = {}
         self.plan, self.validation_plan = train, validation
         self.average = moving_average(model, config.ema)
-        self.schedule = Schedule(config.schedule, config.optimizer.lr, config.stages, self.total_steps(1))
+        self.stop = Stop(config.stop)
+        self.schedule = Schedule(
+            config.schedule,
+            config.optimizer.lr,
+            config.stages,
+            self.stop.total_steps(self._steps_of_epoch(1)),
+        )
         self.softadapt = SoftAdapt(config.loss)
         plans = {"train": train} | ({} if validation is None else {"validation": validation})
         self.errors = {part: Errors(p.table.subsets, p.table.type_names) for part, p in plans.items()}
-        seconds = config.stop.seconds
-        duration = None if seconds is None else timedelta(seconds=seconds)
-        self.timer = Timer(duration, interval="epoch", verbose=False)
         self.epoch = self.steps = self.resumed_at = 0
         self.history: list[dict[str, float]] = []
         self.improved = False
@@ -76,15 +74,12 @@ class TrainingModule(pl.LightningModule):
         self.moments: Any = None
         self._loaders: dict[str, DataLoader[Batch]] = {}
 
-    def total_steps(self, world: int) -> int:
-        """Return the number of optimizer steps of the whole run with ``world`` processes."""
-        stop = self.config.stop
-        per_epoch = math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
-        return min(per_epoch * stop.epochs, stop.steps or per_epoch * stop.epochs)
+    def _steps_of_epoch(self, world: int) -> int:
+        return math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Add the timer of ``stop.seconds``."""
-        return [self.timer]
+        return [self.stop.timer]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer; a resumed run's moments are put back."""
@@ -133,7 +128,7 @@ class TrainingModule(pl.LightningModule):
         CompileError
             See :func:`~mlip_train.steps.verify.verified_step`.
         """
-        self.schedule.total_steps = self.total_steps(place()[0])
+        self.schedule.total_steps = self.stop.total_steps(self._steps_of_epoch(place()[0]))
         for errors in self.errors.values():
             errors.to(self.device)
         if self.step is None:
@@ -186,7 +181,7 @@ class TrainingModule(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set the learning rate, step, and move the average."""
-        time = self.part_of_time()
+        time = self.stop.part_of_time(self.device)
         rate = self.schedule.rate(self.steps, time)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -242,8 +237,8 @@ class TrainingModule(pl.LightningModule):
         row: dict[str, float] = {
             "epoch": self.epoch,
             "step": self.steps,
-            "lr": self.schedule.rate(self.steps, self.part_of_time()),
-            "seconds": self.timer.time_elapsed(),
+            "lr": self.schedule.rate(self.steps, self.stop.part_of_time(self.device)),
+            "seconds": self.stop.timer.time_elapsed(),
         }
         ends = final_coefficients(self.config.loss, self.config.stages, self.epoch)
         final = torch.tensor(ends, dtype=torch.float64)
@@ -275,33 +270,6 @@ class TrainingModule(pl.LightningModule):
         return row
 
     def stopped(self) -> str | None:
-        """Return the ``stop`` criterion that is met; within an epoch only the number of epochs counts.
-
-        Lightning's EarlyStopping knows no stages and cannot say before the first epoch that a run has ended.
-        """
-        stop, schedule = self.config.stop, self.schedule
-        if self.epoch >= stop.epochs:
-            return "epochs"
-        if not self.epoch or self.plan.position or self.resumed_at:
-            return None
-        settled = schedule.settled(self.epoch - 1)
-        met = {
-            "steps": stop.steps is not None and self.steps >= stop.steps,
-            "patience": stop.patience is not None and settled and schedule.bad_epochs > stop.patience,
-            "lr": stop.lr is not None and settled and schedule.lr <= stop.lr,
-            "seconds": self.part_of_time() >= 1.0,
-        }
-        return next((reason for reason, is_met in met.items() if is_met), None)
-
-    def part_of_time(self) -> float:
-        """Return the fraction of ``stop.seconds`` that has passed."""
-        seconds = self.config.stop.seconds
-        return 0.0 if seconds is None else self.agreed(self.timer.time_elapsed() / seconds)
-
-    def agreed(self, value: float) -> float:
-        """Return the largest of the values that all processes pass."""
-        if not dist.is_initialized():
-            return value
-        votes = torch.tensor(float(value), device=self.device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return float(votes)
+        """Return the ``stop`` criterion that is met; within an epoch only the number of epochs counts."""
+        inside = not self.epoch or self.plan.position > 0 or self.resumed_at > 0
+        return self.stop.met(self.epoch, self.steps, inside, self.schedule, self.device)

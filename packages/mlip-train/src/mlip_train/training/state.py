@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from mlip_train.training.finite import check_weights
-from mlip_train.training.module import TrainingModule, place
+from mlip_train.training.module import TrainingModule
+from mlip_train.training.processes import place
 
 
 def save_state(module: TrainingModule) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def save_state(module: TrainingModule) -> dict[str, Any]:
         "epoch": module.epoch,
         "position": module.plan.position,
         "steps": module.steps,
-        "timer": module.timer.state_dict(),
+        "timer": module.stop.timer.state_dict(),
         "history": module.history,
         "saved_stage": module.saved_stage,
         "random": torch.get_rng_state(),
@@ -47,7 +48,7 @@ def load_state(module: TrainingModule, state: dict[str, Any]) -> None:
     module.schedule.load(state["schedule"])
     module.softadapt.load(state["softadapt"])
     module.errors["train"].load_state_dict(state["errors"])
-    module.timer.load_state_dict(state["timer"])
+    module.stop.timer.load_state_dict(state["timer"])
     module.epoch, module.steps, module.resumed_at = state["epoch"], state["steps"], state["position"]
     module.history, module.saved_stage = list(state["history"]), state["saved_stage"]
     torch.set_rng_state(state["random"])

@@ -1,4 +1,4 @@
-"""Construction of the Lightning Trainer, and the processes that it must have."""
+"""Construction of the Lightning Trainer and its loggers."""
 
 from __future__ import annotations
 
@@ -10,47 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from localgraph import atomic_write
-from mlip_train.config.machine import HardwareConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.training.callbacks import Progress
 from mlip_train.training.ddp import SyncAfterBackward
-
-
-def cluster(hardware: HardwareConfig) -> list[ClusterEnvironment]:
-    """Return the environment that gives processes their ranks, or nothing where Lightning may choose.
-
-    A run of one process, and one on one node inside an interactive job, ignores the variables of SLURM.
-
-    Raises
-    ------
-    ValueError
-        If srun started another number of tasks than the configuration asks for.
-    """
-    if TorchElasticEnvironment.detect():
-        return [TorchElasticEnvironment()]
-    world, tasks = hardware.devices * hardware.nodes, int(os.environ.get("SLURM_NTASKS", "1"))
-    if world == 1 or (hardware.nodes == 1 and tasks == 1):
-        return [LightningEnvironment()]
-    if SLURMEnvironment.detect() and tasks != world:
-        raise ValueError(
-            f"hardware.devices * hardware.nodes must be the number of tasks of srun (--nodes={hardware.nodes} "
-            f"--ntasks-per-node={hardware.devices}), got {hardware.devices} * {hardware.nodes} and {tasks} tasks"
-        )
-    return []
-
-
-def is_first(hardware: HardwareConfig) -> bool:
-    """Whether this is the first process of a run, or its only one."""
-    alone = hardware.devices * hardware.nodes == 1 and not TorchElasticEnvironment.detect()
-    return alone or not getattr(rank_zero_only, "rank", 0)
+from mlip_train.training.processes import cluster
 
 
 def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:

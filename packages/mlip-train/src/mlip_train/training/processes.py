@@ -1,0 +1,58 @@
+"""The processes of a run: how they get their ranks, how many there are, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from mlip_train.config.machine import HardwareConfig
+
+
+def cluster(hardware: HardwareConfig) -> list[ClusterEnvironment]:
+    """Return the environment that gives processes their ranks, or nothing where Lightning may choose.
+
+    A run of one process, and one on one node inside an interactive job, ignores the variables of SLURM.
+
+    Raises
+    ------
+    ValueError
+        If srun started another number of tasks than the configuration asks for.
+    """
+    if TorchElasticEnvironment.detect():
+        return [TorchElasticEnvironment()]
+    world, tasks = hardware.devices * hardware.nodes, int(os.environ.get("SLURM_NTASKS", "1"))
+    if world == 1 or (hardware.nodes == 1 and tasks == 1):
+        return [LightningEnvironment()]
+    if SLURMEnvironment.detect() and tasks != world:
+        raise ValueError(
+            f"hardware.devices * hardware.nodes must be the number of tasks of srun (--nodes={hardware.nodes} "
+            f"--ntasks-per-node={hardware.devices}), got {hardware.devices} * {hardware.nodes} and {tasks} tasks"
+        )
+    return []
+
+
+def is_first(hardware: HardwareConfig) -> bool:
+    """Whether this is the first process of a run, or its only one."""
+    alone = hardware.devices * hardware.nodes == 1 and not TorchElasticEnvironment.detect()
+    return alone or not getattr(rank_zero_only, "rank", 0)
+
+
+def place() -> tuple[int, int]:
+    """Return the number of processes and the rank."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """Return the largest of the values that all processes pass."""
+    if not dist.is_initialized():
+        return value
+    votes = torch.tensor(float(value), device=device)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return float(votes)
