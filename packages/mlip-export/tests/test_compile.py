@@ -10,7 +10,7 @@ import torch
 
 import localgraph
 import mlip_export
-from mlip_export import _compile, inductor, model_file, runtime
+from mlip_export import _build, _model, inductor, model_file, runtime
 from mlip_export._describe import describe
 from mlip_export._verify import verify
 from mlip_export.graphs import cluster, comparison_graphs
@@ -22,7 +22,7 @@ def test_metadata_of_a_file(water_pt2, water_model):
     assert found.cutoff == 3.5 and found.cutoffs == ((2.5, 3.5), (3.5, 3.5))
     assert found.config == water_model.to_config()
     assert found.parameters == sum(p.numel() for p in water_model.parameters())
-    assert found.checksum == _compile.checksum(water_model.state_dict())
+    assert found.checksum == _model.checksum(water_model.state_dict())
     assert found.training == {"energy_mae_meV": 1.25}
     assert found.verification["comparisons"] == 42
     assert found.verification["max_energy"] < 1e-10
@@ -83,7 +83,7 @@ def test_code_that_disagrees_is_not_written(tmp_path, water_model, monkeypatch):
         return function
 
     monkeypatch.setattr(inductor, "build", build)
-    monkeypatch.setattr(_compile, "open_function", wrong)
+    monkeypatch.setattr(_build, "open_function", wrong)
     with pytest.raises(mlip_export.Disagreement, match=r"1009 atoms with 1 thread.*1e-06 eV per atom"):
         mlip_export.compile(water_model, tmp_path / "wrong.pt2")
     assert built == [None, 1]  # tried with fusion, then without

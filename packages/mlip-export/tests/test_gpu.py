@@ -13,9 +13,10 @@ import torch
 
 import localgraph
 import mlip_export
+from mlip_export._verify import by_representatives
 from mlip_export.ase import Calculator
 from mlip_export.chunks import evaluate
-from mlip_export.graphs import by_representatives, cluster
+from mlip_export.graphs import cluster
 
 DEVICE = os.environ.get("MLIP_EXPORT_GPU_TESTS_ON", "cuda")
 HERE = DEVICE == "cpu" or torch.cuda.is_available()

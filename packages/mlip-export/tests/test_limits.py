@@ -13,7 +13,7 @@ from mlip_export._limits import INDEX_LIMIT, Widths, largest, memory, peak_bytes
 from mlip_export._trace import trace
 from mlip_export.ase import Calculator
 from mlip_export.chunks import Limits, edges_per_call, evaluate
-from mlip_export.graphs import cluster, traced_graph
+from mlip_export.graphs import cluster, measured_graphs, traced_graph
 
 CUDA = torch.device("cuda", 0)
 
@@ -85,7 +85,7 @@ def test_peak_memory():
 def test_memory_per_edge_and_atom_bounds_that_of_graphs(potential, water_model):
     recorded = potential.metadata.bytes_per_edge, potential.metadata.bytes_per_atom
     function = potential._function
-    per_edge, per_atom = memory(function, water_model.cutoffs, torch.device("cpu"))
+    per_edge, per_atom = memory(function, measured_graphs(water_model.cutoffs, torch.device("cpu")))
     assert per_edge == pytest.approx(recorded[0], rel=0.2) and per_atom == pytest.approx(recorded[1], rel=0.2)
     for atoms, neighbors in ((2000, 8.0), (1000, 40.0)):
         inputs = cluster(water_model.cutoffs, atoms, neighbors=neighbors, seed=3)

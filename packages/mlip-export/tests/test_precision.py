@@ -9,7 +9,7 @@ import torch
 
 import localgraph
 import mlip_export
-from mlip_export import _compile, inductor
+from mlip_export import _build, _compile, inductor
 from mlip_export._precision import _get, can_bf16, product_precision, setting
 from mlip_export._trace import trace
 from mlip_export._verify import ERRORS, error, verify
@@ -125,7 +125,7 @@ def uncompiled(monkeypatch):
             return lambda *edges: localgraph.energies_and_edge_forces(model, *edges)
 
         monkeypatch.setattr(inductor, "build", lambda program, path, chosen: path.write_bytes(b""))
-        monkeypatch.setattr(_compile, "open_function", eager)
+        monkeypatch.setattr(_build, "open_function", eager)
 
     return give
 

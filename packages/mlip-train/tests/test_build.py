@@ -16,7 +16,7 @@ from ase import Atoms
 from samples import CUTOFFS, read, table_of
 
 from mlip_train.config import SourceConfig
-from mlip_train.data import build, columns, edges
+from mlip_train.data import columns, edges, first_pass
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
 from spice_data import DataError
@@ -75,10 +75,10 @@ def test_an_interrupted_pass_is_continued(
     make_frames: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = make_frames(50)
-    monkeypatch.setattr(build, "CHUNK", 5)
+    monkeypatch.setattr(first_pass, "CHUNK", 5)
     monkeypatch.setattr(columns, "CHECKPOINT", 2)
     whole = {name: np.array(column) for name, column in table_of(frames, tmp_path / "a").arrays.items()}
-    measured, original = [], build._measured
+    measured, original = [], first_pass._measured
 
     def interrupted(job: Any) -> Any:
         if len(measured) == 7:
@@ -86,10 +86,10 @@ def test_an_interrupted_pass_is_continued(
         measured.append(job.rows)
         return original(job)
 
-    monkeypatch.setattr(build, "_measured", interrupted)
+    monkeypatch.setattr(first_pass, "_measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         table_of(frames, tmp_path / "b")
-    monkeypatch.setattr(build, "_measured", lambda job: (measured.append(job.rows), original(job))[1])
+    monkeypatch.setattr(first_pass, "_measured", lambda job: (measured.append(job.rows), original(job))[1])
     again = table_of(frames, tmp_path / "b").arrays
     assert len(measured) == 7 + 10 - 6
     assert all(np.array_equal(again[k], whole[k], equal_nan=whole[k].dtype.kind == "f") for k in whole)

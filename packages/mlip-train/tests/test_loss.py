@@ -12,7 +12,7 @@ import pytest
 import torch
 from samples import CUTOFFS, WEIGHTS, model_of, table_of
 
-from mlip_train.config import BatchConfig, LossConfig, SourceConfig, StageConfig
+from mlip_train.config import BatchConfig, LossConfig, SourceConfig, StageConfig, TrainConfig
 from mlip_train.data import batches as batching
 from mlip_train.data.batches import collate
 from mlip_train.data.build import build_table
@@ -21,7 +21,7 @@ from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
 from mlip_train.steps import verify
 from mlip_train.steps.eager import EagerStep
-from mlip_train.steps.loss import coefficients, error, loss_terms, predict, stratified_huber, uses
+from mlip_train.steps.loss import coefficients, error, loss_terms, predict, stratified_huber
 
 
 def test_forces_and_stress_are_derivatives(toy: Any, make_frames: Callable[..., Any], tmp_path: Path) -> None:
@@ -162,12 +162,13 @@ def test_missing_labels_do_not_count(toy: Any, make_frames: Callable[..., Any], 
     assert float(batch.norms[0]) == 15
 
 
-def test_stages_and_uses() -> None:
+def test_stages() -> None:
     loss, stages = LossConfig(energy=1, forces=100), (StageConfig(epoch=10, energy=101, forces=1, ramp=4),)
     assert coefficients(loss, stages, 9) == (1, 100, 0)
     assert coefficients(loss, stages, 10) == (26, 75.25, 0)
     assert coefficients(loss, stages, 50) == (101, 1, 0)
-    assert uses(LossConfig(energy=0), (StageConfig(stress=1.0),)) == (False, True, True)
+    config = TrainConfig(loss=LossConfig(energy=0), stages=(StageConfig(stress=1.0),))
+    assert config.weighted == (False, True, True)
 
 
 def test_filler_weighs_nothing(toy: Any, table: FrameTable) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from localgraph import load_model
-from mlip_export._compile import bound_of, checksum, prepared, reference_model
+from mlip_export._model import bound_of, checksum, prepared, reference_model
 from mlip_export._verify import error, verify
 from mlip_export.graphs import comparison_graphs, reference_graphs
 from mlip_export.model_file import ExportedModelError

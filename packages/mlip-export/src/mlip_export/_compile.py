@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from localgraph import EdgeModel, atomic_write, energies_and_edge_forces, load_model
+from localgraph import EdgeModel, atomic_write, load_model
 from mlip_export import inductor
-from mlip_export._limits import INDEX_LIMIT, largest, memory, widths
-from mlip_export._precision import PRECISIONS, can_bf16, product_precision, setting
+from mlip_export._build import build_verified
+from mlip_export._limits import INDEX_LIMIT, sizes
+from mlip_export._model import kind_of, model_fields, prepared, reference_model
+from mlip_export._precision import PRECISIONS, can_bf16
 from mlip_export._trace import trace
-from mlip_export._verify import Disagreement, Error, error, verify
-from mlip_export.graphs import Inputs, comparison_graphs, reference_graphs, traced_graph
-from mlip_export.loaded import Function, open_function
-from mlip_export.model_file import EDGES_PER_CALL, Metadata, write_exported
+from mlip_export.graphs import example_graphs
+from mlip_export.model_file import Metadata, write_exported
 from mlip_export.runtime import gpu_architecture
-
-log = logging.getLogger("mlip_export")
 
 ISAS = ("native", "avx512", "avx2")
 
@@ -80,6 +74,8 @@ def compile(
     Disagreement
         If compiled and eager results differ, or the precision loses too much.
     """
+    from mlip_export import __version__
+
     path = Path(path)
     _check_arguments(path, device, isa)
     _check_precision(precision, device)
@@ -90,88 +86,33 @@ def compile(
         raise ValueError(
             f"model must be an EdgeModel or the path of a model file, got {type(model).__name__}"
         )
-    ready = prepared(model, dtype, device)
+    ready, reference = prepared(model, dtype, device), reference_model(model)
     if precision != "float32" and kind_of(ready) == "float64":
         raise ValueError(
             f"precision must be 'float32' for a model without float32 weights, got {precision!r}"
         )
+    graphs = example_graphs(ready.cutoffs, torch.device(device))
     module = ready.for_inference()
     for p in module.parameters():
         p.requires_grad_(False)
-    place = torch.device(device)
-    example = traced_graph(ready.cutoffs, place)
-    program = trace(module, example, INDEX_LIMIT if device == "cuda" else None, precision == "bf16")
-    graphs = comparison_graphs(ready.cutoffs, place)
+    program = trace(module, graphs.traced, INDEX_LIMIT if device == "cuda" else None, precision == "bf16")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        function, found = _build_verified(program, candidate, ready, graphs, isa, precision)
-        found |= {"float64": _error(function, model, ready, place, precision).to_dict()}
-        sizes = _sizes(program, example, function, ready.cutoffs)
-        metadata = _describe(ready, device, isa, precision, dict(training or {}), found, sizes)
+        function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision)
+        metadata = Metadata(
+            **model_fields(ready),
+            **sizes(program, function, graphs),
+            precision=precision,
+            device=device,
+            isa=gpu_architecture() if device == "cuda" else inductor.code_of(isa),
+            torch_version=torch.__version__.split("+")[0],
+            exporter_version=__version__,
+            training=dict(training or {}),
+            verification=found,
+        )
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)
     return metadata
-
-
-def _build_verified(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    model: EdgeModel,
-    graphs: Mapping[str, Inputs],
-    isa: str,
-    precision: str,
-) -> tuple[Function, dict[str, Any]]:
-    """Build with fusion, or without where that disagrees with eager; both are compared in full precision.
-
-    Of bf16 products the program has no eager counterpart; then the model's locality is checked alone.
-    """
-    fused = inductor.options(isa)
-
-    def build(options: Mapping[str, Any]) -> tuple[Function, dict[str, Any]]:
-        inductor.build(program, path, options)
-        function = open_function(path)
-        with product_precision(model.cutoffs.device.type, "float32"):
-            if precision == "bf16":
-                verify(partial(energies_and_edge_forces, model), model, graphs, kind_of(model), (1,))
-                return function, {}
-            return function, verify(function, model, graphs, kind_of(model)).to_dict()
-
-    try:
-        return build(fused)
-    except Disagreement as e:
-        log.warning("the fused program is wrong (%s); building it again without fusion", e)
-        return build(fused | {"max_fusion_size": 1})
-
-
-def _error(function: Function, model: Any, ready: Any, device: torch.device, precision: str) -> Error:
-    """Compare a compiled function, in its precision, with the model in float64 on the CPU."""
-    reference = reference_model(model)
-    with product_precision(device.type, setting(device.type, precision)):
-        return error(
-            function,
-            reference,
-            reference_graphs(reference.cutoffs, device.type),
-            device,
-            bound_of(ready, precision),
-        )
-
-
-def reference_model(model: Any) -> Any:
-    """Return the model on the CPU, in float64 where its config has a ``dtype``, hidden layers included."""
-    config = model.to_config()
-    if "dtype" not in config:
-        return prepared(model, None, "cpu")
-    exact = {"dtype": "float64"} | ({"mlp_dtype": None} if "mlp_dtype" in config else {})
-    reference = type(model).from_config({**config, **exact})
-    reference.load_state_dict(model.state_dict())
-    return prepared(reference, None, "cpu")
-
-
-def bound_of(model: Any, precision: str) -> str:
-    """Return the name of the bound on the errors of a model that is exported in a precision."""
-    if kind_of(model) == "float64":
-        return "float64"
-    return "bf16" if model.to_config().get("mlp_dtype") else precision
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:
@@ -191,7 +132,7 @@ def _check_arguments(path: Path, device: str, isa: str) -> None:
             f"compiles for others), got {isa!r}"
         )
     here = inductor.isa_of_this_machine()
-    if inductor.ISA_ORDER.index(code_of(isa)) > inductor.ISA_ORDER.index(here):
+    if inductor.ISA_ORDER.index(inductor.code_of(isa)) > inductor.ISA_ORDER.index(here):
         raise ValueError(
             f"isa must be at most {here}, which this processor runs (compiled code is compared before it is written), "
             f"got {isa!r}"
@@ -203,92 +144,3 @@ def _check_precision(precision: str, device: str) -> None:
         raise ValueError(f"precision must be one of {PRECISIONS[device]} on {device}, got {precision!r}")
     if precision == "bf16" and not can_bf16():
         raise ValueError("precision must be 'float32' on a processor without AVX-512 BF16 or AMX, got 'bf16'")
-
-
-def prepared(model: Any, dtype: str | None, device: str) -> Any:
-    """Return a copy of the model in evaluation mode, in the precision ``dtype`` if given, on the device."""
-    if dtype is None:
-        model = copy.deepcopy(model)
-    else:
-        config = model.to_config()
-        if "dtype" not in config:
-            raise ValueError(
-                f"dtype must be None for model {model.model_name!r}, whose config has no dtype, got {dtype!r}"
-            )
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        state = model.state_dict()
-        model = type(model).from_config({**config, "dtype": dtype})
-        model.load_state_dict(state)
-    model = model.eval().to(device)
-    for p in model.parameters():
-        p.requires_grad_(False)
-    return model
-
-
-def kind_of(model: Any) -> str:
-    """Return ``float32`` where any parameter is, else ``float64``."""
-    return "float32" if torch.float32 in {p.dtype for p in model.parameters()} else "float64"
-
-
-def _sizes(
-    program: torch.export.ExportedProgram, example: Inputs, function: Function, cutoffs: torch.Tensor
-) -> dict[str, Any]:
-    """Return the metadata's limits of one call: indices of the program, and memory of its compiled function."""
-    place = example.types.device
-    max_edges, max_atoms = largest(widths(program, example), place.type)
-    per_edge, per_atom = memory(function, cutoffs.cpu(), place)
-    return {
-        "edges_per_call": min(EDGES_PER_CALL[place.type], max_edges),
-        "max_edges": max_edges,
-        "max_atoms": max_atoms,
-        "bytes_per_edge": per_edge,
-        "bytes_per_atom": per_atom,
-    }
-
-
-def _describe(
-    model: Any,
-    device: str,
-    isa: str,
-    precision: str,
-    training: dict[str, Any],
-    verification: dict[str, Any],
-    sizes: dict[str, Any],
-) -> Metadata:
-    from mlip_export import __version__
-
-    return Metadata(
-        type_names=tuple(model.type_names),
-        elements=tuple(getattr(model, "elements", model.type_names)),
-        cutoff=float(model.cutoff),
-        cutoffs=tuple(tuple(row) for row in model.cutoffs.double().cpu().tolist()),
-        model=model.model_name,
-        config=model.to_config(),
-        dtype=kind_of(model),
-        precision=precision,
-        device=device,
-        isa=gpu_architecture() if device == "cuda" else code_of(isa),
-        parameters=sum(p.numel() for p in model.parameters()),
-        checksum=checksum(model.state_dict()),
-        torch_version=torch.__version__.split("+")[0],
-        exporter_version=__version__,
-        training=training,
-        verification=verification,
-        **sizes,
-    )
-
-
-def code_of(isa: str) -> str:
-    """Return the instruction set that ``isa`` (one of ``ISAS``) stands for on this machine."""
-    return inductor.isa_of_this_machine() if isa == "native" else isa
-
-
-def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the sha256 of a state: names, shapes, dtypes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

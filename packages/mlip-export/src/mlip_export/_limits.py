@@ -11,7 +11,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from mlip_export.graphs import Inputs, cluster
+from mlip_export.graphs import Graphs, Inputs
+from mlip_export.model_file import EDGES_PER_CALL
 
 INDEX_LIMIT = 2**31 - 2**20
 """Elements that a kernel with 32-bit indices addresses, less its last block, whose indices pass the end."""
@@ -82,24 +83,34 @@ def largest(width: Widths, device: str) -> tuple[int, int]:
     return limit // width.edge, limit // width.atom
 
 
-def memory(function: Callable[..., Any], cutoffs: Tensor, device: torch.device) -> tuple[int, int]:
+def memory(function: Callable[..., Any], measured: tuple[Inputs, Inputs]) -> tuple[int, int]:
     """Return the bytes per edge and per atom that one call takes at its peak, beside its inputs.
 
     The peak is the largest of sums linear in edges and atoms; it is at most edges times the first plus atoms times
     the second, which are measured with edges on few atoms and with atoms without edges.
     """
-    bulk = cluster(cutoffs, 1009)
-    edges, atoms = bulk.edge_vectors.shape[0], 64
-    spread = torch.stack([bulk.edge_index[0] * atoms // 1009, bulk.edge_index[1] % atoms])
-    many = Inputs(bulk.edge_vectors, spread, bulk.types[:atoms])
-    bare = Inputs(bulk.edge_vectors[:1], torch.zeros(2, 1, dtype=torch.int64), bulk.types)
     found = []
-    for inputs, count in ((many, edges), (bare, bulk.types.shape[0])):
-        placed = [t.contiguous().to(device) for t in inputs]
-        function(*placed)
-        peak = peak_bytes(lambda placed=placed: function(*placed), device)  # type: ignore[misc]
+    for inputs, count in zip(measured, (len(measured[0].edge_vectors), len(measured[1].types)), strict=True):
+        function(*inputs)
+        peak = peak_bytes(lambda inputs=inputs: function(*inputs), inputs.types.device)  # type: ignore[misc]
         found.append(-(-peak // max(1, count)))
     return found[0], found[1]
+
+
+def sizes(
+    program: torch.export.ExportedProgram, function: Callable[..., Any], graphs: Graphs
+) -> dict[str, int]:
+    """Return the metadata's limits of one call: indices of the program, and memory of its compiled function."""
+    kind = graphs.traced.types.device.type
+    max_edges, max_atoms = largest(widths(program, graphs.traced), kind)
+    per_edge, per_atom = memory(function, graphs.measured)
+    return {
+        "edges_per_call": min(EDGES_PER_CALL[kind], max_edges),
+        "max_edges": max_edges,
+        "max_atoms": max_atoms,
+        "bytes_per_edge": per_edge,
+        "bytes_per_atom": per_atom,
+    }
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:

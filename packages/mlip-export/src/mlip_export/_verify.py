@@ -13,7 +13,7 @@ from torch import Tensor
 
 from localgraph import EdgeModel, energies_and_edge_forces
 from mlip_export.chunks import evaluate
-from mlip_export.graphs import Inputs, by_representatives
+from mlip_export.graphs import Inputs
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -108,6 +108,14 @@ def verify(
                     worst.comparisons + 1, max(worst.max_energy, energy), max(worst.max_force, force)
                 )
     return worst
+
+
+def by_representatives(inputs: Inputs, num_types: int) -> Inputs:
+    """Replace neighbors by one appended atom per type, without edges: equal energies for a strictly local model."""
+    vectors, index, types = inputs
+    neighbor = types.shape[0] + types[index[1]]
+    representatives = torch.arange(num_types, dtype=torch.int64, device=types.device)
+    return Inputs(vectors, torch.stack([index[0], neighbor]), torch.cat([types, representatives]))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,37 @@ class Inputs(NamedTuple):
     types: Tensor
 
 
+class Graphs(NamedTuple):
+    """The example graphs of an export.
+
+    Attributes
+    ----------
+    traced : Inputs
+        To trace on.
+    compared : dict of str to Inputs
+        To compare with eager on, by name, on the device of the export.
+    reference : dict of str to Inputs
+        To compare with the CPU on, on the CPU.
+    measured : (Inputs, Inputs)
+        To measure memory on: edges on few atoms, and atoms almost without edges.
+    """
+
+    traced: Inputs
+    compared: dict[str, Inputs]
+    reference: dict[str, Inputs]
+    measured: tuple[Inputs, Inputs]
+
+
+def example_graphs(cutoffs: Tensor, device: torch.device) -> Graphs:
+    """Return the graphs on which a model with these cutoffs is traced, compared and measured."""
+    return Graphs(
+        traced_graph(cutoffs, device),
+        comparison_graphs(cutoffs, device),
+        reference_graphs(cutoffs, device.type),
+        measured_graphs(cutoffs, device),
+    )
+
+
 def traced_graph(cutoffs: Tensor, device: torch.device) -> Inputs:
     """Return the graph to trace on, whose numbers of atoms and edges are primes: no size equals another."""
     inputs = cluster(cutoffs, TRACE_ATOMS)
@@ -57,6 +88,16 @@ def reference_graphs(cutoffs: Tensor, kind: str) -> dict[str, Inputs]:
             [cluster(cutoffs, 1009, neighbors=12.0, seed=20 + k) for k in range(20)]
         )
     return graphs
+
+
+def measured_graphs(cutoffs: Tensor, device: torch.device) -> tuple[Inputs, Inputs]:
+    """Return a graph whose edges join few atoms, and one of atoms with a single edge."""
+    bulk, atoms = cluster(cutoffs, 1009), 64
+    spread = torch.stack([bulk.edge_index[0] * atoms // 1009, bulk.edge_index[1] % atoms])
+    many = Inputs(bulk.edge_vectors, spread, bulk.types[:atoms])
+    bare = Inputs(bulk.edge_vectors[:1], torch.zeros(2, 1, dtype=torch.int64), bulk.types)
+    many, bare = (Inputs(*(t.contiguous().to(device) for t in inputs)) for inputs in (many, bare))
+    return many, bare
 
 
 def side_by_side(parts: Sequence[Inputs]) -> Inputs:
@@ -102,14 +143,6 @@ def cluster(cutoffs: Tensor, atoms: int, neighbors: float = 45.0, isolated: int 
     near = (distance < bound) & ~torch.eye(atoms, dtype=torch.bool)
     center, neighbor = near.nonzero(as_tuple=True)
     return Inputs(difference[center, neighbor].contiguous(), torch.stack([center, neighbor]), types)
-
-
-def by_representatives(inputs: Inputs, num_types: int) -> Inputs:
-    """Replace neighbors by one appended atom per type, without edges: equal energies for a strictly local model."""
-    vectors, index, types = inputs
-    neighbor = types.shape[0] + types[index[1]]
-    representatives = torch.arange(num_types, dtype=torch.int64, device=types.device)
-    return Inputs(vectors, torch.stack([index[0], neighbor]), torch.cat([types, representatives]))
 
 
 def _is_prime(n: int) -> bool:

@@ -61,6 +61,11 @@ def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str
         )
 
 
+def code_of(isa: str) -> str:
+    """Return the instruction set that ``isa`` stands for on this machine."""
+    return isa_of_this_machine() if isa == "native" else isa
+
+
 def isa_of_this_machine() -> str:
     """Return the widest instruction set that this processor runs: ``avx512``, ``avx2`` or ``default``."""
     if torch.cpu._is_avx512_supported():

@@ -6,7 +6,6 @@ import contextlib
 import json
 import resource
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,16 +20,14 @@ from mlip_train.data.columns import remove_leftovers
 from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
-from mlip_train.training import checkpoint
 from mlip_train.training.callbacks import RunFiles
-from mlip_train.training.checkpoint import CHECKPOINT, MODEL
+from mlip_train.training.checkpoint import MODEL
 from mlip_train.training.interrupt import Ended, Interrupted, Interruption
 from mlip_train.training.lock import locked
 from mlip_train.training.module import TrainingModule
-from mlip_train.training.prepare import Prepared, prepare
-from mlip_train.training.processes import is_first
-from mlip_train.training.resume import apply_changes, check_frames, check_resumable, identity
-from mlip_train.training.state import load_state
+from mlip_train.training.prepare import prepare
+from mlip_train.training.processes import is_first, runtime
+from mlip_train.training.resume import check_frames, find_checkpoint, identity, restore
 from mlip_train.training.trainer import make_trainer
 
 
@@ -79,7 +76,7 @@ def fit(config: TrainConfig) -> FitResult:
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     lock = locked(folder) if is_first(config.hardware) else contextlib.nullcontext()
-    with lock, Interruption() as interruption, _runtime(config):
+    with lock, Interruption() as interruption, runtime(config.hardware):
         try:
             return _fit(config, folder, interruption)
         except Ended as e:
@@ -87,25 +84,17 @@ def fit(config: TrainConfig) -> FitResult:
 
 
 def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitResult:
-    state = _checkpoint(config, folder)
-    changes = [] if state is None else check_resumable(config, state)
+    state, changes = find_checkpoint(config, folder)
     prepared = prepare(config, None if state is None else state["run"]["model"])
     if config.data.cache is None and config.hardware.devices * config.hardware.nodes == 1:
-        remove_leftovers(folder / "cache")
+        remove_leftovers(Path(config.cache))
     run, asked, config = identity(config, prepared), config, prepared.config
     module = TrainingModule(prepared.model, config, prepared.train, prepared.validation)
     if state is not None:
-        changes += check_frames(run, state, asked)
-        load_state(module, state)
-        apply_changes(module, state, changes)
-    metadata = {"training": _summary(config, prepared)}
+        restore(module, state, changes + check_frames(run, state, asked))
+    metadata = {"training": prepared.summary()}
     files = RunFiles(folder, metadata, run, config.logging.checkpoint_steps, interruption)
     trainer = make_trainer(config, max(config.stop.epochs - module.epoch, 0), [files])
-    if changes and module.stopped() is not None:
-        raise ValueError(
-            f"stop.{module.stopped()} must leave something to train where resume.allow lets a run change, got the end "
-            f"of the run after epoch {module.epoch - 1}"
-        )
     if module.stopped() is None:
         (folder / "run.json").write_text(json.dumps(to_plain(asked), indent=2) + "\n")
         with warnings.catch_warnings():
@@ -128,46 +117,6 @@ def _fit(config: TrainConfig, folder: Path, interruption: Interruption) -> FitRe
     return FitResult(folder / MODEL, module.history, evaluations)
 
 
-def _checkpoint(config: TrainConfig, folder: Path) -> Any:
-    """Return the state to continue from, if there is one."""
-    path = folder / CHECKPOINT
-    found = [name for name in (CHECKPOINT, MODEL) if (folder / name).exists()]
-    if config.resume.mode == "never" and found:
-        raise ValueError(
-            f"resume.mode must be 'auto' or 'must' where a checkpoint or model exists, got 'never' for "
-            f"{str(folder / found[0])!r}"
-        )
-    if found == [MODEL]:
-        raise ValueError(
-            f"output must be a folder without a model, or with its checkpoint to continue from, got "
-            f"{str(folder / MODEL)!r} alone; choose another output, or remove the model to start again"
-        )
-    return checkpoint.load(path) if config.resume.mode == "must" or found else None
-
-
-@contextlib.contextmanager
-def _runtime(config: TrainConfig) -> Iterator[None]:
-    """Threads and matrix precision for the duration of the run; both are put back."""
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(config.hardware.matmul_precision)
-    if config.hardware.threads is not None:
-        torch.set_num_threads(config.hardware.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-
-
-def _summary(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
-    s = prepared.statistics
-    return {
-        "config": to_plain(config),
-        "statistics": s.plain(),
-        "elements": list(prepared.train.table.type_names),
-    }
-
-
 def dry_run(config: TrainConfig) -> dict[str, Any]:
     """Check data, elements, labels and batches, run one eager step of the largest batch, and report what was found.
 
@@ -181,7 +130,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     ValueError, FileNotFoundError
         As :func:`fit` does before training.
     """
-    with _runtime(config):
+    with runtime(config.hardware):
         prepared = prepare(config)
         plan = prepared.train
         largest = max(plan.batches, key=lambda rows: int(plan.table.edge_counts[rows].sum()))

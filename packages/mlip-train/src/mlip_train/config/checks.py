@@ -6,16 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mlip_train.config.data import SourceConfig
+from mlip_train.config.data import PARTS, SourceConfig
 from mlip_train.config.ranges import check_ranges
-from mlip_train.config.schema import TrainConfig
+from mlip_train.config.schema import Terms, TrainConfig
 
 SPICE_SUFFIXES = (".hdf5", ".h5", ".store")
 ALLOWABLE = ("optimizer", "schedule", "stages", "loss", "batch", "data", "statistics", "ema", "swa", "seed")
 """Keys whose change a checkpoint can be continued with."""
 SETTLED = ("optimizer.name", "optimizer.amsgrad", "optimizer.adamw")
 """Keys that decide which moments an optimizer keeps."""
-TERMS = ("energy", "forces", "stress")
 LABELS = (
     "energy",
     "forces",
@@ -47,6 +46,10 @@ def check_source(source: SourceConfig, path: str) -> None:
         Naming the option below ``path``, what was required and what was received.
     """
     check_ranges(source, path)
+    _check_options(source, path)
+
+
+def _check_options(source: SourceConfig, path: str) -> None:
     for name, weight in source.weights.items():
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{path}.weights.{name} must be at least 0, got {weight!r}")
@@ -70,10 +73,10 @@ def check_values(config: TrainConfig) -> None:
     ValueError
         Naming the dotted path, what was required and what was received.
     """
-    for part in ("train", "validation", "test"):
-        for i, source in enumerate(getattr(config.data, part)):
-            check_source(source, f"data.{part}[{i}]")
     check_ranges(config)
+    for part in PARTS:
+        for i, source in enumerate(getattr(config.data, part)):
+            _check_options(source, f"data.{part}[{i}]")
     _check_weights(config)
     _check_rates(config)
     _check_allowed(config)
@@ -81,13 +84,12 @@ def check_values(config: TrainConfig) -> None:
 
 
 def _check_weights(config: TrainConfig) -> None:
-    names = TERMS
-    if not any(getattr(part, name) for part in (config.loss, *config.stages) for name in names):
+    if not any(config.weighted):
         raise ValueError(
             "loss must have a weight that is not 0 among energy, forces and stress, got 0 for all of them"
         )
     for i, stage in enumerate(config.stages):
-        weighted = any(getattr(stage, name) is not None for name in names)
+        weighted = any(getattr(stage, term) is not None for term in Terms._fields)
         if not weighted and stage.lr is None and stage.matmul_precision is None:
             raise ValueError(
                 f"stages[{i}] must set energy, forces, stress, lr or matmul_precision, got none of them"
@@ -184,13 +186,13 @@ def _check_optimizer(config: TrainConfig) -> None:
 def _loss_effects(config: TrainConfig) -> list[tuple[str, tuple[str, ...], bool, str]]:
     """Conditions under which the options of the loss have an effect."""
     loss = config.loss
-    weighted = {t: any(getattr(part, t) for part in (loss, *config.stages)) for t in TERMS}
+    terms, weighted = Terms._fields, config.weighted._asdict()
     weighted["stress"] |= loss.stress is None  # the data decide
-    kinds = {t: getattr(loss, f"{t}_kind") or loss.kind for t in TERMS}
+    kinds = {t: getattr(loss, f"{t}_kind") or loss.kind for t in terms}
     huber = {
-        t: weighted[t] and kinds[t] == "huber" and not (t == "forces" and loss.force_deltas) for t in TERMS
+        t: weighted[t] and kinds[t] == "huber" and not (t == "forces" and loss.force_deltas) for t in terms
     }
-    common = any(huber[t] and getattr(loss, f"{t}_delta") is None for t in TERMS)
+    common = any(huber[t] and getattr(loss, f"{t}_delta") is None for t in terms)
     own = "huber for a term that has no delta of its own (loss.kind: huber)"
     forces = weighted["forces"] and kinds["forces"] == "huber"
     effects: list[tuple[str, tuple[str, ...], bool, str]] = [
@@ -200,7 +202,7 @@ def _loss_effects(config: TrainConfig) -> list[tuple[str, tuple[str, ...], bool,
         ("loss", ("softadapt",), sum(weighted.values()) > 1, "weights of two terms or more"),
         ("loss", ("softadapt_epochs",), loss.softadapt is not None, "loss.softadapt"),
     ]
-    for t in TERMS:
+    for t in terms:
         other = ", not with force_deltas" if t == "forces" else ""
         effects.append(("loss", (f"{t}_kind",), weighted[t], f"a weight of {t}"))
         effects.append(("loss", (f"{t}_delta",), huber[t], f"huber for {t} (loss.{t}_kind: huber){other}"))

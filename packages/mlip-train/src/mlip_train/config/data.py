@@ -17,6 +17,9 @@ from mlip_train.config.ranges import (
     Seed,
 )
 
+PARTS = ("train", "validation", "test")
+"""Keys of lists of sources."""
+
 
 @dataclass(frozen=True)
 class SourceConfig:

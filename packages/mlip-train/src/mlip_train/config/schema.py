@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from mlip_train.config.data import BatchConfig, DataConfig, StatisticsConfig
 from mlip_train.config.machine import CompileConfig, HardwareConfig, LoggingConfig
 from mlip_train.config.ranges import Fraction, Natural, Seed
 from mlip_train.config.training import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig, StopConfig
+
+
+class Terms(NamedTuple):
+    """Something about each term of the loss."""
+
+    energy: bool
+    forces: bool
+    stress: bool
 
 
 @dataclass(frozen=True)
@@ -79,3 +88,14 @@ class TrainConfig:
     compile: CompileConfig = field(default_factory=CompileConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @property
+    def weighted(self) -> Terms:
+        """Which terms the loss or a stage gives a weight other than 0."""
+        parts = (self.loss, *self.stages)
+        return Terms(*(any(getattr(part, term) for part in parts) for term in Terms._fields))
+
+    @property
+    def cache(self) -> str:
+        """Folder of stores and tables."""
+        return self.data.cache or str(Path(self.output) / "cache")

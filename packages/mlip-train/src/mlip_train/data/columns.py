@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -123,6 +124,18 @@ def open_columns(folder: Path, layout: Layout) -> tuple[dict[str, NDArray[Any]],
         return arrays, tuple(head["subsets"])
     except (ValueError, KeyError, TypeError, OSError) as e:
         raise DamagedTable(str(e)) from None
+
+
+def open_cached(folder: Path, layout: Layout) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]] | None:
+    """Open columns if they are there, as :func:`open_columns`; damaged ones are removed."""
+    if not folder.exists():
+        return None
+    try:
+        return open_columns(folder, layout)
+    except DamagedTable as e:
+        warnings.warn(f"{folder}: {e}; the cached frames are built again", stacklevel=4)
+        shutil.rmtree(folder)
+        return None
 
 
 def _column(path: Path, row: tuple[str, tuple[int, ...]], rows: int, checksum: int) -> NDArray[Any]:

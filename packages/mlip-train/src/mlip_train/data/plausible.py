@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.statistics import compositions, fit_energies
+
+log = logging.getLogger(__name__)
 
 STRESS = 1.0
 """Largest stress that is not remarkable, eV/Å³ (160 GPa)."""
@@ -18,6 +21,30 @@ NET = 0.05
 """Net force that is not remarkable, eV/Å and atom: without an external field the forces of a frame cancel."""
 ENOUGH = 20
 """Frames that a trend needs."""
+
+
+def report(tables: dict[str, FrameTable], rows: NDArray[np.int64], held: NDArray[np.int64]) -> list[str]:
+    """Log the frames of every source, elements without training frames and the :func:`findings`, which are returned.
+
+    Parameters
+    ----------
+    tables : dict of str to FrameTable
+        By part: ``train``, ``validation`` and ``test``.
+    rows, held : (F,) and (H,) int64
+        Frames of ``train`` that are trained on, and held out for validation.
+    """
+    found, table = findings(tables, held), tables["train"]
+    for part, each in tables.items():
+        for i, (file, count) in enumerate(zip(each.files, each.source_counts, strict=True)):
+            log.info("data.%s[%d]: %d frames from %s", part, i, count, file)
+    log.info("%d training frames, %d held out for validation", len(rows), len(held))
+    present = table.arrays["composition"].sum(0)
+    absent = [name for name, count in zip(table.type_names, present, strict=True) if not count]
+    for line in found:
+        log.warning("%s", line)
+    if absent:
+        log.warning("elements of the model without training frames: %s", ", ".join(absent))
+    return found
 
 
 def findings(tables: dict[str, FrameTable], held: NDArray[np.int64]) -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mlip_train.config.checks import LABELS, check_source, is_spice
-from mlip_train.config.data import SourceConfig
+from mlip_train.config.data import PARTS, DataConfig, SourceConfig
 from mlip_train.data.lmdb import lmdb_frames
 from spice_data import DataError, Labels, Split, Store, convert
 
@@ -94,6 +95,34 @@ def open_sources(
         For an option that does not apply to the kind of file, or takes no frame.
     """
     return [_open(source, Path(cache), workers, progress) for source in sources]
+
+
+def open_parts(config: DataConfig, cache: str, progress: bool = False) -> dict[str, list[Source]]:
+    """Open the sources of training, validation and test data, as :func:`open_sources`, of parts that have any."""
+    return {
+        part: open_sources(sources, cache, config.workers, progress)
+        for part in PARTS
+        if (sources := getattr(config, part))
+    }
+
+
+def elements_in(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Return the element symbols that occur in the sources, by atomic number.
+
+    Raises
+    ------
+    ValueError
+        If there is no frame.
+    """
+    seen = set().union(*(source.elements() for source in sources))
+    if not seen:
+        raise ValueError(f"data must contain at least one frame, got none from {paths_of(sources)}")
+    return tuple(chemical_symbols[z] for z in sorted(seen))
+
+
+def paths_of(sources: Sequence[Source]) -> list[str]:
+    """Return the path of each source, for messages."""
+    return [source.config.path for source in sources]
 
 
 def _open(source: SourceConfig, cache: Path, workers: int, progress: bool) -> Source:

@@ -9,6 +9,11 @@ from mlip_train.config.data import DataConfig
 from mlip_train.data.frames import FrameTable
 
 
+def hold_out(table: FrameTable, config: DataConfig, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of a table for training and those held out for validation, as ``data.validation_*`` say."""
+    return split(len(table), config.validation_fraction, seed, table.isolated, groups_of(table, config))
+
+
 def groups_of(table: FrameTable, config: DataConfig) -> NDArray[np.int64] | None:
     """Return the number of what is held out whole for each frame, (F,); None where that is the frame."""
     if config.validation_by == "frame":

@@ -11,7 +11,7 @@ import numpy as np
 
 import localgraph
 from mlip_train.config.checks import LABELS, is_spice
-from mlip_train.config.data import BatchConfig, SourceConfig
+from mlip_train.config.data import PARTS, BatchConfig, SourceConfig
 from mlip_train.config.load import from_plain, to_plain
 from mlip_train.data.batches import label_weights
 from mlip_train.data.build import build_table
@@ -61,7 +61,7 @@ def _as_read(path: str, data: dict[str, Any]) -> SourceConfig:
     """Return a file to be read as the run read its own: with the keys and scales of its files that ASE reads."""
     if is_spice(path):
         return SourceConfig(path=path)
-    parts = (data.get(part, []) for part in ("train", "validation", "test"))
+    parts = (data.get(part, []) for part in PARTS)
     labels = {tuple(s[name] for name in LABELS) for part in parts for s in part if not is_spice(s["path"])}
     if len(labels) > 1:
         raise ValueError(

@@ -22,7 +22,6 @@ from mlip_train.config.schema import TrainConfig
 from mlip_train.data.frames import FrameTable
 from mlip_train.report.evaluate import Evaluation, evaluate
 from mlip_train.report.html import errors_by_element, learning_curves, parity, write_report
-from mlip_train.steps.loss import uses
 from mlip_train.training.checkpoint import MODEL
 from mlip_train.training.prepare import Prepared
 
@@ -67,7 +66,7 @@ def write_results(
         parts["validation"] = (held.table, held.rows)
     if prepared.test is not None:
         parts["test"] = (prepared.test, None)
-    shifts, stress = prepared.statistics.energy_shifts, uses(config.loss, config.stages)[2]
+    shifts, stress = prepared.statistics.energy_shifts, config.weighted.stress
     evaluations = {
         name: evaluate(model, table, shifts, rows, config.batch, stress, config.data.loaders)
         for name, (table, rows) in parts.items()

@@ -195,10 +195,3 @@ def final_coefficients(
 ) -> tuple[float, float, float]:
     """Return the loss weights at the end of ramps begun by an epoch."""
     return coefficients(config, tuple(replace(stage, ramp=0) for stage in stages), epoch)
-
-
-def uses(config: LossConfig, stages: tuple[StageConfig, ...]) -> tuple[bool, bool, bool]:
-    """Whether energy, forces and stress ever have a weight that is not zero."""
-    rows = [(config.energy, config.forces, config.stress), *((s.energy, s.forces, s.stress) for s in stages)]
-    e, f, s = (any(row[i] for row in rows) for i in range(3))
-    return e, f, s

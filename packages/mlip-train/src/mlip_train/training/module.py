@@ -17,7 +17,7 @@ from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
 from mlip_train.report.metrics import Errors
 from mlip_train.steps.eager import Step, StepResult
-from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms, uses
+from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms
 from mlip_train.steps.verify import Difference, batch_kinds, verified_step
 from mlip_train.training.average import begin_equal_average, exchange, moving_average
 from mlip_train.training.finite import check_loss
@@ -53,7 +53,7 @@ class TrainingModule(pl.LightningModule):
     ):
         super().__init__()
         self.model, self.config, self.step = model, config, step
-        self.with_stress = uses(config.loss, config.stages)[2]
+        self.with_stress = config.weighted.stress
         self.differences: dict[str, Difference] = {}
         self.plan, self.validation_plan = train, validation
         self.average = moving_average(model, config.ema)

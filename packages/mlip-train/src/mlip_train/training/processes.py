@@ -1,8 +1,10 @@
-"""The processes of a run: how they get their ranks, how many there are, and what they agree on."""
+"""The processes of a run: how they get their ranks, how many there are, their settings, and what they agree on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -56,3 +58,17 @@ def agreed(value: float, device: torch.device) -> float:
     votes = torch.tensor(float(value), device=device)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return float(votes)
+
+
+@contextlib.contextmanager
+def runtime(hardware: HardwareConfig) -> Iterator[None]:
+    """Set this process's threads and precision of matrix products for the duration of a run; both are put back."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(hardware.matmul_precision)
+    if hardware.threads is not None:
+        torch.set_num_threads(hardware.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)

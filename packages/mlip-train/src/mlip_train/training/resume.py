@@ -12,9 +12,12 @@ import localgraph
 from mlip_train.config.checks import SETTLED
 from mlip_train.config.load import from_plain, to_plain
 from mlip_train.config.schema import TrainConfig
+from mlip_train.training import checkpoint
+from mlip_train.training.checkpoint import CHECKPOINT, MODEL
 from mlip_train.training.module import TrainingModule
 from mlip_train.training.prepare import Prepared
 from mlip_train.training.schedule import rate_of_stages
+from mlip_train.training.state import load_state
 
 log = logging.getLogger(__name__)
 FREE = ("output", "resume", "stop", "logging", "hardware", "compile", "batch.evaluate")
@@ -54,6 +57,31 @@ def identity(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
         "model": {"name": prepared.model.model_name, "config": prepared.model.to_config()},
         "whole": to_plain(config),
     }
+
+
+def find_checkpoint(config: TrainConfig, folder: Path) -> tuple[Any, list[Change]]:
+    """Return the state to continue from, None without one, and what :func:`check_resumable` finds to differ.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For a checkpoint or a model where ``resume.mode`` admits none, none where it demands one, or one of another run.
+    """
+    found = [name for name in (CHECKPOINT, MODEL) if (folder / name).exists()]
+    if config.resume.mode == "never" and found:
+        raise ValueError(
+            f"resume.mode must be 'auto' or 'must' where a checkpoint or model exists, got 'never' for "
+            f"{str(folder / found[0])!r}"
+        )
+    if found == [MODEL]:
+        raise ValueError(
+            f"output must be a folder without a model, or with its checkpoint to continue from, got "
+            f"{str(folder / MODEL)!r} alone; choose another output, or remove the model to start again"
+        )
+    if not found and config.resume.mode != "must":
+        return None, []
+    state = checkpoint.load(folder / CHECKPOINT)
+    return state, check_resumable(config, state)
 
 
 def check_resumable(config: TrainConfig, state: Mapping[str, Any]) -> list[Change]:
@@ -102,10 +130,27 @@ def check_frames(run: Mapping[str, Any], state: Mapping[str, Any], config: Train
     return differ
 
 
-def apply_changes(module: TrainingModule, state: Mapping[str, Any], changes: list[Change]) -> None:
-    """Continue with what ``resume.allow`` lets change; after the state is loaded."""
+def restore(module: TrainingModule, state: Mapping[str, Any], changes: list[Change]) -> None:
+    """Load the state of a checkpoint, and continue with what ``resume.allow`` lets change.
+
+    Raises
+    ------
+    ValueError
+        If a change would have nothing left to train.
+    """
+    load_state(module, state)
     if not changes:
         return
+    _apply(module, state, changes)
+    if (reason := module.stopped()) is not None:
+        raise ValueError(
+            f"stop.{reason} must leave something to train where resume.allow lets a run change, got the end "
+            f"of the run after epoch {module.epoch - 1}"
+        )
+
+
+def _apply(module: TrainingModule, state: Mapping[str, Any], changes: list[Change]) -> None:
+    """Set back what the changes make meaningless: scores, rate, the position in an epoch."""
     config, before = module.config, from_plain(TrainConfig, state["run"]["whole"])
     roots = {c.key.split(".")[0].split("[")[0] for c in changes}
     schedule = module.schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def save_state(module: TrainingModule) -> dict[str, Any]:
     }
 
 
-def load_state(module: TrainingModule, state: dict[str, Any]) -> None:
+def load_state(module: TrainingModule, state: Mapping[str, Any]) -> None:
     """Continue from :func:`save_state`; before the Trainer starts."""
     module.model.load_state_dict(state["model"])
     module.average.load_state_dict(state["average"])

@@ -59,24 +59,25 @@ def _source(
     stack: ExitStack,
 ) -> Source:
     """Return the frames of ``source``; what is opened for it is closed by ``stack``."""
-    if isinstance(source, (str, os.PathLike)):
-        if (
-            format is None
-            and reader is None
-            and (os.fspath(source).endswith(SPICE_SUFFIXES) or h5py.is_hdf5(source))
-        ):
-            source = stack.enter_context(SpiceFile(source))
+    selection, opened = None, None
+    if isinstance(source, Selection):
+        selection = source
+        opened = file or stack.enter_context(SpiceFile(source.path, source.labels))
+    elif isinstance(source, SpiceFile):
+        opened = source
+    elif isinstance(source, (str, os.PathLike)):
+        spice = os.fspath(source).endswith(SPICE_SUFFIXES) or h5py.is_hdf5(source)
+        if spice and format is None and reader is None:
+            opened = stack.enter_context(SpiceFile(source))
         else:
             source = [source]
-    if isinstance(source, (SpiceFile, Selection)) and (labels, format, index) != (None, None, ":"):
+    if opened is None:
+        return AseSource(source, labels or Labels(), format, index, workers, reader)
+    if (labels, format, index) != (None, None, ":"):
         raise ValueError(
             f"labels, format and index must be left out for a SPICE file, got {labels}, {format}, {index!r}"
         )
-    if isinstance(source, Selection):
-        return SpiceSource(file or stack.enter_context(SpiceFile(source.path, source.labels)), source)
-    if isinstance(source, SpiceFile):
-        return SpiceSource(source)
-    return AseSource(source, labels or Labels(), format, index, workers, reader)
+    return SpiceSource(opened, selection)
 
 
 def convert(
