@@ -99,7 +99,7 @@ def memory(function: Callable[..., Any], measured: tuple[Inputs, Inputs]) -> tup
 
 def sizes(
     program: torch.export.ExportedProgram, function: Callable[..., Any], graphs: Graphs
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Return the metadata's limits of one call: indices of the program, and memory of its compiled function."""
     kind = graphs.traced.types.device.type
     max_edges, max_atoms = largest(widths(program, graphs.traced), kind)

@@ -59,9 +59,10 @@ def _source(
     stack: ExitStack,
 ) -> Source:
     """Return the frames of ``source``; what is opened for it is closed by ``stack``."""
-    selection, opened = None, None
+    selection = source if isinstance(source, Selection) else None
+    opened: SpiceFile | None = None
+    paths: list[str | os.PathLike[str]] = []
     if isinstance(source, Selection):
-        selection = source
         opened = file or stack.enter_context(SpiceFile(source.path, source.labels))
     elif isinstance(source, SpiceFile):
         opened = source
@@ -70,9 +71,11 @@ def _source(
         if spice and format is None and reader is None:
             opened = stack.enter_context(SpiceFile(source))
         else:
-            source = [source]
+            paths = [source]
+    else:
+        paths = list(source)
     if opened is None:
-        return AseSource(source, labels or Labels(), format, index, workers, reader)
+        return AseSource(paths, labels or Labels(), format, index, workers, reader)
     if (labels, format, index) != (None, None, ":"):
         raise ValueError(
             f"labels, format and index must be left out for a SPICE file, got {labels}, {format}, {index!r}"
