@@ -199,33 +199,29 @@ def lammps(case: Case) -> Call:
     return call
 
 
-def nequip_allegro(case: Case) -> Call:
-    """Evaluate nequip-allegro in eager PyTorch."""
+def _nequip(evaluate: Callable[[dict[str, Tensor]], dict[str, Tensor]], data: dict[str, Tensor]) -> Call:
+    """Return a call of energy and forces of what takes nequip's data."""
     from nequip.data import AtomicDataDict as Keys
 
-    theirs = reference_model(case.model.config).eval().to(case.device)
-    data = {name: tensor.to(case.device) for name, tensor in nequip_data(case.system).items()}
-
     def call() -> tuple[Tensor, Tensor]:
-        out = theirs(dict(data))
+        out = evaluate(dict(data))
         return out[Keys.TOTAL_ENERGY_KEY].sum().detach(), out[Keys.FORCE_KEY].detach()
 
     return call
+
+
+def nequip_allegro(case: Case) -> Call:
+    """Evaluate nequip-allegro in eager PyTorch."""
+    theirs = reference_model(case.model.config).eval().to(case.device)
+    return _nequip(theirs, {name: t.to(case.device) for name, t in nequip_data(case.system).items()})
 
 
 def nequip_compile(case: Case) -> Call:
     """Evaluate an exported model of nequip-compile on a graph found before."""
-    from nequip.data import AtomicDataDict as Keys
     from nequip.integrations.ase import NequIPCalculator
 
     calculator = NequIPCalculator.from_compiled_model(str(case.reference), device=case.device.type)
-    data = calculator.atoms_to_data(case.system.to_ase())
-
-    def call() -> tuple[Tensor, Tensor]:
-        out = calculator.call_model(dict(data))
-        return out[Keys.TOTAL_ENERGY_KEY].sum().detach(), out[Keys.FORCE_KEY].detach()
-
-    return call
+    return _nequip(calculator.call_model, calculator.atoms_to_data(case.system.to_ase()))
 
 
 def nequip_ase(case: Case) -> Call:

@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks.common import ROOT, write_json
 
 RECORD = ROOT / "benchmarks" / "counters.json"
-REGISTERS = ROOT / "ci" / "regressions" / "registers.json"
 UPDATE = "nox -f nox.py -s counters -- update"
 
 
@@ -72,6 +71,7 @@ def compare() -> list[str]:
     import triton
 
     from ci.regressions import counted
+    from ci.regressions.registers import RECORD as REGISTERS
 
     record, registers = (json.loads(path.read_text()) for path in (RECORD, REGISTERS))
     same_version("torch", record["torch"], torch.__version__)

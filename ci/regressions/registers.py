@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+from benchmarks.common import ROOT, write_json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ci.regressions.counters import REGISTERS, write_json
 from equitensor.backends.triton import edge_atom, tensor_product
 from equitensor.backends.triton.source import TileConfig
 from equitensor.irreps import spherical_irreps
 from equitensor.paths import Spec, chain_irreps
 
+RECORD = ROOT / "ci" / "regressions" / "registers.json"
 _SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
 
 RECORDED = [
@@ -165,4 +166,4 @@ def record(
 def update() -> None:
     """Compile every recorded shape, and write the record. Takes an hour on two cores."""
     counters, any_config = record(preset, RECORDED), record(most_spilled, TUNED)
-    write_json(REGISTERS, {"triton": triton.__version__, "counters": counters, "any config": any_config})
+    write_json(RECORD, {"triton": triton.__version__, "counters": counters, "any config": any_config})

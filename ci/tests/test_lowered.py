@@ -1,7 +1,7 @@
 """Counters of Inductor's wrappers, on a wrapper of two kernels and a product."""
 
 import pytest
-from ci.regressions.lowered import run
+from ci.regressions.replay import run
 
 WRAPPER = """
 import torch

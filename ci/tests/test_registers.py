@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 triton = pytest.importorskip("triton")
 
-from ci.regressions.counters import REGISTERS  # noqa: E402
+from ci.regressions.registers import RECORD as REGISTERS  # noqa: E402
 from ci.regressions.registers import compiled, kernels, most_spilled, preset  # noqa: E402
 
 RECORD = json.loads(REGISTERS.read_text())

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from allegro_model.checks import check_inputs
-from allegro_model.config import AllegroConfig
-from allegro_model.forward import Fixed, Folded, atom_energies
+from allegro_model.forward import Folded, atom_energies
 from allegro_model.mlp import MLP
-from allegro_model.pair import LENGTHS_AND_ENERGIES, LennardJones, symmetric
+from allegro_model.pair import LENGTHS_AND_ENERGIES, symmetric
+from allegro_model.parameters import Parameters, keeping_dtypes
 from allegro_model.radial import BesselWeights, SplineWeights
-from allegro_model.track import tensor_track
-
-if TYPE_CHECKING:
-    from allegro_model.model import Allegro
 
 
-def fold(model: Allegro) -> Folded:
+def fold(model: Parameters) -> Folded:
     """Return the weights as the forward pass applies them, with consecutive linear maps multiplied together.
 
     Exact algebra, differentiable, and tiny beside the edges. The last matrix of an MLP is multiplied into the
@@ -79,7 +75,7 @@ def fold(model: Allegro) -> Folded:
     )
 
 
-def _two_body(model: Allegro) -> BesselWeights | SplineWeights:
+def _two_body(model: Parameters) -> BesselWeights | SplineWeights:
     if model.config.radial_embedding == "spline":
         return SplineWeights(model.spline_coefficients.flatten(0, 1).to(model.dtype))
     num_types = len(model.config.type_names)
@@ -90,20 +86,21 @@ def _two_body(model: Allegro) -> BesselWeights | SplineWeights:
 
 
 class FoldedAllegro(nn.Module):
-    """An :class:`Allegro` for evaluation: the same energies, with all that depends on weights alone computed once."""
+    """An Allegro model for evaluation: the same energies, with all that depends on weights alone computed once."""
 
-    def __init__(self, model: Allegro):
+    def __init__(self, model: Parameters):
         super().__init__()
         self.fixed, self.dtype = model.fixed, model.config.dtype
-        self.type_names, self.elements = model.type_names, model.elements
-        self.cutoff, self.cutoffs = model.cutoff, model.cutoffs
+        c = model.config
+        self.type_names, self.elements = tuple(c.type_names), c.element_of_types()
+        self.cutoff, self.cutoffs = c.cutoff, torch.tensor(c.cutoff_matrix(), dtype=torch.float64)
         with torch.no_grad():
             leaves, self._shape = tree_flatten(fold(model))
         for position, leaf in enumerate(leaves):
             self.register_buffer(f"folded_{position}", leaf.detach().clone(), persistent=False)
 
     def forward(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> Tensor:
-        """Compute atom energies (N,) float64 eV from the arguments of :meth:`Allegro.forward`."""
+        """Compute atom energies (N,) float64 eV from the arguments of :meth:`allegro_model.Allegro.forward`."""
         check_inputs(edge_vectors, edge_index, types, len(self.type_names))
         folded = tree_unflatten([leaf for _, leaf in self.named_buffers()], self._shape)
         return atom_energies(self.fixed, folded, edge_vectors, edge_index, types)
@@ -112,46 +109,3 @@ class FoldedAllegro(nn.Module):
         return super()._apply(  # type: ignore[no-untyped-call,no-any-return]
             keeping_dtypes(fn, self.dtype), recurse
         )
-
-
-def keeping_dtypes(fn: Callable[[Tensor], Tensor], dtype: str) -> Callable[[Tensor], Tensor]:
-    """Wrap ``fn`` of ``Module._apply``: always-float64 tensors stay float64, a change of the weights' dtype raises."""
-
-    def apply(tensor: Tensor) -> Tensor:
-        out = fn(tensor)
-        if out.dtype == tensor.dtype:
-            return out
-        if tensor.dtype == torch.float64 and dtype == "float32":
-            return tensor.to(out.device)
-        raise TypeError(
-            f"dtype must be {dtype}, which AllegroConfig.dtype fixes, got {out.dtype}; for 'float32' or 'float64' "
-            "build Allegro(dataclasses.replace(model.config, dtype=...)) and load the model's state_dict into it"
-        )
-
-    return apply
-
-
-def fixed_of(c: AllegroConfig) -> Fixed:
-    """Return the settings of the forward pass that are not tensors."""
-    pair = c.lennard_jones
-    own = c.polynomial_cutoff_p if c.pair_cutoff_p is None else c.pair_cutoff_p
-    return Fixed(
-        l_max=c.l_max,
-        layers=tensor_track(c.l_max, c.num_layers, c.parity, c.path_channel_coupling),
-        cutoff_exponent=_exponent(c.polynomial_cutoff_p),
-        num_types=len(c.type_names),
-        uniform_cutoff=len({value for row in c.cutoff_matrix() for value in row}) == 1,
-        spline_span=c.spline_span,
-        zbl=c.zbl,
-        lennard_jones=(_exponent(pair.exponent), pair.style) if isinstance(pair, LennardJones) else None,
-        pair_cutoff_exponent=_exponent(own),
-        embed_nonlinearity=c.scalar_embed_nonlinearity,
-        latent_nonlinearity=c.latent_nonlinearity,
-        readout_nonlinearity=c.readout_nonlinearity,
-        mlp_dtype=None if c.mlp_dtype is None else getattr(torch, c.mlp_dtype),
-    )
-
-
-def _exponent(p: float) -> float:
-    """Return an integer where p is one: its powers are products."""
-    return int(p) if float(p).is_integer() else float(p)

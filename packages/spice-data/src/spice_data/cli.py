@@ -115,6 +115,21 @@ def _add_download(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     p.set_defaults(run=commands.download_release)
 
 
+def _add_convert(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = _add(
+        sub, "convert", "convert files to a store, or a store to extended XYZ", "a.xyz b.xyz -o ours.store"
+    )
+    p.add_argument(
+        "source", nargs="+", help="SPICE file, 'example', selection (.json), files ASE reads, or a store"
+    )
+    p.add_argument("-o", "--output", type=Path, required=True, help="store, or .xyz for a store's frames")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    p.add_argument("--wait", action="store_true", help="wait for a process that writes the same store")
+    _add_filters(p)
+    _add_labels(p)
+    p.set_defaults(run=commands.convert_files)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -154,18 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_filters(p)
     p.set_defaults(run=commands.select_frames)
 
-    p = _add(
-        sub, "convert", "convert files to a store, or a store to extended XYZ", "a.xyz b.xyz -o ours.store"
-    )
-    p.add_argument(
-        "source", nargs="+", help="SPICE file, 'example', selection (.json), files ASE reads, or a store"
-    )
-    p.add_argument("-o", "--output", type=Path, required=True, help="store, or .xyz for a store's frames")
-    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    p.add_argument("--wait", action="store_true", help="wait for a process that writes the same store")
-    _add_filters(p)
-    _add_labels(p)
-    p.set_defaults(run=commands.convert_files)
+    _add_convert(sub)
 
     p = _add(
         sub, "split", "divide a store's frames into train, val and test", "a.store -o split.json --seed 1"

@@ -1,0 +1,139 @@
+"""Runs of Inductor's wrapper on records of buffers instead of tensors: launches, bytes, peak memory, sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+
+class Memory:
+    """Bytes that live now, and the most that did."""
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+
+
+class _Storage:
+    def __init__(self, memory: Memory, size: int):
+        self.memory, self.size = memory, size
+        memory.live += size
+        memory.peak = max(memory.peak, memory.live)
+
+    def __del__(self) -> None:
+        self.memory.live -= self.size
+
+
+class Buffer:
+    """A tensor without its numbers."""
+
+    def __init__(self, shape: Sequence[int], stride: Sequence[int], item: int, storage: Any):
+        self.shape, self.strides, self.item, self.storage = tuple(map(int, shape)), stride, item, storage
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.item
+
+    def size(self) -> tuple[int, ...]:
+        """Its shape, as torch names it."""
+        return self.shape
+
+
+ITEMS = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "int16": 2, "int8": 1, "bool": 1}
+
+
+class Cost:
+    """What one run of a wrapper launches, reads and writes."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.launches = self.products = self.bytes = self.largest = 0
+
+    def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: str) -> Buffer:
+        """Allocate."""
+        item = ITEMS[dtype]
+        extent = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+        return Buffer(shape, stride, item, _Storage(self.memory, extent * item))
+
+    def launch(self, given: Sequence[Any], again: int = 0) -> None:
+        """Count a kernel; the last-named ``again`` of its buffers are both read and written."""
+        buffers = [g for g in given if isinstance(g, Buffer)]
+        self.launches += 1
+        self.bytes += sum(b.nbytes for b in buffers) + sum(b.nbytes for b in buffers[:again])
+        self.largest = max([self.largest, *(g for g in given if isinstance(g, int))])
+
+    def made(self, shape: Sequence[int], like: Buffer, *others: Any) -> Buffer:
+        """Count an operator that Inductor calls as it is, and return its result."""
+        stride = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+        dtype = next(name for name, item in ITEMS.items() if item == like.item)
+        out = self.empty(shape, stride, dtype)
+        self.launch([like, *others, out])
+        return out
+
+    def product(self, *operands: Buffer, out: Buffer) -> None:
+        """Count a matrix product."""
+        self.products += 1
+        self.launch([*operands, out])
+
+
+def run(source: str, inputs: Sequence[tuple[Sequence[int], Sequence[int], str]]) -> Cost:
+    """Run a wrapper's ``call`` on records of its inputs, given by shape, stride and dtype."""
+    cost, both = Cost(), {}
+    for name, arguments in re.findall(r"^def (triton_\w+)\(([^)]*)\)", source, re.M):
+        both[name] = arguments.count("in_out_ptr")
+
+    def kernel(name: str) -> Any:
+        return SimpleNamespace(run=lambda *given, **named: cost.launch(given, both.get(name, 0)))
+
+    def reinterpret(buffer: Buffer, shape: Sequence[int], stride: Sequence[int], offset: int = 0) -> Buffer:
+        return Buffer(shape, stride, buffer.item, buffer.storage)
+
+    def gather(rows: Buffer, index: Buffer) -> Buffer:
+        return cost.made((index.shape[0], *rows.shape[1:]), rows, index)
+
+    def segments(rows: Buffer, offsets: Any, count: int) -> Buffer:
+        return cost.made((count, *rows.shape[1:]), rows, offsets)
+
+    operators = SimpleNamespace(
+        gather_rows=SimpleNamespace(default=gather), segment_sum=SimpleNamespace(default=segments)
+    )
+    dtypes = {name: name for name in ITEMS}
+    guard = SimpleNamespace(_DeviceGuard=lambda i: contextlib.nullcontext(), set_device=lambda i: None)
+    products = SimpleNamespace(
+        mm=lambda a, b, out: cost.product(a, b, out=out),
+        bmm=lambda a, b, out: cost.product(a, b, out=out),
+        addmm=lambda c, a, b, out, **scales: cost.product(c, a, b, out=out),
+    )
+    body = _body(source)
+    space: dict[str, Any] = {name: kernel(name) for name in set(re.findall(r"(\w+)\.run\(", body))}
+    space |= {
+        "torch": SimpleNamespace(cuda=guard, ops=SimpleNamespace(localgraph=operators), **dtypes),
+        "extern_kernels": products,
+        "empty_strided_cuda": cost.empty,
+        "reinterpret_tensor": reinterpret,
+        "copy_if_misaligned": lambda buffer: buffer,
+        "get_raw_stream": lambda index: 0,
+        "math": math,
+        **dict.fromkeys(("assert_size_stride", "assert_alignment"), lambda *a: None),
+    }
+    given = [cost.empty(*each) for each in inputs]  # which the caller holds
+    before = cost.memory.live
+    exec(body, space)  # Inductor's own text, with nothing but these names
+    space["call"](None, list(given))
+    cost.memory.peak -= before
+    return cost
+
+
+def _body(source: str) -> str:
+    """Return the function ``call`` of a wrapper, which is a method there."""
+    lines = source[source.index("def call(self, args):") :].splitlines()
+    kept = [lines[0]]
+    for line in lines[1:]:
+        if line.strip() and not line.startswith(" " * 8):
+            break
+        kept.append(line[4:])
+    return "\n".join(kept)
