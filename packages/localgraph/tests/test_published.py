@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from localgraph import Retry, fetch, is_published_name, load_model, published
+from localgraph import RetryPolicy, fetch, is_published_name, load_model, published
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 NAME = "test.org:group/Model-S:0.1"
-QUICK = Retry(timeout=5.0, attempts=3, pause=0.01)
+QUICK = RetryPolicy(timeout=5.0, attempts=3, pause=0.01)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -22,7 +22,7 @@ def test_metadata_of_a_file(water_pt2, water_model):
     assert found.cutoff == 3.5 and found.cutoffs == ((2.5, 3.5), (3.5, 3.5))
     assert found.config == water_model.to_config()
     assert found.parameters == sum(p.numel() for p in water_model.parameters())
-    assert found.checksum == _model.checksum(water_model.state_dict())
+    assert found.checksum == _model.checksum(water_model)
     assert found.training == {"energy_mae_meV": 1.25}
     assert found.verification["comparisons"] == 42
     assert found.verification["max_energy"] < 1e-10

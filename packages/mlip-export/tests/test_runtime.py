@@ -89,11 +89,11 @@ def test_chunks_change_nothing(potential, edges, max_edges):
 
 
 def test_chunk_bounds():
-    counts = torch.tensor([3, 0, 4, 9, 1, 1, 0])
-    assert chunk_bounds(counts, 7) == [0, 3, 4, 7]
-    assert chunk_bounds(counts, 1) == [0, 1, 2, 3, 4, 5, 7]
-    assert chunk_bounds(counts, 100) == [0, 7]
-    assert chunk_bounds(counts[:0], 5) == [0]
+    offsets = torch.tensor([0, 3, 3, 7, 16, 17, 18, 18])
+    assert chunk_bounds(offsets, 7) == [0, 3, 4, 7]
+    assert chunk_bounds(offsets, 1) == [0, 1, 2, 3, 4, 5, 7]
+    assert chunk_bounds(offsets, 100) == [0, 7]
+    assert chunk_bounds(offsets[:1], 5) == [0]
 
 
 def test_a_committee_needs_equal_members(potential, toy, tmp_path):

@@ -11,7 +11,7 @@ from localgraph.model._files import atomic_write, read_safetensors
 from localgraph.model.evaluation import Evaluation, evaluate
 from localgraph.model.file import load_model, save_model
 from localgraph.model.protocol import EdgeModel, energies_and_edge_forces
-from localgraph.model.published import Published, Retry, fetch, is_published_name, published
+from localgraph.model.published import Published, RetryPolicy, fetch, is_published_name, published
 from localgraph.model.registry import model_class, register
 from localgraph.model.types import ELEMENTS, types_of
 from localgraph.verlet import Edges, VerletList
@@ -25,7 +25,7 @@ __all__ = [
     "Evaluation",
     "Graph",
     "Published",
-    "Retry",
+    "RetryPolicy",
     "SkinList",
     "VerletList",
     "allocate",

@@ -45,7 +45,7 @@ def check(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | Non
     dtype = metadata.dtype if "dtype" in model.to_config() else None
     reference = reference_model(model)
     model = prepared(model, dtype, metadata.device)
-    if checksum(model.state_dict()) != metadata.checksum:
+    if checksum(model) != metadata.checksum:
         raise ExportedModelError(
             f"{path} must have the weights of {model_path}, got others (checksums differ)"
         )

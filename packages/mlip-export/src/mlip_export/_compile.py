@@ -79,14 +79,16 @@ def compile(
     path = Path(path)
     _check_arguments(path, device, isa)
     _check_precision(precision, device)
-    if isinstance(model, (str, os.PathLike)):
-        model, from_file = load_model(model)
+    if isinstance(model, EdgeModel):
+        source = model
+    elif isinstance(model, (str, os.PathLike)):
+        source, from_file = load_model(model)
         training = from_file if training is None else training
-    elif not isinstance(model, EdgeModel):
+    else:
         raise ValueError(
             f"model must be an EdgeModel or the path of a model file, got {type(model).__name__}"
         )
-    ready, reference = prepared(model, dtype, device), reference_model(model)
+    ready, reference = prepared(source, dtype, device), reference_model(source)
     if precision != "float32" and kind_of(ready) == "float64":
         raise ValueError(
             f"precision must be 'float32' for a model without float32 weights, got {precision!r}"

@@ -84,21 +84,21 @@ def failed_allocations(device: torch.device) -> int:
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
-def chunk_bounds(counts: Tensor, max_edges: int, max_atoms: int | None = None) -> list[int]:
+def chunk_bounds(offsets: Tensor, max_edges: int, max_atoms: int | None = None) -> list[int]:
     """Return the centers at which chunks begin and end, each of at most ``max_edges`` edges or of one center.
 
     Chunks are as few and as even in edges as whole centers allow.
 
     Parameters
     ----------
-    counts : Tensor, (N,) int64
-        Number of edges of each center.
+    offsets : Tensor, (N + 1,) int64
+        First edge of each center, and the number of edges (:func:`localgraph.row_offsets`).
     max_edges : int
         At least 1.
     max_atoms : int, optional
         Centers of a chunk, at least 1.
     """
-    ends = torch.cumsum(counts, 0).tolist()
+    ends = offsets[1:].tolist()
     atoms = len(ends)
     bounds = [0]
     while bounds[-1] < atoms:
@@ -186,7 +186,7 @@ class _Chunks:
         edge_forces = torch.empty_like(edge_vectors)
         representatives = torch.arange(self.num_types, dtype=torch.int64, device=types.device)
         rows = None if max_atoms is None else max(1, max_atoms - self.num_types)
-        bounds = chunk_bounds(offsets.diff(), max(1, max_edges), rows)
+        bounds = chunk_bounds(offsets, max(1, max_edges), rows)
         ends = offsets[bounds].tolist()
         for (start, stop), (a, b) in zip(itertools.pairwise(bounds), itertools.pairwise(ends), strict=True):
             self.edges, self.centers = b - a, stop - start

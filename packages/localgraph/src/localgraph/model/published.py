@@ -44,7 +44,7 @@ class Published(NamedTuple):
     source: str
 
 
-class Retry(NamedTuple):
+class RetryPolicy(NamedTuple):
     """Timeout of a connection, number of attempts without progress, and delay before the second attempt, seconds."""
 
     timeout: float = 30.0
@@ -85,7 +85,7 @@ def fetch(
     *,
     cache: str | os.PathLike[str] | None = None,
     mirrors: Sequence[str] = (),
-    retry: Retry | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Path:
     """Return the file of a published model, downloaded unless the cache has it.
 
@@ -101,7 +101,7 @@ def fetch(
         Folder of the files; by default ``$MLIP_CACHE``, or ``mlip`` in the user's cache.
     mirrors : sequence of str
         URLs of folders that hold the file under its own name, tried before the public record.
-    retry : Retry, optional
+    retry : RetryPolicy, optional
         Timeout and attempts.
 
     Returns
@@ -134,12 +134,12 @@ def fetch(
         urls = [f"{mirror.rstrip('/')}/{entry.file}" for mirror in mirrors] + list(entry.urls)
         log.warning("downloading %s, license %s (%s), to %s", name, entry.license, entry.source, path)
         part = path.with_name(f".{path.name}.{entry.md5[:8]}.part")
-        _from_any(urls, part, entry, path, retry or Retry())
+        _from_any(urls, part, entry, path, retry or RetryPolicy())
         os.replace(part, path)
     return path
 
 
-def _from_any(urls: Sequence[str], part: Path, entry: Published, path: Path, retry: Retry) -> None:
+def _from_any(urls: Sequence[str], part: Path, entry: Published, path: Path, retry: RetryPolicy) -> None:
     """Fill ``part`` from the first URL that has the right file; a wrong one that came in pieces is asked for again."""
     requests, _ = _libraries()
     reasons, queue = [], list(urls)
@@ -165,7 +165,7 @@ def _from_any(urls: Sequence[str], part: Path, entry: Published, path: Path, ret
     )
 
 
-def _receive(session: Any, url: str, part: Path, retry: Retry) -> bool:
+def _receive(session: Any, url: str, part: Path, retry: RetryPolicy) -> bool:
     """Continue ``part`` to the end of the file at ``url``, through interruptions; return whether it came in pieces."""
     requests, _ = _libraries()
     failures, before = 0, _size(part)

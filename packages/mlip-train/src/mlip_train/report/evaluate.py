@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from localgraph import EdgeModel
 from mlip_train.config.data import BatchConfig
 from mlip_train.data.batches import Batch
 from mlip_train.data.frames import FrameTable
@@ -42,7 +44,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: Any,
+    model: EdgeModel,
     table: FrameTable,
     shifts: NDArray[np.float64],
     rows: NDArray[np.int64] | None = None,
@@ -81,7 +83,7 @@ def evaluate(
     plan = Plan(table, rows, batch or BatchConfig(frames=8), shuffle=False)
     metrics = Errors(table.subsets, table.type_names)
     baseline = Errors(table.subsets, table.type_names)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = next((p.device for p in cast(nn.Module, model).parameters()), torch.device("cpu"))
     energies, forces, stresses = [], [], []
     for data in make_loader(plan, workers):
         moved = data.to(device)
