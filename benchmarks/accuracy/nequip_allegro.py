@@ -26,10 +26,10 @@ from nequip.data import AtomicDataDict as Keys
 
 import localgraph
 from allegro_model.nequip import from_nequip
+from mlip_train._fit import fit
 from mlip_train.config import TrainConfig, load_config
 from mlip_train.data.batches import Batch
 from mlip_train.data.loader import make_loader
-from mlip_train.fit import fit
 from mlip_train.steps.eager import StepResult
 from mlip_train.steps.loss import Prediction, loss_terms
 from mlip_train.training.callbacks import write_csv

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from mlip_train._fit import dry_run
 from mlip_train.config import load_config
-from mlip_train.fit import dry_run
 from mlip_train.training.processes import cluster
 
 SCRIPTS = Path(__file__).parents[3] / "benchmarks" / "slurm"

@@ -1,12 +1,12 @@
 """Train interatomic potentials with whole-graph compilation and compile-friendly DDP on Lightning."""
 
+from mlip_train._fit import dry_run, fit
 from mlip_train.config.load import from_plain, load_config
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.build import build_table
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
-from mlip_train.fit import dry_run, fit
 from mlip_train.report.evaluate import evaluate
 from mlip_train.steps.compiled import compile_step
 from mlip_train.steps.loss import loss_terms, predict

@@ -25,7 +25,7 @@ def new(arguments: Any, _: list[str]) -> None:
 
 def fit(arguments: Any, given: list[str]) -> None:
     """Train, and print errors and where the model is."""
-    from mlip_train.fit import fit
+    from mlip_train._fit import fit
     from mlip_train.report.html import error_rows, text_table
     from mlip_train.training.processes import is_first
 
@@ -47,7 +47,7 @@ def fit(arguments: Any, given: list[str]) -> None:
 
 def check(arguments: Any, given: list[str]) -> None:
     """Check a run without training."""
-    from mlip_train.fit import dry_run
+    from mlip_train._fit import dry_run
 
     print(json.dumps(dry_run(load_config(arguments.run, given)), indent=2))
 

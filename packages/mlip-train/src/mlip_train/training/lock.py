@@ -9,9 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-LOCK, OWNER = ".lock", ".lock.json"
+from spice_data.files import exclusive
 
 
 @contextlib.contextmanager
@@ -23,21 +21,18 @@ def locked(folder: Path) -> Iterator[None]:
     ValueError
         If another run holds it, naming process and host.
     """
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    owner = folder / ".lock.json"
+    with contextlib.ExitStack() as stack:
         try:
-            owner = json.loads((folder / OWNER).read_text())
-        except (OSError, ValueError):
-            owner = {"process": "unknown", "host": "unknown"}
-        raise ValueError(
-            f"output must be a folder that no other run uses, got {str(folder)!r}, in use by process "
-            f"{owner['process']} on {owner['host']}"
-        ) from None
-    try:
-        (folder / OWNER).write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+            stack.enter_context(exclusive(folder / "run", wait=False))
+        except BlockingIOError:
+            holder = {"process": "unknown", "host": "unknown"}
+            with contextlib.suppress(OSError, ValueError):
+                holder = json.loads(owner.read_text())
+            raise ValueError(
+                f"output must be a folder that no other run uses, got {str(folder)!r}, in use by process "
+                f"{holder['process']} on {holder['host']}"
+            ) from None
+        stack.callback(owner.unlink, missing_ok=True)
+        owner.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         yield
-    finally:
-        (folder / OWNER).unlink(missing_ok=True)
-        lock.release()
