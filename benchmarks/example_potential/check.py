@@ -21,9 +21,10 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import build_neighbor_list, natural_cutoffs
 from ase.optimize import BFGS
-from liquid import box
-from molecules import DRUGS
+from liquid import LENGTH
+from molecules import DRUGS, waters
 
+from mlip_export import GeometryError
 from mlip_export.ase import Calculator
 from spice_data.example.generate import build
 from spice_data.example.molecules import Entry
@@ -72,50 +73,78 @@ def bonds(atoms: Atoms) -> set[str]:
     return {f"{name[i]}-{name[j]}" for i in range(len(atoms)) for j in sorted(near.get_neighbors(i)[0])}
 
 
-def nve(package: str, name: str, picoseconds: float, minutes: float) -> dict:
-    """Return drift and fluctuation of the total energy of NVE dynamics, and whether the bonds are intact.
-
-    The dynamics end after ``minutes`` of wall time; ``picoseconds`` of the result is how far they came.
-    """
+def prepared(name: str, calculator: Calculator) -> tuple[Atoms, set[str]]:
+    """Return the system relaxed and thermalized, at rest as a whole, and its bonds before."""
     rng = np.random.default_rng(0)
     if name == "water64":
-        atoms = box(4, rng)
+        atoms = waters(4, LENGTH, rng, closest=1.75)
     else:
         molecule, positions = build(Entry("drug", DRUGS[name], name), rng)
         atoms = Atoms([a.GetAtomicNum() for a in molecule.GetAtoms()], positions)
     start = bonds(atoms)
-    atoms.calc = Calculator(package)
+    atoms.calc = calculator
     BFGS(atoms, logfile=None).run(fmax=0.05, steps=150 if len(atoms) < 50 else 40)
     MaxwellBoltzmannDistribution(atoms, temperature_K=KELVIN, rng=rng)
     Langevin(atoms, STEP * units.fs, temperature_K=KELVIN, friction=0.05 / units.fs, rng=rng).run(2000)
     Stationary(atoms)
     if not atoms.pbc.any():
         ZeroRotation(atoms)
-    times, totals, kelvin = [], [], []
+    return atoms, start
+
+
+def nve(package: str, name: str, picoseconds: float, minutes: float, state: Path | None) -> dict:
+    """Return drift and fluctuation of the total energy of NVE dynamics, and whether the bonds are intact.
+
+    The dynamics end after ``minutes`` of wall time; ``picoseconds`` of the result is how far they came. With
+    ``state``, a file, they go on from where the last call ended.
+    """
+    calculator, rows, done, spent = Calculator(package), [], 0, 0.0
+    if state is not None and state.exists():
+        kept = np.load(state)
+        atoms = Atoms(kept["numbers"], kept["positions"], cell=kept["cell"], pbc=kept["pbc"])
+        atoms.set_momenta(kept["momenta"])
+        atoms.calc = calculator
+        rows, start = kept["rows"].tolist(), set(kept["bonds"].tolist())
+        done, spent = int(kept["done"]), float(kept["spent"])
+    else:
+        atoms, start = prepared(name, calculator)
     run = VelocityVerlet(atoms, STEP * units.fs)
+    first = done
 
     def record() -> None:
-        times.append(run.get_time() / units.fs / 1000)
-        totals.append(atoms.get_total_energy() / len(atoms) * 1000)
-        kelvin.append(atoms.get_temperature())
+        if run.nsteps or not first:
+            total = atoms.get_total_energy() / len(atoms) * 1000
+            rows.append([(first + run.nsteps) * STEP / 1000, total, atoms.get_temperature()])
 
     run.attach(record, interval=20)
     began, steps = time.perf_counter(), round(picoseconds * 1000 / STEP)
-    while run.nsteps < steps and time.perf_counter() - began < 60 * minutes:
-        run.run(min(200, steps - run.nsteps))
+    while done < steps and time.perf_counter() - began < 60 * minutes:
+        try:
+            run.run(min(2000, steps - done))
+        except GeometryError as error:
+            raise SystemExit(
+                f"{name} fell apart after {(first + run.nsteps) * STEP:g} fs: {error}"
+            ) from error
+        done = first + run.nsteps
+        if state is not None:
+            content = {name: getattr(atoms, name) for name in ("numbers", "positions", "pbc")}
+            content |= {"cell": atoms.cell.array, "momenta": atoms.get_momenta(), "bonds": sorted(start)}
+            with state.with_suffix(".part").open("wb") as file:
+                elapsed = spent + time.perf_counter() - began
+                np.savez(file, rows=rows, done=done, spent=elapsed, **content)
+            state.with_suffix(".part").replace(state)
+    times, totals, kelvin = np.array(rows).T
     slope, offset = np.polyfit(times, totals, 1)
     return {
         "atoms": len(atoms),
-        "picoseconds": run.nsteps * STEP / 1000,
+        "picoseconds": done * STEP / 1000,
         "drift, meV/atom/ps": float(f"{slope:.3g}"),
-        "std around the line, meV/atom": float(f"{np.std(totals - (slope * np.array(times) + offset)):.3g}"),
-        "largest deviation from the start, meV/atom": float(
-            f"{np.abs(np.array(totals) - totals[0]).max():.3g}"
-        ),
-        "mean temperature, K": round(float(np.mean(kelvin)), 1),
-        "largest temperature, K": round(float(np.max(kelvin)), 1),
+        "std around the line, meV/atom": float(f"{np.std(totals - (slope * times + offset)):.3g}"),
+        "largest deviation from the start, meV/atom": float(f"{np.abs(totals - totals[0]).max():.3g}"),
+        "mean temperature, K": round(float(kelvin.mean()), 1),
+        "largest temperature, K": round(float(kelvin.max()), 1),
         "bonds changed": sorted(bonds(atoms) ^ start),
-        "ms per step": round((time.perf_counter() - began) / run.nsteps * 1000, 2),
+        "ms per step": round((spent + time.perf_counter() - began) / done * 1000, 2),
     }
 
 
@@ -127,15 +156,15 @@ def main() -> None:
     parser.add_argument("target", help="folder of the data, or a drug of molecules.py, or water64")
     parser.add_argument("--picoseconds", type=float, default=100.0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="wall time at most")
+    parser.add_argument(
+        "--state", type=Path, help=".npz, written as the dynamics go; another call goes on from it"
+    )
     arguments = parser.parse_args()
     if arguments.what == "errors":
         found = errors(arguments.package, Path(arguments.target))
     else:
-        found = {
-            arguments.target: nve(
-                arguments.package, arguments.target, arguments.picoseconds, arguments.minutes
-            )
-        }
+        options = (arguments.picoseconds, arguments.minutes, arguments.state)
+        found = {arguments.target: nve(arguments.package, arguments.target, *options)}
     print(json.dumps(found, indent=1, ensure_ascii=False))
 
 

@@ -20,6 +20,9 @@ from molecules import waters
 
 from mlip_export.ase import Calculator
 
+LENGTH = (4**3 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)
+"""Å, of 64 waters at 0.997 g/cm³."""
+
 
 def cluster(atoms: Atoms, center: int, count: int) -> Atoms:
     """Return the ``count`` molecules (O, H, H in a row) nearest to the one of atom ``center``, unwrapped."""
@@ -40,8 +43,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, help="15 fs apart")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    length = (4**3 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)  # at 0.997 g/cm³
-    atoms, kept = waters(4, length, rng, closest=1.75), []
+    atoms, kept = waters(4, LENGTH, rng, closest=1.75), []
     atoms.calc = Calculator(arguments.package)
     FIRE(atoms, logfile=None, dt=0.05).run(steps=25)
     run = Langevin(atoms, 0.5 * units.fs, temperature_K=330.0, friction=0.05 / units.fs, rng=rng, fixcm=False)

@@ -101,6 +101,9 @@ FULL_SIZE = {
         "allegro_mlp_hidden_layers_depth": 3,
     },
 }
+FULL_SIZE |= {
+    f"{name} float64": {**settings, "model_dtype": "float64"} for name, settings in FULL_SIZE.items()
+}
 if "INTEROP_FULL" in os.environ:
     VARIANTS = FULL_SIZE
 

@@ -352,6 +352,7 @@ BAD = {
     "weightless.ckpt": r"storage \d+ is missing.*: copy or download it again",
     "deployed.pth": "a model compiled by nequip",
     "compiled.nequip.pt2": "a model compiled by nequip",
+    "config.yaml": "a configuration without weights: import the package or checkpoint",
     "best_model.pth": "weights without settings, as nequip kept them beside a config.yaml",
 }
 
@@ -365,7 +366,8 @@ def bad_files(make, tmp_path, monkeypatch):
     nequip_not_allegro(tmp_path / "nequip.nequip.zip", make, monkeypatch)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "short.ckpt").write_bytes(good.read_bytes()[:3000])
-    (tmp_path / "config.ckpt").write_text("root: results\n")
+    for name in ("config.ckpt", "config.yaml"):
+        (tmp_path / name).write_text("root: results\n")
     archive(tmp_path / "empty.nequip.zip", model__package_metadata="")
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "weightless.ckpt", "w") as file:
         for name in source.namelist():

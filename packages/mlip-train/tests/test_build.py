@@ -134,7 +134,8 @@ def test_workers_write_the_same_table(make_frames: Callable[..., Any], tmp_path:
 def test_bad_frames_are_named(make_frames: Callable[..., Any], tmp_path: Path) -> None:
     frames = make_frames(3)
     with pytest.raises(
-        DataError, match=r"frames.xyz', frame 1.*elements of the model \['H', 'O'\].*got atomic number 18"
+        DataError,
+        match=r"frames.xyz', frame 1.*elements of the model \['H', 'O'\].*got atomic number 18 \(model.add_elements",
     ):
         table_of([frames[0], Atoms("Ar2", [[0, 0, 0], [0, 0, 2.0]])], tmp_path)
     single = Atoms("OH", [[0, 0, 0], [0, 0, 5.0]])

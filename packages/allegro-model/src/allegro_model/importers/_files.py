@@ -17,12 +17,13 @@ from allegro_model.model import Allegro
 _PACKAGE, _CHECKPOINT, _TORCHSCRIPT = "model/eager_model.pkl", "data.pkl", "constants.pkl"
 _ENDINGS = (".nequip.zip", ".ckpt")
 _COMPILED = (".pth", ".nequip.pt2")
-"""Of files that are refused by name: what nequip compiled, and weights of nequip up to 0.6."""
+_CONFIGURATION = (".yaml", ".yml")
+"""Of files that are refused by name: what nequip compiled, and weights and configurations of nequip up to 0.6."""
 
 
 def matches(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is named like a model file of nequip."""
-    return str(path).endswith((*_ENDINGS, *_COMPILED))
+    return str(path).endswith((*_ENDINGS, *_COMPILED, *_CONFIGURATION))
 
 
 def load(
@@ -40,9 +41,11 @@ def load(
     FileNotFoundError, ValueError
         If there is no such file, it is damaged or holds another model, or something in it has no counterpart.
     """
+    if str(path).endswith(_CONFIGURATION) and os.path.exists(path):
+        raise _refusal(os.fspath(path), "a configuration without weights")
     archive = TorchArchive(path)
     if _TORCHSCRIPT in archive or str(path).endswith(".nequip.pt2"):
-        raise _refusal(archive, "a model compiled by nequip, whose settings are gone")
+        raise _refusal(archive.path, "a model compiled by nequip, whose settings are gone")
     try:
         if _PACKAGE in archive:
             view = _packaged(archive, model_key)
@@ -55,10 +58,10 @@ def load(
         raise archive.damaged(f"unknown layout: {type(e).__name__}: {e}") from e
 
 
-def _refusal(archive: TorchArchive, what: str) -> ValueError:
+def _refusal(path: str, what: str) -> ValueError:
     return ValueError(
         f"path must be a packaged model (.nequip.zip) or checkpoint (.ckpt) of nequip from 0.7 on, got "
-        f"{archive.path!r}, {what}: import the package or checkpoint that it was made from"
+        f"{path!r}, {what}: import the package or checkpoint that it was made from"
     )
 
 
@@ -67,7 +70,7 @@ def _checkpoint(archive: TorchArchive, model_key: str) -> ModuleView:
     content: Any = archive.load(_CHECKPOINT)
     if isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values()):
         raise _refusal(
-            archive, "weights without settings, as nequip kept them beside a config.yaml up to 0.6"
+            archive.path, "weights without settings, as nequip kept them beside a config.yaml up to 0.6"
         )
     return view_of(content, model_key, archive.path)
 

@@ -119,7 +119,8 @@ def measure(
         atom = int(np.argmin(types))
         raise FrameError(
             int(np.searchsorted(frames.offsets, atom, "right")) - 1,
-            f"key 'numbers' must be elements of the model {list(names)}, got atomic number {frames.numbers[atom]}",
+            f"key 'numbers' must be elements of the model {list(names)}, got atomic number {frames.numbers[atom]} "
+            "(model.add_elements gives a model that training starts from more of them)",
         )
     count = len(frames.energies)
     edges, kept = np.zeros(count, np.int64), []
