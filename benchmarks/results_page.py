@@ -51,6 +51,16 @@ def record(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+FIRST = {
+    "3bpa": "3BPA at 300 K",
+    "acac": "AcAc at 300 K",
+    "aspirin": "rMD17 aspirin 01",
+    "silicon": "mlearn Si, PBE, with virial",
+    "water": "water, SCAN, with virial",
+}
+"""Data sets of a first configuration."""
+
+
 def table(head: str, rows: Iterable[Iterable[str]]) -> str:
     """Return a Markdown table; ``head`` names the columns, separated by bars."""
     columns = [column.strip() for column in head.split("|")]
@@ -183,6 +193,18 @@ def ddp() -> str:
         "{run}|{energy_rmse_meV_per_atom:.6f}|{force_rmse_meV_per_A:.6f}|{least_s_per_epoch:.1f}",
         record("ddp")["rows"],
     )
+
+
+def first() -> str:
+    """Return what a configuration of six lines learns."""
+    rows = []
+    for name, row in record("first")["rows"].items():
+        cells = [f"{row['steps']:,} in {row['seconds']:.0f} s, {row['processor seconds']:.0f} s"]
+        for label in ("", "baseline "):
+            values = [row.get(f"{label}{quantity}") for quantity in ("energy_per_atom", "forces", "stress")]
+            cells.append(", ".join(f"{value:.1f}" for value in values if value is not None))
+        rows.append([FIRST[name], *cells])
+    return table("data | steps, time, processor time | errors | element means, no forces", rows)
 
 
 def reduce() -> str:
@@ -420,6 +442,7 @@ TABLES = {
     for table in (
         plain(gpu),
         plain(accuracy, other=NEQUIP),
+        plain(first),
         plain(demo),
         plain(physics),
         plain(systems, "systems_small"),

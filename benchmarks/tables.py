@@ -97,6 +97,9 @@ TABLES: dict[str, list[str]] = {
         "{data}/systems/water_24.xyz {data}/systems/water_192.xyz {data}/systems/water_648.xyz --ranks 1 2 "
         "--minimize 0 --timestep 0.02 --nvt 5 --nve 20 --json {results}/protocols.json",
     ],
+    "first": [
+        "{python} -m benchmarks.bench_first --data {data} --folder {work}/first --json {results}/first.json",
+    ],
     "reduce": ["{python} -m benchmarks.bench_reduce --json {results}/reduce.json"],
     "openmm": ["{python} -m benchmarks.bench_openmm --work {work}/hosts --json {results}/openmm.json"],
     "relaxations": [
