@@ -13,11 +13,16 @@ import pytest
 import torch
 from samples import WEIGHTS, model_of
 
-from mlip_train.config import CompileConfig, LossConfig
+from mlip_train import TrainConfig, from_plain
+from mlip_train.config import BatchConfig, CompileConfig, LossConfig
 from mlip_train.data.batches import collate
 from mlip_train.data.frames import FrameTable
+from mlip_train.data.loader import make_loader
+from mlip_train.data.plan import Plan
+from mlip_train.data.resident import Resident
 from mlip_train.steps.eager import EagerStep
 from mlip_train.steps.verify import gradients, verified_step
+from mlip_train.training.module import TrainingModule
 
 DEVICE = os.environ.get("MLIP_TRAIN_GPU_TESTS_ON", "cuda")
 HERE = DEVICE == "cpu" or torch.cuda.is_available()
@@ -51,6 +56,41 @@ def test_the_whole_step_is_verified_whatever_the_precision(
         assert bool(torch.isfinite(loss)) and loss.device.type == DEVICE
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_resident_frames_are_those_that_are_collated(table: FrameTable) -> None:
+    held, rows = Resident(table, torch.device(DEVICE)), np.array([12, 3, 9])
+    for a, b in zip(held.batch(rows, np.ones(3)), collate(table, rows, np.ones(3)), strict=True):
+        assert a.device.type == DEVICE and torch.equal(a.cpu(), b)
+
+
+def test_steps_wait_for_nothing(toy: Any, table: FrameTable) -> None:
+    """CUDA reports every wait of the host as an error; a loss that is not finite is reported one step late."""
+    config = from_plain(TrainConfig, {"logging": {"progress": False}, "batch": {"frames": 4}})
+    model, plan = model_of(toy), Plan(table, np.arange(16), config.batch)
+    module = TrainingModule(model, config, plan, None, EagerStep(model, LossConfig())).to(DEVICE)
+    module.errors["train"].to(DEVICE)
+    held, optimizer = Resident(table, torch.device(DEVICE)), module.configure_optimizers()
+    for repeat in range(3):
+        if repeat == 1 and DEVICE == "cuda":  # the first step loads kernels and copies weights of the loss
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            module.training_step(held.batch(np.array([repeat, 9]), np.ones(3)), repeat).backward()
+            torch.nn.utils.clip_grad_norm_(module.model.parameters(), 1.0)
+            optimizer.step()
+            module.average.update_parameters(module.model)
+        finally:
+            if DEVICE == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+    module.loss_check.finish()
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
+def test_batches_travel_from_pinned_memory(table: FrameTable) -> None:
+    plan = Plan(table, np.arange(16), BatchConfig(frames=4))
+    for workers in (0, 1):
+        for batch in make_loader(plan, workers, pin_memory=True):
+            assert all(t.is_pinned() for t in batch)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")

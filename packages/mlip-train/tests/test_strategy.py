@@ -39,53 +39,27 @@ def launch(script: str, arguments: list[str], world: int) -> None:
     assert all(code == 0 for _, code in ends), "\n".join(text[-2000:] for text, _ in ends)
 
 
-CASES = [
-    {
-        "name": "plain",
-        "group": 6,
-        "frames": 36,
-        "unused": False,
-        "bucket": 0.0,
-        "seeds": False,
-        "dtype": "float64",
-    },
-    {
-        "name": "buckets, seeds",
-        "group": 6,
-        "frames": 36,
-        "unused": False,
-        "bucket": 1e-4,
-        "seeds": True,
-        "dtype": "float64",
-    },
-    {
-        "name": "accumulated, uneven",
-        "group": 12,
-        "frames": 40,
-        "unused": False,
-        "bucket": 0.0,
-        "seeds": False,
-        "dtype": "float64",
-    },
-    {
-        "name": "mixed precision",  # float32 weights beside float64 ones
-        "group": 12,
-        "frames": 40,
-        "unused": True,
-        "bucket": 0.0,
-        "seeds": False,
-        "dtype": "float32",
-    },
-    {
-        "name": "unused",
-        "group": 6,
-        "frames": 31,
-        "unused": True,
-        "bucket": 0.0,
-        "seeds": False,
-        "dtype": "float64",
-    },
-]
+PLAIN: dict[str, Any] = {
+    "group": 6,
+    "frames": 36,
+    "unused": False,
+    "bucket": 0.0,
+    "overlap": False,
+    "seeds": False,
+    "dtype": "float64",
+}
+UNEVEN = {"group": 12, "frames": 40}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "buckets, seeds": {"bucket": 1e-4, "seeds": True},
+    "accumulated, uneven": UNEVEN,
+    "mixed precision": UNEVEN | {"unused": True, "dtype": "float32"},  # float32 weights beside float64 ones
+    "unused": {"frames": 31, "unused": True},
+    "overlapped": {"bucket": 1e-4, "overlap": True},
+    "overlapped, accumulated, uneven": UNEVEN | {"bucket": 1e-4, "overlap": True},
+    "overlapped, mixed, unused": UNEVEN
+    | {"bucket": 1e-4, "overlap": True, "unused": True, "dtype": "float32"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +68,24 @@ def gradients(tmp_path_factory: pytest.TempPathFactory, make_frames: Any) -> dic
     folder = tmp_path_factory.mktemp("gradients")
     ase.io.write(folder / "f.xyz", make_frames(40))
     for world in (1, 2, 3):
-        launch("gradients.py", [str(folder), json.dumps(CASES)], world)
+        launch("gradients.py", [str(folder), json.dumps([PLAIN | case for case in CASES.values()])], world)
     return {world: json.loads((folder / f"{world}.json").read_text()) for world in (1, 2, 3)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(c["name"]) for c in CASES])
-def test_gradients_of_one_two_and_three_processes(number: int, gradients: dict[int, Any]) -> None:
-    reference, losses = gradients[1][number]
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_one_two_and_three_processes(name: str, gradients: dict[int, Any]) -> None:
+    number, case = list(CASES).index(name), PLAIN | CASES[name]
+    reference, losses, _ = gradients[1][number]
     assert len(reference) > 1
     assert all(step["unused"] is None for step in reference)
-    assert any(step["sometimes"] is not None for step in reference) == CASES[number]["unused"]
-    tolerance = 1e-12 if CASES[number]["dtype"] == "float64" else 1e-5
+    assert any(step["sometimes"] is not None for step in reference) == case["unused"]
+    tolerance = 1e-12 if case["dtype"] == "float64" else 1e-5
     for world in (2, 3):
-        found, other = gradients[world][number]
+        found, other, during = gradients[world][number]
         assert np.allclose(other, losses, rtol=tolerance, atol=0)
         assert len(found) == len(reference)
+        assert (during > 0) == case["overlap"]  # some buckets were reduced while the backward ran
         for a, b in zip(found, reference, strict=True):
             for name in b:
                 assert (a[name] is None) == (b[name] is None)
@@ -120,11 +96,24 @@ def test_gradients_of_one_two_and_three_processes(number: int, gradients: dict[i
 
 
 @pytest.mark.slow
+def test_overlapped_gradients_of_two_processes_are_those_of_one_reduction(gradients: dict[int, Any]) -> None:
+    """To the last bit: a sum of two numbers has one order."""
+    names = list(CASES)
+    for plain, overlapped in (
+        ("plain", "overlapped"),
+        ("accumulated, uneven", "overlapped, accumulated, uneven"),
+        ("mixed precision", "overlapped, mixed, unused"),
+    ):
+        a, b = (gradients[2][names.index(name)][:2] for name in (plain, overlapped))
+        assert a == b
+
+
+@pytest.mark.slow
 def test_training_does_not_depend_on_the_number_of_processes(
     plain_run: dict[str, Any], tmp_path: Path
 ) -> None:
     rows = {}
-    for world, way in ((1, "eager"), (2, "eager"), (2, "full")):
+    for world, way in ((1, "eager"), (2, "eager"), (2, "full"), (2, "overlap")):
         plain = json.loads(json.dumps(plain_run))
         plain["output"] = str(tmp_path / f"run{world}{way}")
         plain["data"]["cache"] = str(tmp_path / f"cache{world}")
@@ -133,13 +122,17 @@ def test_training_does_not_depend_on_the_number_of_processes(
         plain["ema"] = 0.9
         plain["logging"]["report"] = False
         plain["hardware"] |= {"devices": world}
-        plain["compile"] = {"mode": way}
+        if way == "overlap":
+            plain["hardware"] |= {"overlap": True, "bucket_mib": 1e-4}
+            plain["data"]["resident"] = True
+        plain["compile"] = {"mode": "full" if way == "full" else "eager"}
         launch("fit.py", [json.dumps(plain), "go"], world)
         table = np.genfromtxt(tmp_path / f"run{world}{way}" / "metrics.csv", delimiter=",", names=True)
         rows[world, way] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
     assert rows[1, "eager"].shape[0] == 2
     assert np.allclose(rows[1, "eager"], rows[2, "eager"], rtol=1e-10, atol=0)
     assert np.allclose(rows[1, "eager"], rows[2, "full"], rtol=1e-10, atol=0)
+    assert np.array_equal(rows[2, "eager"], rows[2, "overlap"])
 
 
 @pytest.mark.slow
@@ -180,3 +173,5 @@ def test_arguments_are_checked() -> None:
 
     with pytest.raises(ValueError, match="op must be 'sum' or 'mean', got 'max'"):
         SyncAfterBackward(op="max")
+    with pytest.raises(ValueError, match=r"bucket_mib must be greater than 0 with overlap, got 0\.0"):
+        SyncAfterBackward(overlap=True)

@@ -17,6 +17,7 @@ from mlip_train.config.machine import CompileConfig
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import collate
 from mlip_train.data.columns import remove_leftovers
+from mlip_train.data.resident import bytes_of
 from mlip_train.report.evaluate import Evaluation
 from mlip_train.report.run import write_results
 from mlip_train.steps.verify import batch_kinds, verified_step
@@ -123,7 +124,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     Returns
     -------
     dict
-        Frames, elements, statistics, parameters, micro-batches per epoch, and the process's peak memory in MiB.
+        Frames, elements, statistics, parameters, micro-batches per epoch, and in MiB the memory of frames
+        that ``data.resident`` keeps on the device and the process's peak.
 
     Raises
     ------
@@ -156,5 +158,6 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         "trained parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "micro-batches per epoch": len(plan.batches),
         "edges in the largest micro-batch": int(plan.table.edge_counts[largest].sum()),
+        "frames with data.resident, MiB": bytes_of(plan.table) // 2**20,
         "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

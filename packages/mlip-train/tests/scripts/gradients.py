@@ -13,7 +13,7 @@ from mlip_train.data.build import build_table
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
 from mlip_train.steps.eager import EagerStep
-from mlip_train.training.ddp import broadcast_state, reduce_gradients
+from mlip_train.training.ddp import Overlapped, broadcast_state, reduce_gradients
 
 folder, cases = sys.argv[2], json.loads(sys.argv[3])
 dist.init_process_group("gloo")
@@ -34,21 +34,29 @@ for case in cases:
     step = EagerStep(model, LossConfig())
     weights = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
     found, losses, local = [], [], torch.zeros((), dtype=torch.float64)
+    parameters = list(model.parameters())
+    overlapped = Overlapped(parameters, "sum", case["bucket"]) if case["overlap"] else None
     for i, batch in enumerate(loader):
         loss = step(batch, weights).loss
         if case["unused"] and batch.row[0] % 2 == 0 and batch.row[0] >= 0:
             loss = loss + (model.sometimes**2).sum() * float(batch.row[0])
+        last = (i + 1) % config.accumulate == 0
+        if overlapped is not None:
+            overlapped.paused = not last
         loss.backward()
         local += loss.detach()
-        if (i + 1) % config.accumulate == 0:
-            reduce_gradients(list(model.parameters()), bucket_mib=case["bucket"])
+        if last:
+            if overlapped is not None:
+                overlapped.finish()
+            else:
+                reduce_gradients(parameters, bucket_mib=case["bucket"])
             dist.all_reduce(local)
             losses.append(float(local))
             local.zero_()
             named = model.named_parameters()
             found.append({n: None if p.grad is None else p.grad.flatten().tolist() for n, p in named})
             model.zero_grad()
-    results.append([found, losses])
+    results.append([found, losses, 0 if overlapped is None else overlapped.during])
 if rank == 0:
     with open(f"{folder}/{world}.json", "w") as f:
         json.dump(results, f)

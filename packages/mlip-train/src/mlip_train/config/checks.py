@@ -141,7 +141,8 @@ def _check_effect(config: TrainConfig) -> None:
         ("compile", ("tolerance", "fallback"), mode != "eager", "compile.mode: forces or full"),
         ("compile", ("evaluate",), mode == "full", "compile.mode: full"),
         ("logging", ("wandb_project", "wandb_entity"), wandb, "logging.loggers: [wandb]"),
-        ("hardware", ("bucket_mib",), sync, "hardware.strategy: sync"),
+        ("hardware", ("bucket_mib", "overlap"), sync, "hardware.strategy: sync"),
+        ("hardware", ("overlap",), config.hardware.bucket_mib > 0, "hardware.bucket_mib"),
     ]
     for path, names, has_effect, needed in useless:
         holder = getattr(config, path)

@@ -100,6 +100,9 @@ class DataConfig:
     """Folder of stores made of other files, and of counts and statistics of frames; null: OUTPUT/cache."""
     cache_neighbors: bool = False
     """Keep neighbor lists on disk, 14 bytes an edge, instead of building them for every batch."""
+    resident: bool = False
+    """Keep positions, labels and neighbor lists of all frames for training and validation on the training device (of
+    every process), where a batch is then a gather; an error if a table takes more than 0.6 of its free memory."""
     workers: Natural = 0
     """Processes that parse files and validate frames in the first pass; 0 does it in the training process."""
     loaders: Natural = 1

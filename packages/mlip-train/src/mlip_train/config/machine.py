@@ -40,6 +40,9 @@ class HardwareConfig:
     """With more than one process: one flat reduction after the complete backward, or torch's DDP."""
     bucket_mib: NonNegative = 0.0
     """Size of the reduction buckets of sync, MiB; 0 reduces everything at once."""
+    overlap: bool = False
+    """Let sync reduce each bucket during the backward, as soon as its gradients are complete, on GPUs in a stream of
+    its own; needs bucket_mib."""
     threads: Count | None = None
     """Threads per process inside operations, for the duration of the run."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"

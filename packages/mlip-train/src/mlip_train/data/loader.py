@@ -13,7 +13,7 @@ from mlip_train.data.plan import MicroBatch, Plan
 T = TypeVar("T")
 
 
-class _Frames(Dataset[Batch]):
+class Collated(Dataset[Batch]):
     """A table whose items are collated micro-batches."""
 
     def __init__(self, table: FrameTable):
@@ -36,15 +36,16 @@ def make_loader(plan: Plan, workers: int = 0, pin_memory: bool = False) -> DataL
         Put batches into page-locked memory.
     """
     return DataLoader(
-        _Frames(plan.table),
+        Collated(plan.table),
         batch_size=None,
         sampler=plan,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
     )
 
 
-def _as_it_is(batch: T) -> T:
+def as_it_is(batch: T) -> T:
+    """Return what the data set made: batches are collated there."""
     return batch

@@ -70,7 +70,7 @@ class Errors(Metric):
         has = batch.force_weight > 0
         self._add(1, batch.subset[batch.frame], has, df)
         if len(self.elements):
-            self.by_element.index_add_(0, batch.types[has], _moments(df[has]))
+            self.by_element.index_add_(0, batch.types, _moments(df, has))
         if with_stress:
             self._add(2, batch.subset, batch.stress_weight > 0, (prediction.stress - batch.stress).flatten(1))
         if terms is not None:
@@ -79,7 +79,7 @@ class Errors(Metric):
             self.norms += torch.stack(weights)
 
     def _add(self, quantity: int, group: Tensor, has: Tensor, difference: Tensor) -> None:
-        self.by_subset[:, quantity].index_add_(0, group[has], _moments(difference[has]))
+        self.by_subset[:, quantity].index_add_(0, group, _moments(difference, has))
 
     def compute(self) -> Tensor:
         """Return :meth:`means`."""
@@ -114,10 +114,13 @@ class Errors(Metric):
         }
 
 
-def _moments(difference: Tensor) -> Tensor:
-    d = difference.detach().to(torch.float64)
-    count = torch.full((d.shape[0],), float(d.shape[1]), dtype=torch.float64, device=d.device)
-    return torch.stack([d.abs().sum(1), (d * d).sum(1), count], 1)
+def _moments(difference: Tensor, has: Tensor) -> Tensor:
+    """Return Σ|x|, Σx² and the count of each row; zeros where there is no label.
+
+    A selection of rows by a mask would read their number from the device, and wait for it.
+    """
+    d = torch.where(has[:, None], difference.detach().to(torch.float64), 0.0)
+    return torch.stack([d.abs().sum(1), (d * d).sum(1), d.shape[1] * has.to(d.dtype)], 1)
 
 
 def _named(sums: Tensor) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,50 @@ from torch.optim.swa_utils import AveragedModel
 class Average(AveragedModel):
     """An average of weights.
 
+    torch's own ``update_parameters`` reads ``n_averaged`` three times from the device, which would wait for it at every
+    step; here a number of the host is counted beside it.
+
     Attributes
     ----------
+    decay : float
+        d of :func:`moving_average`.
     equal : bool
         Whether all weights since :func:`begin_equal_average` count alike.
     """
 
-    equal: bool = False
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model)
+        self.decay, self.equal = decay, False
+        self.requires_grad_(False)
+        self.set_count(1)  # 0 would copy the weights at the first update
+
+    def set_count(self, count: int) -> None:
+        """Let ``count`` updates have been made."""
+        self.count = count
+        self.n_averaged.fill_(count)
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Restore the average, and the number of updates on the host."""
+        found = super().load_state_dict(*arguments, **options)
+        self.count = int(self.n_averaged)
+        return found
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average after an optimizer step."""
+        n = self.count
+        if self.equal:
+            d = n / (n + 1)
+        else:
+            d = min(self.decay, (1 + n) / (10 + n)) if self.decay else 0.0
+        by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for averaged, weight in zip(self.module.parameters(), model.parameters(), strict=True):
+            pair = by_dtype.setdefault(weight.dtype, ([], []))
+            pair[0].append(averaged)
+            pair[1].append(weight)
+        for averages, weights in by_dtype.values():
+            torch._foreach_lerp_(averages, weights, 1.0 - d)
+        self.set_count(n + 1)
 
 
 def moving_average(model: nn.Module, decay: float) -> Average:
@@ -42,28 +80,14 @@ def moving_average(model: nn.Module, decay: float) -> Average:
     """
     if not 0.0 <= decay < 1.0:
         raise ValueError(f"ema must be in [0, 1), got {decay}")
-
-    @torch.no_grad()
-    def update(average: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        n = int(steps)
-        if averaged.equal:
-            d = n / (n + 1)
-        else:
-            d = min(decay, (1 + n) / (10 + n)) if decay else 0.0
-        for a, w in zip(average, weights, strict=True):
-            a.lerp_(w, 1.0 - d)
-
-    averaged = Average(model, multi_avg_fn=update)
-    averaged.requires_grad_(False)
-    averaged.n_averaged.fill_(1)  # otherwise the first update would copy the weights
-    return averaged
+    return Average(model, decay)
 
 
 def begin_equal_average(average: Average, now: bool) -> None:
     """Average equally over steps (stochastic weight averaging), from the next step on where ``now``."""
     average.equal = True
     if now:
-        average.n_averaged.zero_()  # the first update copies the weights
+        average.set_count(0)  # the first update copies the weights
 
 
 @torch.no_grad()

@@ -51,13 +51,15 @@ class RunFiles(pl.Callback):
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """From now on signals are remembered until a step is complete."""
         self.interruption.defer()
+        module.received = lambda: self.interruption.received
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write a checkpoint every ``steps`` steps and before the end on a signal, except at the end of an epoch."""
         plan = module.plan
         if plan.position % module.config.batch.accumulate or plan.position >= plan.total:
             return
-        signum = int(agreed(self.interruption.received, module.device))
+        alone = trainer.world_size == 1  # several processes agreed before the step
+        signum = self.interruption.received if alone else int(module.votes.read()[0])
         if signum or (self.steps and module.steps > self._written and module.steps % self.steps == 0):
             self._save(trainer, module)
         if signum:

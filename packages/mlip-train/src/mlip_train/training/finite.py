@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,23 +15,78 @@ from mlip_train.steps.loss import Prediction
 SHOWN = 4
 
 
-def check_loss(table: FrameTable, batch: Batch, terms: Tensor, prediction: Prediction, where: str) -> None:
-    """Require finite terms of the loss.
+class _Loss(NamedTuple):
+    """A loss whose terms are on their way to the host."""
 
-    Raises
-    ------
-    FloatingPointError
-        Naming frames of the batch.
+    batch: Batch
+    terms: Tensor
+    prediction: Prediction
+    where: str
+    copied: torch.cuda.Event | None
+
+
+class LossCheck:
+    """Requires finite terms of the loss.
+
+    On a GPU the terms of a step are copied to the host behind its kernels and read while the next step is computed, so
+    that the queue never runs empty; on a CPU they are read at once.
+
+    Parameters
+    ----------
+    table : FrameTable
+        For messages.
     """
-    if bool(torch.isfinite(terms).all()):
-        return
+
+    def __init__(self, table: FrameTable):
+        self.table = table
+        self.last: _Loss | None = None
+
+    def add(self, batch: Batch, terms: Tensor, prediction: Prediction, where: str) -> None:
+        """Check the step before, and begin to check this one.
+
+        Raises
+        ------
+        FloatingPointError
+            See :meth:`finish`.
+        """
+        self.finish()
+        copied = None
+        if terms.is_cuda:
+            kept = torch.empty(terms.shape, dtype=terms.dtype, pin_memory=True)
+            kept.copy_(terms, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+            terms = kept
+        self.last = _Loss(batch, terms, prediction, where, copied)
+        if copied is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the terms of the last step and check them; before anything is written.
+
+        Raises
+        ------
+        FloatingPointError
+            Naming frames of the batch.
+        """
+        last, self.last = self.last, None
+        if last is None:
+            return
+        if last.copied is not None:
+            last.copied.synchronize()
+        if not np.isfinite(last.terms.numpy()).all():
+            raise _not_finite(self.table, last)
+
+
+def _not_finite(table: FrameTable, last: _Loss) -> FloatingPointError:
+    batch, prediction = last.batch, last.prediction
     bad = ~torch.isfinite(prediction.energy)
     bad[batch.frame[~torch.isfinite(prediction.forces).all(1)]] = True
     rows = (batch.row[bad] if bool(bad.any()) else batch.row).tolist()
     names = [table.where(row) for row in rows if row >= 0]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    raise FloatingPointError(
-        f"{where}: loss must be finite, got {terms.tolist()} (energy, forces, stress) in a batch with "
+    return FloatingPointError(
+        f"{last.where}: loss must be finite, got {last.terms.tolist()} (energy, forces, stress) in a batch with "
         f"{'; '.join(names[:SHOWN])}{more} (atoms too close, or lower optimizer.lr?)"
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,17 +17,21 @@ from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import Batch
 from mlip_train.data.loader import make_loader
 from mlip_train.data.plan import Plan
+from mlip_train.data.resident import Request, Resident, request_loader
 from mlip_train.report.metrics import Errors
 from mlip_train.steps.eager import Step, StepResult
 from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms
 from mlip_train.steps.verify import Difference, batch_kinds, verified_step
 from mlip_train.training.average import begin_equal_average, exchange, moving_average
-from mlip_train.training.finite import check_loss
+from mlip_train.training.finite import LossCheck
 from mlip_train.training.optimizer import load_moments, make_optimizer, read_average
-from mlip_train.training.processes import place
+from mlip_train.training.processes import Votes, place
 from mlip_train.training.schedule import Schedule, precision
 from mlip_train.training.softadapt import SoftAdapt
 from mlip_train.training.stop import Stop
+
+SHOW_EVERY = 1.0
+"""Seconds between errors that the progress bar shows: they are read from the device, which waits for it."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -70,9 +76,15 @@ class TrainingModule(pl.LightningModule):
         self.epoch = self.steps = self.resumed_at = 0
         self.history: list[dict[str, float]] = []
         self.improved = False
+        self.loss_check = LossCheck(train.table)
+        self.votes = Votes()
+        self.received: Callable[[], int] = int
+        self._shown = -math.inf
+        self._weights: tuple[list[float], Tensor] | None = None
         self.saved_stage: int | None = None
         self.moments: Any = None
-        self._loaders: dict[str, DataLoader[Batch]] = {}
+        self._loaders: dict[str, DataLoader[Any]] = {}
+        self._resident: dict[str, Resident] = {}
 
     def _steps_of_epoch(self, world: int) -> int:
         return math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
@@ -91,7 +103,7 @@ class TrainingModule(pl.LightningModule):
             optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the current epoch's micro-batches of this process."""
         world, rank = place()
         self.plan.share(rank, world)
@@ -99,7 +111,18 @@ class TrainingModule(pl.LightningModule):
         self.resumed_at = 0
         return self._loader("train", self.plan)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def transfer_batch_to_device(
+        self, batch: Batch | Request, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Copy a batch, to a GPU from page-locked memory and without waiting, or gather it there.
+
+        Lightning passes ``non_blocking`` for bare tensors alone.
+        """
+        if isinstance(batch, Request):
+            return self._resident[batch.part].batch(*batch.batch)
+        return batch.to(device, non_blocking=device.type == "cuda")
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return this process's share of the validation frames."""
         plan = self.validation_plan
         if plan is None:
@@ -108,8 +131,10 @@ class TrainingModule(pl.LightningModule):
         plan.share(rank, world)
         return self._loader("validation", plan)
 
-    def _loader(self, part: str, plan: Plan) -> DataLoader[Batch]:
-        if part not in self._loaders:
+    def _loader(self, part: str, plan: Plan) -> DataLoader[Any]:
+        if part not in self._loaders and self.config.data.resident:
+            self._loaders[part] = request_loader(plan, part)
+        elif part not in self._loaders:
             on_gpu = self.device.type == "cuda"
             self._loaders[part] = make_loader(plan, self.config.data.loaders, pin_memory=on_gpu)
         return self._loaders[part]
@@ -117,8 +142,10 @@ class TrainingModule(pl.LightningModule):
     @property
     def weights(self) -> Tensor:
         """Return the loss weights of this epoch, (3,)."""
-        now = coefficients(self.config.loss, self.config.stages, self.epoch)
-        return torch.tensor(self.softadapt.apply(now), dtype=torch.float64, device=self.device)
+        now = self.softadapt.apply(coefficients(self.config.loss, self.config.stages, self.epoch))
+        if self._weights is None or self._weights[0] != now or self._weights[1].device != self.device:
+            self._weights = now, torch.tensor(now, dtype=torch.float64, device=self.device)
+        return self._weights[1]
 
     def on_fit_start(self) -> None:
         """Make the step, on the device the model is on now, and compare it with eager on every kind of batch.
@@ -131,12 +158,24 @@ class TrainingModule(pl.LightningModule):
         self.schedule.total_steps = self.stop.total_steps(self._steps_of_epoch(place()[0]))
         for errors in self.errors.values():
             errors.to(self.device)
+        if self.config.data.resident:
+            self._make_resident()
         if self.step is None:
             c = self.config
             kinds = {k: b.to(self.device) for k, b in batch_kinds(self.plan).items()}
             self.step, self.differences = verified_step(
                 self.model, c.loss, c.compile, kinds, self.weights, self.with_stress
             )
+
+    def _make_resident(self) -> None:
+        """Put the frames of all parts on the device, those of one table once."""
+        made: dict[int, Resident] = {}
+        options = self.config.data.loaders, self.config.logging.progress and not place()[1]
+        for part, plan in (("train", self.plan), ("validation", self.validation_plan)):
+            if plan is not None:
+                if id(plan.table) not in made:
+                    made[id(plan.table)] = Resident(plan.table, self.device, *options)
+                self._resident[part] = made[id(plan.table)]
 
     def on_train_epoch_start(self) -> None:
         """Begin an epoch, or continue one."""
@@ -148,13 +187,18 @@ class TrainingModule(pl.LightningModule):
         if self.plan.position == 0 or place()[1]:  # process 0 continues the sums of all
             self.errors["train"].reset()
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin to agree on the signal to end with and the part of the time that has passed."""
+        if self.plan.position % self.config.batch.accumulate == 0:
+            self.votes.begin([float(self.received()), self.stop.part_here()], self.device)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Compute the loss of one micro-batch, scaled so that Lightning's division by accumulation cancels.
 
         Raises
         ------
         FloatingPointError
-            If the loss is not finite, naming frames of the batch.
+            If the loss is not finite, naming frames of the batch (on a GPU one step late).
         RuntimeError
             If the step has not been built yet.
         """
@@ -162,11 +206,12 @@ class TrainingModule(pl.LightningModule):
             raise RuntimeError("step must be made before training_step, in on_fit_start, or passed in")
         result: StepResult = self.step(batch, self.weights)
         where = f"epoch {self.epoch}, step {self.steps}"
-        check_loss(self.plan.table, batch, result.terms, result.prediction, where)
+        self.loss_check.add(batch, result.terms, result.prediction, where)
         self.errors["train"].update(batch, result.prediction, result.terms, self.with_stress)
         self.plan.position += 1
-        if self.config.logging.progress:
+        if self.config.logging.progress and time.monotonic() - self._shown > SHOW_EVERY:
             self._show_errors()
+            self._shown = time.monotonic()
         wrapped = dist.is_initialized() and self.config.hardware.strategy == "ddp"
         return result.loss * (self.config.batch.accumulate * (dist.get_world_size() if wrapped else 1))
 
@@ -181,15 +226,15 @@ class TrainingModule(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set the learning rate, step, and move the average."""
-        time = self.stop.part_of_time(self.device)
-        rate = self.schedule.rate(self.steps, time)
+        passed = self.votes.read()[1] if dist.is_initialized() else self.stop.part_of_time(self.device)
+        rate = self.schedule.rate(self.steps, passed)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step(closure=optimizer_closure)
         if self.config.optimizer.name != "schedulefree":
             self.average.update_parameters(self.model)
         self.steps += 1
-        if time >= 1.0 or self.steps >= (self.config.stop.steps or math.inf):
+        if passed >= 1.0 or self.steps >= (self.config.stop.steps or math.inf):
             self.trainer.should_stop = True
 
     def settle_average(self) -> None:
@@ -233,6 +278,7 @@ class TrainingModule(pl.LightningModule):
         RuntimeError
             If no frame had a label.
         """
+        self.loss_check.finish()
         self.settle_average()
         row: dict[str, float] = {
             "epoch": self.epoch,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,8 +14,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from mlip_train.config.machine import HardwareConfig
+from mlip_train.data.resident import to_device
 
 
 def cluster(hardware: HardwareConfig) -> list[ClusterEnvironment]:
@@ -72,3 +75,38 @@ def runtime(hardware: HardwareConfig) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+class Votes:
+    """The largest of the values that processes pass, of one step.
+
+    A vote begins before a step and is read behind it: a GPU has then been given the step, and what is waited for is the
+    end of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._values: Tensor | None = None
+        self._work: Any = None
+
+    def begin(self, values: Sequence[float], device: torch.device) -> None:
+        """Begin a vote; one process keeps its values."""
+        self._values = torch.tensor(values, dtype=torch.float64)
+        if dist.is_initialized():
+            self._values = to_device(self._values, device)
+            self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, async_op=True)
+
+    def read(self) -> list[float]:
+        """Return the values of the vote that was begun last; it may be read again.
+
+        Raises
+        ------
+        RuntimeError
+            If none was begun.
+        """
+        if self._values is None:
+            raise RuntimeError("a vote must be begun before it is read")
+        if self._work is not None:
+            self._work.wait()
+            self._work, self._values = None, self._values.cpu()
+        found: list[float] = self._values.tolist()
+        return found

@@ -22,6 +22,7 @@ def save_state(module: TrainingModule) -> dict[str, Any]:
     FloatingPointError
         If a weight is not finite.
     """
+    module.loss_check.finish()
     check_weights(module.model, f"step {module.steps}")
     return {
         "model": dict(module.model.state_dict()),

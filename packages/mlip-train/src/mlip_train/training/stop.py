@@ -35,8 +35,12 @@ class Stop:
 
     def part_of_time(self, device: torch.device) -> float:
         """Return the fraction of ``stop.seconds`` that has passed in any process."""
+        return 0.0 if self.config.seconds is None else agreed(self.part_here(), device)
+
+    def part_here(self) -> float:
+        """Return the fraction of ``stop.seconds`` that has passed in this process."""
         seconds = self.config.seconds
-        return 0.0 if seconds is None else agreed(self.timer.time_elapsed() / seconds, device)
+        return 0.0 if seconds is None else self.timer.time_elapsed() / seconds
 
     def met(
         self, epoch: int, steps: int, inside: bool, schedule: Schedule, device: torch.device

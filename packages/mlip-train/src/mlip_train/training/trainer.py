@@ -32,7 +32,9 @@ def make_trainer(config: TrainConfig, epochs: int, callbacks: list[pl.Callback])
     h = config.hardware
     strategy: Any = "auto"
     if h.devices * h.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        strategy = SyncAfterBackward(bucket_mib=h.bucket_mib) if h.strategy == "sync" else "ddp"
+        strategy = (
+            SyncAfterBackward(bucket_mib=h.bucket_mib, overlap=h.overlap) if h.strategy == "sync" else "ddp"
+        )
     if config.logging.progress:
         callbacks = [*callbacks, Progress()]
     plugins: list[Any] = list(cluster(h))
