@@ -116,6 +116,19 @@ def test_f11_implausible_labels_are_found(
     assert re.search(message, found[0]), found
 
 
+def test_displacements_beyond_the_harmonic_are_no_finding(tmp_path: Path) -> None:
+    """The trapezoid rule overestimates the work between independent displacements of 0.1 Å by a quarter."""
+    frames = []
+    for seed in range(24):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.rattle(0.1, seed=seed)
+        frames.append(labeled(atoms))
+    table = table_of(frames, tmp_path, names=["Cu"])
+    work, energy = np.array(table.arrays["work"][1:]), np.diff(table.arrays["energy"])
+    assert 0.7 < (work * energy).sum() / (work * work).sum() < 0.85
+    assert findings({"train": table}, NONE) == []
+
+
 def test_f11_structures_in_two_parts_or_with_two_energies_are_found(
     make_frames: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -125,9 +125,12 @@ class Overlapped:
         self.paused = True
         self.stream: Any = None
         if self.buckets and self.buckets[0].parameters[0].is_cuda:
-            self.stream = torch.cuda.Stream(self.buckets[0].parameters[0].device)
+            device = self.buckets[0].parameters[0].device
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._handles = [
-            p.register_post_accumulate_grad_hook(functools.partial(self._completed, bucket))
+            p.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                functools.partial(self._completed, bucket)
+            )
             for bucket in self.buckets
             for p in bucket.parameters
         ]

@@ -54,7 +54,7 @@ class LossCheck:
         if terms.is_cuda:
             kept = torch.empty(terms.shape, dtype=terms.dtype, pin_memory=True)
             kept.copy_(terms, non_blocking=True)
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
             terms = kept
         self.last = _Loss(batch, terms, prediction, where, copied)
