@@ -17,13 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlip_train import TrainConfig, dry_run, fit, from_plain
 from mlip_train.config import BatchConfig, LossConfig
-from mlip_train.data import resident
+from mlip_train.data import feed, resident
 from mlip_train.data.batches import Batch, collate
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.plan import Plan
 from mlip_train.data.resident import Resident, bytes_of, check_memory, request_loader
 from mlip_train.steps.eager import EagerStep
-from mlip_train.training import module as modules
 from mlip_train.training.module import TrainingModule
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*LeafSpec.*")
@@ -104,10 +103,10 @@ def test_batches_travel_from_pinned_memory_without_waiting(
         assert module._apply_batch_transfer_handler(batch, torch.device(device)) is batch
     assert seen == [("cuda", {"non_blocking": True}), ("cpu", {"non_blocking": False})]
     pinned = []
-    monkeypatch.setattr(modules, "make_loader", lambda *_, pin_memory: pinned.append(pin_memory))
-    for device in ("cuda:0", "cpu"):
+    monkeypatch.setattr(feed, "make_loader", lambda *_, pin_memory: pinned.append(pin_memory))
+    for part, device in (("train", "cuda:0"), ("validation", "cpu")):
         monkeypatch.setattr(TrainingModule, "device", torch.device(device))
-        module._loader(device, module.plan)
+        module.val_dataloader() if part == "validation" else module.train_dataloader()
     assert pinned == [True, False]
     monkeypatch.setattr(Tensor, "pin_memory", lambda self, *_: self + 1)
     kept = torch.utils.data._utils.pin_memory.pin_memory(batch)

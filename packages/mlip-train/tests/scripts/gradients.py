@@ -35,7 +35,8 @@ for case in cases:
     weights = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
     found, losses, local = [], [], torch.zeros((), dtype=torch.float64)
     parameters = list(model.parameters())
-    overlapped = Overlapped(parameters, "sum", case["bucket"]) if case["overlap"] else None
+    # The other way round, as buckets wait for those before them, and the first would hold the parameter never used.
+    overlapped = Overlapped(parameters[::-1], "sum", case["bucket"]) if case["overlap"] else None
     for i, batch in enumerate(loader):
         loss = step(batch, weights).loss
         if case["unused"] and batch.row[0] % 2 == 0 and batch.row[0] >= 0:

@@ -110,7 +110,8 @@ class Overlapped:
     """Reductions that start during the backward, as soon as the gradients of a bucket are complete.
 
     Buckets hold parameters from the last to the first, as the backward completes them, and start in this order on every
-    process, whichever parameters it used. On a GPU they run in a stream of their own, which the optimizer waits for.
+    process, whichever parameters it used; one with a parameter that gets no gradient, and those behind it, start after
+    the backward. On a GPU they run in a stream of their own, which the optimizer waits for.
 
     Parameters
     ----------

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from mlip_train.config.schema import TrainConfig
 from mlip_train.data.batches import Batch
-from mlip_train.data.loader import make_loader
+from mlip_train.data.feed import Feed
 from mlip_train.data.plan import Plan
-from mlip_train.data.resident import Request, Resident, request_loader
+from mlip_train.data.resident import Request
 from mlip_train.report.metrics import Errors
 from mlip_train.steps.eager import Step, StepResult
 from mlip_train.steps.loss import coefficients, final_coefficients, loss_terms
@@ -73,6 +73,7 @@ class TrainingModule(pl.LightningModule):
         self.softadapt = SoftAdapt(config.loss)
         plans = {"train": train} | ({} if validation is None else {"validation": validation})
         self.errors = {part: Errors(p.table.subsets, p.table.type_names) for part, p in plans.items()}
+        self.feed = Feed(plans, config.data.loaders, config.data.resident)
         self.epoch = self.steps = self.resumed_at = 0
         self.history: list[dict[str, float]] = []
         self.improved = False
@@ -83,8 +84,6 @@ class TrainingModule(pl.LightningModule):
         self._weights: tuple[list[float], Tensor] | None = None
         self.saved_stage: int | None = None
         self.moments: Any = None
-        self._loaders: dict[str, DataLoader[Any]] = {}
-        self._resident: dict[str, Resident] = {}
 
     def _steps_of_epoch(self, world: int) -> int:
         return math.ceil(len(self.plan.batches) / (world * self.config.batch.accumulate))
@@ -109,18 +108,13 @@ class TrainingModule(pl.LightningModule):
         self.plan.share(rank, world)
         self.plan.begin(self.epoch, self.resumed_at)
         self.resumed_at = 0
-        return self._loader("train", self.plan)
+        return self.feed.loader("train", self.device)
 
     def transfer_batch_to_device(
         self, batch: Batch | Request, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Copy a batch, to a GPU from page-locked memory and without waiting, or gather it there.
-
-        Lightning passes ``non_blocking`` for bare tensors alone.
-        """
-        if isinstance(batch, Request):
-            return self._resident[batch.part].batch(*batch.batch)
-        return batch.to(device, non_blocking=device.type == "cuda")
+        """Copy a batch, or gather it on the device."""
+        return self.feed.transfer(batch, device)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return this process's share of the validation frames."""
@@ -129,15 +123,7 @@ class TrainingModule(pl.LightningModule):
             return []
         world, rank = place()
         plan.share(rank, world)
-        return self._loader("validation", plan)
-
-    def _loader(self, part: str, plan: Plan) -> DataLoader[Any]:
-        if part not in self._loaders and self.config.data.resident:
-            self._loaders[part] = request_loader(plan, part)
-        elif part not in self._loaders:
-            on_gpu = self.device.type == "cuda"
-            self._loaders[part] = make_loader(plan, self.config.data.loaders, pin_memory=on_gpu)
-        return self._loaders[part]
+        return self.feed.loader("validation", self.device)
 
     @property
     def weights(self) -> Tensor:
@@ -158,24 +144,13 @@ class TrainingModule(pl.LightningModule):
         self.schedule.total_steps = self.stop.total_steps(self._steps_of_epoch(place()[0]))
         for errors in self.errors.values():
             errors.to(self.device)
-        if self.config.data.resident:
-            self._make_resident()
+        self.feed.begin(self.device, self.config.logging.progress and not place()[1])
         if self.step is None:
             c = self.config
             kinds = {k: b.to(self.device) for k, b in batch_kinds(self.plan).items()}
             self.step, self.differences = verified_step(
                 self.model, c.loss, c.compile, kinds, self.weights, self.with_stress
             )
-
-    def _make_resident(self) -> None:
-        """Put the frames of all parts on the device, those of one table once."""
-        made: dict[int, Resident] = {}
-        options = self.config.data.loaders, self.config.logging.progress and not place()[1]
-        for part, plan in (("train", self.plan), ("validation", self.validation_plan)):
-            if plan is not None:
-                if id(plan.table) not in made:
-                    made[id(plan.table)] = Resident(plan.table, self.device, *options)
-                self._resident[part] = made[id(plan.table)]
 
     def on_train_epoch_start(self) -> None:
         """Begin an epoch, or continue one."""
