@@ -234,6 +234,10 @@ def test_f8_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
             "hardware.bucket_mib must be used with hardware.strategy: sync",
         ),
         (
+            {"hardware": {"overlap": True}},
+            "hardware.overlap must be used with hardware.bucket_mib",
+        ),
+        (
             {"model": {"config": {"energy_shifts": 0.0}}, "statistics": {"energy_shifts": "mean"}},
             "statistics.energy_shifts must be used without model.config.energy_shifts, got 'mean' with it",
         ),

@@ -74,7 +74,7 @@ class LossCheck:
             return
         if last.copied is not None:
             last.copied.synchronize()
-        if not np.isfinite(last.terms.numpy()).all():
+        if not np.isfinite(last.terms.cpu().numpy()).all():
             raise _not_finite(self.table, last)
 
 
