@@ -207,6 +207,15 @@ def first() -> str:
     return table("data | steps, time, processor time | errors | element means, no forces", rows)
 
 
+def interruptions() -> str:
+    """Return how runs interrupted at random moments ended."""
+    return filled_rows(
+        "signal | moments | ended by it | had ended before | before the first step | continued to the same bits",
+        "{signal}|{moments}|{interrupted}|{ended before}|{before the first step}|{equal}",
+        record("interruptions")["rows"],
+    )
+
+
 def reduce() -> str:
     """Return what the reduction of gradients sends and holds."""
     return filled_rows(
@@ -457,6 +466,7 @@ TABLES = {
         plain(train, "train_small", "train_medium", "train_large", other=NEQUIP),
         plain(ddp),
         plain(reduce),
+        plain(interruptions),
         plain(
             neighbors_search,
             *("neighbors_search_1", "neighbors_search_2"),

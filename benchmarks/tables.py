@@ -100,6 +100,10 @@ TABLES: dict[str, list[str]] = {
     "first": [
         "{python} -m benchmarks.bench_first --data {data} --folder {work}/first --json {results}/first.json",
     ],
+    "interruptions": [
+        "{python} -m benchmarks.bench_interruptions --data {data} --folder {work}/interruptions "
+        "--json {results}/interruptions.json"
+    ],
     "reduce": ["{python} -m benchmarks.bench_reduce --json {results}/reduce.json"],
     "openmm": ["{python} -m benchmarks.bench_openmm --work {work}/hosts --json {results}/openmm.json"],
     "relaxations": [
