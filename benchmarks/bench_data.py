@@ -19,17 +19,14 @@ after the file's pages were dropped from the page cache.
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
-from benchmarks.common import RESULTS, write_record
+from benchmarks.common import RESULTS, alone, write_record
 from benchmarks.converting import converting, synthesize, warm
 
 BOHR, HARTREE = 0.529177210903, 27.211386245988
@@ -171,35 +168,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--convert", type=Path, nargs="*", metavar="HDF5", help="measure conversion instead")
     parser.add_argument("--json", type=Path, help="by default benchmarks/results/data_<what>.json")
-    hidden = ("KIND", "PATH", "FRAMES")
-    parser.add_argument("--measure", nargs=3, metavar=hidden, help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.measure:
-        kind, path, frames = a.measure
-        print(json.dumps(measure(kind, Path(path), int(frames), a.rounds)))
-        return
     a.folder.mkdir(parents=True, exist_ok=True)
     if a.convert is not None:
         write_record(a.json or RESULTS / "data_converting.json", rows=converting(a.folder, a.convert))
         return
     rows = []
-    itself = [
-        sys.executable,
-        "-m",
-        "benchmarks.bench_data",
-        "--folder",
-        str(a.folder),
-        "--rounds",
-        str(a.rounds),
-        "--measure",
-    ]
     for frames in a.frames:
         for kind, path in prepare(a.folder, frames).items():
-            command = [*itself, kind, str(path), str(frames)]
-            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            rows.append(
-                {"reader": kind, "frames": frames, "bytes": path.stat().st_size, **json.loads(run.stdout)}
-            )
+            found = alone(measure, kind, path, frames, a.rounds)
+            rows.append({"reader": kind, "frames": frames, "bytes": path.stat().st_size, **found})
     reference = {r["frames"]: r["random"] for r in rows if r["reader"] == "hdf5"}
     print("| reader | frames | file MB | random frames/s | × HDF5 | epoch frames/s | RSS MB | growth MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")

@@ -18,15 +18,13 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.common import RESULTS, least_times, write_record
+from benchmarks.common import RESULTS, alone, least_times, write_record
 
 PER_MOLECULE, BATCH, CUTOFF = 50, 256, 6.0
 XYZ_FRAMES = 20_000
@@ -192,21 +190,14 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=CALLS, default=GROWTH, help="write first")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, default=RESULTS / "data_growth.json")
-    parser.add_argument("--measure", nargs=3, metavar=("STAGE", "PATH", "FRAMES"), help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.measure:
-        stage, path, frames = a.measure
-        print(json.dumps(measure(stage, Path(path), int(frames), a.workers)))
-        return
     a.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    itself = [sys.executable, "-m", "benchmarks.bench_store", "--folder", str(a.folder)]
     for frames in a.frames:
         path = a.folder / f"{frames}.store"
         for stage in a.stages:
-            command = [*itself, "--workers", str(a.workers), "--measure", stage, str(path), str(frames)]
-            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            rows.append({**json.loads(run.stdout), "load": round(os.getloadavg()[0], 1)})
+            found = alone(measure, stage, path, frames, a.workers)
+            rows.append({**found, "load": round(os.getloadavg()[0], 1)})
             print(json.dumps(rows[-1]), flush=True)
         path.unlink()
         shutil.rmtree(path.with_suffix(".cache"), ignore_errors=True)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,6 +139,12 @@ def limit_memory(gib: float | None) -> None:
 
     if gib:
         resource.setrlimit(resource.RLIMIT_AS, (int(gib * 2**30),) * 2)
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function of a module, called in a new process, whose memory is then its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class Worker:
