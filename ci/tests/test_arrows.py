@@ -1,6 +1,7 @@
 """Declared requirements and imports follow the arrows between the packages."""
 
 import ast
+import graphlib
 import re
 import tomllib
 from itertools import chain
@@ -66,6 +67,28 @@ def test_imports(package):
     found = imports(package) & others
     assert ARROWS[package] <= found, "an arrow that nothing uses"
     assert found <= ARROWS[package] | optional
+
+
+def modules(package):
+    """Sources of the package by name of their module, but for faces, which only hand names on."""
+    folder = ROOT / "packages" / package.replace("_", "-") / "src"
+    paths = (path for path in folder.rglob("*.py") if path.name != "__init__.py")
+    return {".".join(path.relative_to(folder).with_suffix("").parts): path for path in paths}
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_no_cycle(package):
+    """No module imports itself by way of others, in functions and for annotations neither."""
+    sources = modules(package)
+    graph = {name: set() for name in sources}
+    for name, path in sources.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                graph[name] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] &= sources.keys()
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the modules
 
 
 def test_spice_data_knows_no_torch():
