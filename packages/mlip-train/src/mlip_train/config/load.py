@@ -205,6 +205,17 @@ def to_plain(config: Any) -> Any:
     return config
 
 
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return what plain data holds at the ends, by dotted path; lists of other than mappings are one value."""
+    if isinstance(value, dict):
+        parts = {f"{path}.{k}" if path else str(k): v for k, v in value.items()}
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        parts = {f"{path}[{i}]": v for i, v in enumerate(value)}
+    else:
+        return {path: value}
+    return {name: leaf for where, v in parts.items() for name, leaf in leaves(v, where).items()}
+
+
 def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """Apply ``a.b.c=value`` assignments (values are YAML) to plain data; lists by number (``data.train.0.path=x``).
 

@@ -84,25 +84,6 @@ class Batch(NamedTuple):
         return Batch(*(t.to(device, **options) for t in self))
 
 
-class Labels(NamedTuple):
-    """Sums of loss weights of each frame: energy, force components, stress components, (F,) each."""
-
-    energy: NDArray[np.float64]
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
-
-
-def label_weights(table: FrameTable) -> Labels:
-    """Return the weight of each frame in each term of the loss; 0 where the label is missing."""
-    a = table.arrays
-    weight = np.asarray(a["weight"])
-    return Labels(
-        weight * np.isfinite(a["energy"]),
-        3.0 * weight * np.isfinite(a["force_squares"]) * table.atom_counts,
-        9.0 * weight * np.isfinite(a["stress_max"]),
-    )
-
-
 def collate(
     table: FrameTable, rows: Indices, norms: NDArray[np.float64] | None = None, filler: bool = False
 ) -> Batch:

@@ -24,7 +24,7 @@ EDGES: Layout = {"center": ("i4", ()), "neighbor": ("i4", ()), "shifts": ("i2", 
 
 
 def build_table(
-    sources: Sequence[SourceConfig] | Sequence[Source],
+    sources: Sequence[SourceConfig],
     type_names: Sequence[str],
     cutoffs: torch.Tensor,
     cache: str | Path,
@@ -37,7 +37,7 @@ def build_table(
 
     Parameters
     ----------
-    sources : sequence of SourceConfig or of Source
+    sources : sequence of SourceConfig
         Files; see :func:`mlip_train.data.sources.open_sources`. Contents, options, ``type_names`` and ``cutoffs`` are
         the key of the cache.
     type_names : sequence of str
@@ -64,9 +64,22 @@ def build_table(
         See :func:`mlip_train.data.sources.open_sources`; for type names that are no element symbols, and if there is
         no frame at all.
     """
+    opened = open_sources(sources, cache, workers, progress)
+    return _table(opened, type_names, cutoffs, cache, workers, isolated, progress, keep_edges)
+
+
+def _table(
+    opened: Sequence[Source],
+    type_names: Sequence[str],
+    cutoffs: torch.Tensor,
+    cache: str | Path,
+    workers: int,
+    isolated: str,
+    progress: bool,
+    keep_edges: bool,
+) -> FrameTable:
     if unknown := [name for name in type_names if name not in atomic_numbers]:
         raise ValueError(f"type_names must be element symbols, got {unknown}")
-    opened = [s if isinstance(s, Source) else open_sources([s], cache, workers, progress)[0] for s in sources]
     if not any(len(source.rows) for source in opened):
         raise ValueError(f"data must contain at least one frame, got none from {paths_of(opened)}")
     names = tuple(type_names)
@@ -99,7 +112,7 @@ def build_tables(
     if isolated == "error" and config.statistics.energy_shifts == "isolated":
         isolated = "atoms"
     place, options = (config.cache, data.workers, isolated), (config.logging.progress, data.cache_neighbors)
-    return {part: build_table(opened, names, cutoffs, *place, *options) for part, opened in sources.items()}
+    return {part: _table(opened, names, cutoffs, *place, *options) for part, opened in sources.items()}
 
 
 def _identity(source: Source) -> list[str]:

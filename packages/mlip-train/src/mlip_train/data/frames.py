@@ -53,6 +53,14 @@ class Edges(NamedTuple):
     shifts: Array
 
 
+class Labels(NamedTuple):
+    """Sums of loss weights of each frame: energy, force components, stress components, (F,) each."""
+
+    energy: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class FrameTable:
     """Frames of sources by their counts and statistics.
@@ -110,6 +118,16 @@ class FrameTable:
         for name in ("atom_count", "energy", "weight", "subset", "composition", "geometry", "labels"):
             found.update(np.ascontiguousarray(self.arrays[name]).data)
         return found.hexdigest()
+
+    @property
+    def label_weights(self) -> Labels:
+        """Weight of each frame in each term of the loss; 0 where the label is missing."""
+        a, weight = self.arrays, np.asarray(self.arrays["weight"])
+        return Labels(
+            weight * np.isfinite(a["energy"]),
+            3.0 * weight * np.isfinite(a["force_squares"]) * self.atom_counts,
+            9.0 * weight * np.isfinite(a["stress_max"]),
+        )
 
     @property
     def isolated(self) -> NDArray[np.bool_]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mlip_train.config.checks import is_spice
 from mlip_train.config.data import SourceConfig
 from mlip_train.config.load import nearest
-from mlip_train.data.batches import label_weights
 from mlip_train.data.frames import FrameTable
 
 LABELS = {"energy": ("energy",), "forces": ("forces",), "stress": ("stress", "virial")}
@@ -45,7 +44,7 @@ def check_labels(
         For a label that no frame of a source has, naming its key and the keys that the file has, unless the key is
         null; for a label that some frames lack, naming the first; and for a label that no source has.
     """
-    labels = label_weights(table)
+    labels = table.label_weights
     source = np.asarray(table.arrays["source"])
     weighted = (np.asarray(table.arrays["weight"]) > 0) & (table.atom_counts > 0)
     for is_needed, (name, keys), present in zip(needed, LABELS.items(), labels, strict=True):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from mlip_train.config.data import BatchConfig
-from mlip_train.data.batches import Indices, label_weights
+from mlip_train.data.batches import Indices
 from mlip_train.data.frames import FrameTable
 
 
@@ -73,7 +73,7 @@ class Plan(Sampler[MicroBatch]):
     ):
         self.limit = limit
         self.table, self.rows, self.config, self.seed, self.shuffle = table, rows, config, seed, shuffle
-        self.labels = label_weights(table)
+        self.labels = table.label_weights
         self.share(rank, world)
         self.begin(epoch)
 

@@ -13,7 +13,6 @@ import localgraph
 from mlip_train.config.checks import LABELS, is_spice
 from mlip_train.config.data import PARTS, BatchConfig, SourceConfig
 from mlip_train.config.load import from_plain, to_plain
-from mlip_train.data.batches import label_weights
 from mlip_train.data.build import build_table
 from mlip_train.data.frames import FrameTable
 from mlip_train.report.evaluate import Evaluation, evaluate
@@ -44,7 +43,7 @@ def evaluate_file(path: Path, data: Sequence[str] | Sequence[SourceConfig], fold
     sources = [s if isinstance(s, SourceConfig) else _as_read(s, run.get("data", {})) for s in data]
     folder.mkdir(parents=True, exist_ok=True)
     table = build_table(sources, model.type_names, model.cutoffs, folder / "cache", isolated="keep")
-    if not any(label.any() for label in label_weights(table)):
+    if not any(label.any() for label in table.label_weights):
         keys = [{k: getattr(s, k) for k in LABELS} for s in sources]
         raise ValueError(f"data must have frames with labels, got none under {keys} in {list(table.files)}")
     shifts = np.asarray(training.get("statistics", {}).get("energy_shifts", np.zeros(len(model.type_names))))

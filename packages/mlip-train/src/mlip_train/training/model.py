@@ -15,7 +15,8 @@ from mlip_train.config.schema import TrainConfig
 from mlip_train.data.frames import FrameTable
 from mlip_train.data.sources import Source, elements_in
 from mlip_train.data.statistics import Statistics
-from mlip_train.training.finetune import refit_energies, start_model, with_elements
+from mlip_train.training.finetune import start_model, with_elements
+from mlip_train.training.refit import refit_energies
 
 
 class Start(NamedTuple):
@@ -80,7 +81,7 @@ def begin_model(
 def finish_model(
     start: Start, config: TrainConfig, statistics: Statistics, table: FrameTable, rows: NDArray[np.int64]
 ) -> Any:
-    """Build a new model from the statistics, or fit the energies of one to fine-tune; mark frozen parameters.
+    """Build a new model from the statistics, or fit the energies of one to fine-tune; frozen parameters are marked.
 
     Parameters
     ----------
@@ -94,9 +95,9 @@ def finish_model(
         The training frames.
     """
     model = _new(config, start.type_names, statistics) if start.model is None else start.model
+    freeze(model, config.model.freeze)
     if start.refit:
         refit_energies(model, config, table, rows)
-    freeze(model, config.model.freeze)
     return model
 
 

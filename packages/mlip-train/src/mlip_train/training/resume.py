@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import localgraph
 from mlip_train.config.checks import SETTLED
-from mlip_train.config.load import from_plain, to_plain
+from mlip_train.config.load import from_plain, leaves, to_plain
 from mlip_train.config.schema import TrainConfig
 from mlip_train.training import checkpoint
 from mlip_train.training.checkpoint import CHECKPOINT, MODEL
@@ -190,14 +190,4 @@ def _fixed(config: TrainConfig) -> dict[str, Any]:
         plain["data"].pop(name)
     if config.model.start_from is not None and not localgraph.is_published_name(config.model.start_from):
         plain["model"]["start_from"] = str(Path(config.model.start_from).resolve())
-    return dict(_leaves(plain, ""))
-
-
-def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        parts = [(f"{path}.{k}" if path else str(k), v) for k, v in value.items()]
-    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
-        parts = [(f"{path}[{i}]", v) for i, v in enumerate(value)]
-    else:
-        return [(path, value)]
-    return [leaf for name, v in parts for leaf in _leaves(v, name)]
+    return leaves(plain)
