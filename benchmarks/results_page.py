@@ -207,6 +207,21 @@ def first() -> str:
     return table("data | steps, time, processor time | errors | element means, no forces", rows)
 
 
+def bf16() -> str:
+    """Return what training with hidden layers in bfloat16 gives beside float32."""
+    rows = []
+    for row in record("bf16")["rows"]:
+        name = f"{FIRST[row['data']]}, {row['layers']}" + (", another seed" if row["seed"] else "")
+        errors = f"{row['energy_per_atom']:.2f}, {row['forces']:.1f}"
+        work = f"{row['work']:.3f} of {row['energy changes']:.1f}"
+        step = f"{row['ms']:.1f}" if "ms" in row else "–"
+        rows.append([name, errors, f"{row['rounding of forces']:.2f}", work, f"{row['drift']:.3f}", step])
+    head = (
+        "data, hidden layers | errors | forces less those of float32 layers, meV/Å | ΔE + ∫F·dx, meV/atom | "
+    )
+    return table(f"{head}drift, meV/atom/ps | ms per step", rows)
+
+
 def interruptions() -> str:
     """Return how runs interrupted at random moments ended."""
     return filled_rows(
@@ -467,6 +482,7 @@ TABLES = {
         plain(ddp),
         plain(reduce),
         plain(interruptions),
+        plain(bf16),
         plain(
             neighbors_search,
             *("neighbors_search_1", "neighbors_search_2"),

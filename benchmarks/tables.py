@@ -100,6 +100,9 @@ TABLES: dict[str, list[str]] = {
     "first": [
         "{python} -m benchmarks.bench_first --data {data} --folder {work}/first --json {results}/first.json",
     ],
+    "bf16": [
+        "{python} -m benchmarks.bench_bf16 --data {data} --folder {work}/bf16 --json {results}/bf16.json"
+    ],
     "interruptions": [
         "{python} -m benchmarks.bench_interruptions --data {data} --folder {work}/interruptions "
         "--json {results}/interruptions.json"
