@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.common import write_record
+from benchmarks.common import fit, history, write_record
 
 SETS = {
     "3bpa": "molecules/3bpa/train_300K.xyz",
@@ -43,13 +41,12 @@ def measure(name: str, data: Path, folder: Path, seconds: float, options: list[s
         YAML.format(output=output.resolve(), width=WIDTH, path=(data / SETS[name]).resolve(), seconds=seconds)
     )
     before = os.times()
-    command = [sys.executable, "-m", "mlip_train.cli", "fit", str(path), "logging.progress=false", *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    fit(path, *options)
     after = os.times()
     errors = json.loads((output / "errors.json").read_text())["validation"]
-    lines = (output / "metrics.csv").read_text().splitlines()
-    last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
-    row = {"epochs": len(lines) - 1, "steps": int(last["step"]), "seconds": round(float(last["seconds"]), 1)}
+    rows = history(output)
+    last = rows[-1]
+    row = {"epochs": len(rows), "steps": int(last["step"]), "seconds": round(last["seconds"], 1)}
     row["processor seconds"] = round(
         after.children_user + after.children_system - before.children_user - before.children_system, 1
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gc
 import importlib.metadata
+import itertools
 import json
 import multiprocessing
 import os
@@ -124,6 +126,26 @@ def least_times(
     finally:
         gc.enable()
     return best
+
+
+def fit(run: Path | str, *overrides: str, threads: int | None = None) -> None:
+    """Run ``mlip-train fit`` in a process of its own, without a progress bar."""
+    command = [sys.executable, "-m", "mlip_train.cli", "fit", str(run), "logging.progress=false", *overrides]
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} must succeed, got:\n{done.stderr[-3000:]}")
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's ``metrics.csv``, one for each epoch."""
+    with (folder / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def epoch_seconds(rows: list[dict[str, float]]) -> list[float]:
+    """Return the seconds of every epoch of a :func:`history` but the first, which compiles."""
+    return [later["seconds"] - earlier["seconds"] for earlier, later in itertools.pairwise(rows)]
 
 
 def peak_mib() -> float:

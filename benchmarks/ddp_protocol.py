@@ -11,15 +11,10 @@ least seconds per epoch (Table 4). Every run is a subprocess of its own with ``-
 from __future__ import annotations
 
 import argparse
-import csv
-import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.common import write_record
+from benchmarks.common import epoch_seconds, fit, history, write_record
 
 ONE, TWO, FULL = (
     ["hardware.devices=1", "batch.accumulate={devices}"],
@@ -54,17 +49,13 @@ def main() -> None:
         if name in arguments.skip:
             continue
         folder = arguments.output / name.replace(" ", "_").replace(",", "")
-        command = [sys.executable, "-m", "mlip_train.cli", "fit", arguments.run, f"output={folder}"]
-        command += [f"stop.epochs={arguments.epochs}", "compile.mode=eager", "logging.progress=false"]
-        command += [f"hardware.threads={arguments.threads}", f"data.cache={arguments.output / 'cache'}"]
-        command += [*arguments.overrides, *(c.format(devices=arguments.devices) for c in changes)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-        with (folder / "metrics.csv").open() as f:
-            history = list(csv.DictReader(f))
-        last = history[-1]
-        later = [float(b["seconds"]) - float(a["seconds"]) for a, b in itertools.pairwise(history)]
-        energy, force = (1e3 * float(last[f"validation/{k}_rmse"]) for k in ("energy_per_atom", "forces"))
+        changed = [f"output={folder}", f"stop.epochs={arguments.epochs}", "compile.mode=eager"]
+        changed += [f"hardware.threads={arguments.threads}", f"data.cache={arguments.output / 'cache'}"]
+        changed += [*arguments.overrides, *(c.format(devices=arguments.devices) for c in changes)]
+        fit(arguments.run, *changed, threads=arguments.threads)
+        rows_of_run = history(folder)
+        later = epoch_seconds(rows_of_run)
+        energy, force = (1e3 * rows_of_run[-1][f"validation/{k}_rmse"] for k in ("energy_per_atom", "forces"))
         row = {"run": name, "energy_rmse_meV_per_atom": energy, "force_rmse_meV_per_A": force}
         rows.append(row | {"least_s_per_epoch": min(later, default=float("nan"))})
         print(json.dumps(rows[-1]), flush=True)

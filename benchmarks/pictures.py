@@ -6,7 +6,6 @@ python -m benchmarks.pictures demo FOLDER     # FOLDER/demo.png from what the de
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from benchmarks.common import RESULTS
+from benchmarks.common import RESULTS, history
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
@@ -155,7 +154,7 @@ def accuracy(path: Path, results: Path = RESULTS) -> None:
 
 def demo(folder: Path) -> None:
     """Draw the demo: learning curves, held-out forces, conserved energy, and its error against the time step."""
-    rows = list(csv.DictReader((folder / "run" / "metrics.csv").open()))
+    rows = history(folder / "run")
     forces, dynamics = np.load(folder / "forces.npz"), json.loads((folder / "dynamics.json").read_text())
     figure = plt.figure(figsize=(11.5, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 3)
@@ -164,7 +163,7 @@ def demo(folder: Path) -> None:
     for column, (key, (name, unit)) in enumerate(curves.items()):
         axis = figure.add_subplot(grid[0, column])
         for part, color in (("train", THEIRS), ("validation", OURS)):
-            axis.plot(epochs, [1000 * float(r[f"{part}/{key}_mae"]) for r in rows], color=color, label=part)
+            axis.plot(epochs, [1000 * r[f"{part}/{key}_mae"] for r in rows], color=color, label=part)
         axis.set(xlabel="epoch", ylabel=f"{name} MAE, {unit}", yscale="log", title=f"Learning: {name}")
         axis.legend(frameon=False)
     axis = figure.add_subplot(grid[0, 2])

@@ -10,22 +10,22 @@ as ``X``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import Any
+
+from benchmarks.common import history
 
 CURVES = {"energy": "validation/energy_per_atom_rmse", "forces": "validation/forces_rmse"}
 
 
 def read(folder: Path) -> dict[str, Any]:
     """What a run left; errors in meV/atom and meV/Å."""
-    with (folder / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    record: dict[str, Any] = {"epochs": len(rows), "steps": int(float(rows[-1]["step"]))}
-    record["seconds"] = [round(float(r["seconds"]), 1) for r in rows]
+    rows = history(folder)
+    record: dict[str, Any] = {"epochs": len(rows), "steps": int(rows[-1]["step"])}
+    record["seconds"] = [round(r["seconds"], 1) for r in rows]
     for name, key in CURVES.items():
-        record[name] = [round(1e3 * float(r[key]), 4) for r in rows]
+        record[name] = [round(1e3 * r[key], 4) for r in rows]
     for name in ("run.json", "errors.json", "reference.json"):
         if (folder / name).exists():
             record[name.split(".")[0]] = json.loads((folder / name).read_text())

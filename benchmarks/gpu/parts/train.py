@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import itertools
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.common import ROOT, write_json
+from benchmarks.common import epoch_seconds, history, write_json
+from benchmarks.common import fit as train
 from benchmarks.gpu.part import Part
 from benchmarks.providers import TRAINING, Case
 from benchmarks.systems import system_of, water
@@ -119,14 +115,10 @@ def fit(part: Part) -> dict[str, float]:
         "logging": {"progress": False},
     }
     write_json(folder / "fit.yaml", config)
-    command = [sys.executable, "-m", "mlip_train.cli", "fit", str(folder / "fit.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise RuntimeError(done.stdout[-1500:] + done.stderr[-1500:])
-    rows = list(csv.DictReader(Path(folder / "run" / "metrics.csv").open()))
-    seconds = [float(b["seconds"]) - float(a["seconds"]) for a, b in itertools.pairwise(rows)]
-    steps = float(rows[-1]["step"]) / len(rows)
-    return {"frames": frames, "batch": size, "steps_per_s": steps / min(seconds)}
+    train(folder / "fit.yaml")
+    rows = history(folder / "run")
+    steps = rows[-1]["step"] / len(rows)
+    return {"frames": frames, "batch": size, "steps_per_s": steps / min(epoch_seconds(rows))}
 
 
 def main() -> None:
