@@ -14,7 +14,7 @@ foreach(name edge_potential.cpp edge_potential.h gpu_architecture.h model_archiv
   configure_file("${MLIP_SOURCES}/src/${name}" "${lammps_src}/${name}" COPYONLY)
 endforeach()
 if(PKG_KOKKOS)
-  foreach(name pair_allegro_kokkos.cpp pair_allegro_kokkos.h)
+  foreach(name edge_kernels.h pair_allegro_kokkos.cpp pair_allegro_kokkos.h)
     configure_file("${MLIP_SOURCES}/kokkos/${name}" "${lammps_src}/KOKKOS/${name}" COPYONLY)
   endforeach()
 endif()

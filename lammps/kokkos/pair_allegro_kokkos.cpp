@@ -1,7 +1,8 @@
-// The device-resident pair style: count, scan, fill, evaluate in place, scatter with atomics. One model, no committee.
+// The device-resident pair style: count, fill, evaluate in place, scatter (edge_kernels.h). One model, no committee.
 
 #include "pair_allegro_kokkos.h"
 
+#include "edge_kernels.h"
 #include "edge_potential.h"
 
 #include "atom_masks.h"
@@ -12,8 +13,6 @@
 #include "neighbor.h"
 #include "update.h"
 
-#include <algorithm>
-#include <climits>
 #include <cmath>
 #include <string>
 
@@ -72,7 +71,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
   if (edges <= max_edges) {
     fill(0, inum, 0, edges);
     evaluate_chunk(inum, edges);
-    scatter(0, inum, edges);
+    scatter(0, inum, 0);
   } else {
     auto offsets = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), d_offsets);
     for (int first = 0; first < inum;) {
@@ -81,7 +80,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::compute(int efla
       const int64_t here = offsets(last) - offsets(first);
       fill(first, last, offsets(first), here);
       evaluate_chunk(last - first, here);
-      scatter(first, last, here);
+      scatter(first, last, offsets(first));
       first = last;
     }
   }
@@ -107,33 +106,11 @@ template <class DeviceType> typename PairAllegroKokkos<DeviceType>::Reader PairA
 
 template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
 {
-  typedef Kokkos::RangePolicy<DeviceType> Range;
-  const Reader reader = this->reader();
   const int inum = list->inum;
-  const double shortest = shortest_allowed_sq;
-  const bool skips = rejects;
-
   if (static_cast<int>(d_offsets.extent(0)) < inum + 1) d_offsets = Integers("allegro:offsets", inum + 1);
-  auto offsets = d_offsets;
-  int wild = 0, near = 0;    // first centers with a position that is not finite, and with a neighbor too near
-  Kokkos::parallel_reduce(
-      "allegro:count", Range(0, inum),
-      KOKKOS_LAMBDA(const int ii, int &first_wild, int &first_near) {
-        const int i = reader.ilist(ii);
-        for (int d = 0; d < 3; d++)
-          if (!Kokkos::isfinite(reader.x(i, d)) && ii < first_wild) first_wild = ii;
-        int64_t count = 0;
-        if (reader.center_type(i) >= 0)
-          for (int jj = 0; jj < reader.numneigh(i); jj++) {
-            double r[3];
-            const double rsq = reader.edge(i, reader.neighbors(i, jj) & NEIGHMASK, r);
-            if (rsq < 0.0) continue;
-            if (rsq < shortest && ii < first_near) first_near = ii;
-            if (!(rsq < shortest && skips)) count++;
-          }
-        offsets(ii + 1) = count;
-      },
-      Kokkos::Min<int>(wild), Kokkos::Min<int>(near));
+  int wild = 0, near = 0;
+  const int64_t edges =
+      mlip::count_edges<DeviceType>(reader(), inum, shortest_allowed_sq, rejects, d_offsets, wild, near);
   if (wild < inum)
     error->one(FLERR, "pair_style allegro/kk, step {}: positions must be finite, got NaN or infinity for atom {}",
                update->ntimestep, tag_of(wild));
@@ -143,12 +120,6 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
     error->one(FLERR,
                "pair_style allegro/kk, step {}: atom {} and a neighbor overlap: distance must be at least {} Angstrom, got less",
                update->ntimestep, tag_of(near), std::sqrt(shortest_allowed_sq));
-  Kokkos::parallel_scan("allegro:scan", Range(0, inum + 1), KOKKOS_LAMBDA(const int k, int64_t &sum, const bool last) {
-    if (k > 0) sum += offsets(k);
-    if (last) offsets(k) = sum;
-  });
-  int64_t edges = 0;
-  Kokkos::deep_copy(edges, Kokkos::subview(offsets, inum));
   return edges;
 }
 
@@ -156,12 +127,8 @@ template <class DeviceType> int64_t PairAllegroKokkos<DeviceType>::count()
 template <class DeviceType>
 void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int64_t edges)
 {
-  typedef Kokkos::RangePolicy<DeviceType> Range;
-  const Reader reader = this->reader();
-  const double skipped = rejects ? shortest_allowed_sq : 0.0;
   const int rows = last - first;
   const int kinds = static_cast<int>(members[0]->info().type_names.size());
-
   if (static_cast<int64_t>(d_atoms.extent(0)) < edges) {
     const int64_t capacity = edges + edges / 8;
     d_atoms = Kokkos::View<int *, DeviceType>("allegro:atoms", capacity);
@@ -173,32 +140,8 @@ void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int
     d_types = Integers("allegro:types", rows + kinds);
     d_energies = Doubles("allegro:energies", rows + kinds);
   }
-  auto offsets = d_offsets;
-  auto index = d_index;
-  auto vectors = d_vectors;
-  auto atoms = d_atoms;
-  auto types = d_types;
-  Kokkos::parallel_for("allegro:fill", Range(0, rows + kinds), KOKKOS_LAMBDA(const int row) {
-    if (row >= rows) {
-      types(row) = row - rows;
-      return;
-    }
-    const int i = reader.ilist(first + row);
-    const int itype = reader.center_type(i);
-    types(row) = itype < 0 ? 0 : itype;
-    if (itype < 0) return;
-    int64_t e = offsets(first + row) - start;
-    for (int jj = 0; jj < reader.numneigh(i); jj++) {
-      const int j = reader.neighbors(i, jj) & NEIGHMASK;
-      double r[3];
-      if (reader.edge(i, j, r) < skipped) continue;
-      for (int d = 0; d < 3; d++) vectors(3 * e + d) = r[d];
-      index(e) = row;
-      index(edges + e) = rows + reader.type_of(reader.type(j));
-      atoms(e) = j;
-      e++;
-    }
-  });
+  mlip::fill_edges<DeviceType>(reader(), first, rows, kinds, start, edges, rejects ? shortest_allowed_sq : 0.0,
+                               d_offsets, d_vectors, d_index, d_types, d_atoms);
   Kokkos::fence();
 }
 
@@ -219,79 +162,22 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::evaluate_chunk(i
   if (!problem.empty()) error->one(FLERR, "pair_style allegro/kk, step {}: {}", update->ntimestep, problem);
 }
 
-template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int first, int last, int64_t edges)
+template <class DeviceType> void PairAllegroKokkos<DeviceType>::scatter(int first, int last, int64_t start)
 {
-  typedef Kokkos::RangePolicy<DeviceType> Range;
-  typedef Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>> EdgeRange;
-  auto f = atomKK->k_f.template view<DeviceType>();
-  const Reader reader = this->reader();
   const int rows = last - first;
-  auto index = d_index;
-  auto vectors = d_vectors;
-  auto atoms = d_atoms;
-  auto forces = d_forces;
-  auto energies = d_energies;
-  auto eatoms = d_eatom;
-  auto vatoms = d_vatom;
-  auto cvatoms = d_cvatom;
-  const double scale = energy_scale;
-  const bool per_atom = eflag_atom, virials = vflag_atom, centroids = cvflag_atom;
-
-  int wild = INT_MAX, wild_force = INT_MAX;    // first centers whose energy, and edge force, is not finite
-  double total = 0.0;
-  Kokkos::parallel_reduce(
-      "allegro:energy", Range(0, rows),
-      KOKKOS_LAMBDA(const int row, double &sum, int &first_wild) {
-        const int i = reader.ilist(first + row);
-        if (reader.center_type(i) < 0) return;
-        sum += energies(row);
-        if (!Kokkos::isfinite(energies(row)) && row < first_wild) first_wild = row;
-        if (per_atom) eatoms(i) = scale * energies(row);
-      },
-      total, Kokkos::Min<int>(wild));
-  Kokkos::parallel_reduce(
-      "allegro:forces", EdgeRange(0, edges),
-      KOKKOS_LAMBDA(const int64_t e, int &first_wild) {
-        const int row = static_cast<int>(index(e));
-        const int i = reader.ilist(first + row), j = atoms(e);
-        double g[3], r[3];
-        for (int d = 0; d < 3; d++) {
-          r[d] = vectors(3 * e + d);
-          g[d] = scale * forces(3 * e + d);
-          if (!Kokkos::isfinite(g[d]) && row < first_wild) first_wild = row;
-          Kokkos::atomic_add(&f(i, d), static_cast<typename decltype(f)::value_type>(g[d]));
-          Kokkos::atomic_add(&f(j, d), static_cast<typename decltype(f)::value_type>(-g[d]));
-        }
-        if (virials)
-          for (int k = 0; k < 6; k++) {
-            const int a = k < 3 ? k : (k == 5 ? 1 : 0), b = k < 3 ? k : (k == 3 ? 1 : 2);
-            const double half = -0.25 * (r[a] * g[b] + r[b] * g[a]);
-            Kokkos::atomic_add(&vatoms(6 * i + k), half);
-            Kokkos::atomic_add(&vatoms(6 * j + k), half);
-          }
-        if (centroids) {    // xx, yy, zz, xy, xz, yz, yx, zx, zy; the whole edge belongs to its neighbor
-          const int a[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, b[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
-          for (int k = 0; k < 9; k++) Kokkos::atomic_add(&cvatoms(9 * j + k), -r[a[k]] * g[b[k]]);
-        }
-      },
-      Kokkos::Min<int>(wild_force));
-  if (std::min(wild, wild_force) < rows)
+  const mlip::Wanted wanted = {vflag_global != 0, eflag_atom != 0, vflag_atom != 0, cvflag_atom != 0};
+  const mlip::Totals totals = mlip::scatter_edges<DeviceType>(
+      reader(), first, rows, start, energy_scale, wanted, d_offsets, d_vectors, d_forces, d_atoms, d_energies,
+      atomKK->k_f.template view<DeviceType>(), d_eatom, d_vatom, d_cvatom);
+  const bool energy = totals.wild_energy < rows;
+  if (energy || totals.wild_force < rows)
     error->one(FLERR,
                "pair_style allegro/kk, step {}: energies and forces must be finite, got NaN or infinity for the {} of "
-               "atom {}", update->ntimestep, wild < rows ? "energy" : "edges",
-               tag_of(first + (wild < rows ? wild : wild_force)));
-  if (eflag_global) eng_vdwl += scale * total;
-  if (vflag_global) {
-    const int left[6] = {0, 1, 2, 0, 0, 1}, right[6] = {0, 1, 2, 1, 2, 2};
-    for (int k = 0; k < 6; k++) {
-      const int a = left[k], b = right[k];
-      double sum = 0.0;
-      Kokkos::parallel_reduce("allegro:virial", EdgeRange(0, edges), KOKKOS_LAMBDA(const int64_t e, double &s) {
-        s -= 0.5 * scale * (vectors(3 * e + a) * forces(3 * e + b) + vectors(3 * e + b) * forces(3 * e + a));
-      }, sum);
-      virial[k] += sum;
-    }
-  }
+               "atom {}", update->ntimestep, energy ? "energy" : "edges",
+               tag_of(first + (energy ? totals.wild_energy : totals.wild_force)));
+  if (eflag_global) eng_vdwl += totals.energy;
+  if (vflag_global)
+    for (int k = 0; k < 6; k++) virial[k] += totals.virial[k];
 }
 
 // The tag of a center, for messages.

@@ -32,16 +32,7 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
   void compute(int, int) override;
   void init_style() override;
 
-  // nvcc wants extended lambdas in public functions
-  int64_t count();                                   // row pointers of all centers, and checks of the geometry
-  void fill(int, int, int64_t, int64_t);             // edges of centers [first, last), which start at an offset
-  void evaluate_chunk(int, int64_t);
-  void scatter(int, int, int64_t);
-
- protected:
-  int local_rank() override;
-
- private:
+  // what kernels read of atoms and their neighbors; public, as nvcc wants types of kernels
   typedef Kokkos::View<double *, Kokkos::LayoutRight, DeviceType> Doubles;
   typedef Kokkos::View<int64_t *, Kokkos::LayoutRight, DeviceType> Integers;
   // the model reads and writes memory of DeviceType where it lies, or host memory
@@ -50,7 +41,6 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
 
   template <class Dual> using OnDevice = decltype(std::declval<Dual &>().template view<DeviceType>());
 
-  // what kernels read of atoms and their neighbors
   struct Reader {
     OnDevice<decltype(AtomKokkos::k_x)> x;
     OnDevice<decltype(AtomKokkos::k_type)> type;
@@ -61,6 +51,9 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
     Kokkos::View<int *, DeviceType> type_of;
     Doubles cutoffs_sq;
     int ntypes, hidden;
+
+    KOKKOS_INLINE_FUNCTION int neighbor(int i, int jj) const { return neighbors(i, jj) & NEIGHMASK; }
+    KOKKOS_INLINE_FUNCTION int neighbor_type(int j) const { return type_of(type(j)); }
 
     // model's type of a center; -1 for another style's atoms and for those of a hidden group
     KOKKOS_INLINE_FUNCTION int center_type(int i) const { return (mask(i) & hidden) ? -1 : type_of(type(i)); }
@@ -73,6 +66,15 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
       return rsq < cutoffs_sq(type(i) * (ntypes + 1) + type(j)) ? rsq : -1.0;
     }
   };
+
+ protected:
+  int local_rank() override;
+
+ private:
+  int64_t count();                          // row pointers of all centers, and checks of the geometry
+  void fill(int, int, int64_t, int64_t);    // edges of centers [first, last), which start at an offset
+  void evaluate_chunk(int, int64_t);
+  void scatter(int, int, int64_t);
 
   Kokkos::View<int *, DeviceType> d_type_of;     // model's type of each LAMMPS type, -1 for NULL
   Doubles d_cutoffs_sq;                          // [center][neighbor] by LAMMPS type
