@@ -257,7 +257,7 @@ struct EdgePotential::Implementation {
     if (!early.empty()) info = read_info(early, path);
     c10::DeviceIndex index = -1;
     if (info.device == "cuda") {
-      index = static_cast<c10::DeviceIndex>(local_rank % static_cast<int>(torch::cuda::device_count()));
+      index = static_cast<c10::DeviceIndex>(device_of_rank(local_rank, static_cast<int>(torch::cuda::device_count())));
       device = c10::Device(c10::kCUDA, index);
       const std::string problem = architecture_problem(info.isa, index);
       if (!problem.empty()) throw std::runtime_error(path + " " + problem);

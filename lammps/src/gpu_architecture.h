@@ -1,9 +1,10 @@
-// The architecture of a GPU, by the libraries that drive it, with no header of CUDA or HIP.
+// The GPU of a rank, and its architecture by the libraries that drive it, with no header of CUDA or HIP.
 
 #ifndef MLIP_GPU_ARCHITECTURE_H
 #define MLIP_GPU_ARCHITECTURE_H
 
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,6 +58,15 @@ inline std::string hip_architecture(int index)
   (void) index;
   return {};
 #endif
+}
+
+// The GPU of a rank from the number of ranks before it on its machine: in turn, so ranks share GPUs where they are
+// more, and one that its launcher shows a single GPU takes that. (A rank without atoms keeps its turn.)
+inline int device_of_rank(int local_rank, int devices)
+{
+  if (devices < 1) throw std::runtime_error("a model compiled for cuda needs a GPU, got none on this machine");
+  if (local_rank < 0) throw std::runtime_error("local_rank must be at least 0, got " + std::to_string(local_rank));
+  return local_rank % devices;
 }
 
 // What does not fit between the code of a model and a GPU, as the end of a sentence; empty where all is well.

@@ -34,8 +34,16 @@ PROBE = """
 #include "gpu_architecture.h"
 #include <cstdlib>
 #include <iostream>
-int main(int, char **words)
+int main(int count, char **words)
 {
+  if (count > 3) try {    // ranks of a machine, and its GPUs
+    for (int rank = 0; rank < std::atoi(words[2]); rank++)
+      std::cout << mlip::device_of_rank(rank, std::atoi(words[3])) << " ";
+    return 0;
+  } catch (const std::exception &error) {
+    std::cout << error.what();
+    return 0;
+  }
   std::cout << mlip::architecture_problem(words[1], std::atoi(words[2]));
 }
 """
@@ -63,10 +71,14 @@ def problem(tmp_path_factory):
         places[name] = place.parent
     built(PROBE, f"-I{mlip_export.lammps.sources() / 'src'}", "-o", str(folder / "probe"), "-ldl")
 
-    def ask(isa, index=0, driver=None):
+    def ask(isa, *numbers, driver=None):
         environment = {"LD_LIBRARY_PATH": str(places[driver])} if driver else {}
         return subprocess.run(
-            [folder / "probe", isa, str(index)], env=environment, capture_output=True, text=True, check=True
+            [folder / "probe", isa, *map(str, numbers or (0,))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
 
     return ask
@@ -89,7 +101,7 @@ def problem(tmp_path_factory):
 )
 def test_the_plugin_compares_the_architecture(problem, isa, index, driver, other):
     expected = f"must be compiled for this GPU, which is {other}, got code for {isa}" if other else ""
-    assert problem(isa, index, driver) == expected
+    assert problem(isa, index, driver=driver) == expected
 
 
 def _gpus(monkeypatch, *capabilities, hip=None):
@@ -131,3 +143,17 @@ def test_python_compares_the_architecture_of_the_device_asked_for(
     _gpus(monkeypatch, (9, 0), (8, 0), hip=hip)
     metadata = dataclasses.replace(mlip_export.read_metadata(water_pt2), device="cuda", isa=isa)
     assert check_machine(metadata, torch.device(device)) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(
+    "ranks, devices, expected",
+    [
+        (4, 4, "0 1 2 3 "),
+        (6, 2, "0 1 0 1 0 1 "),  # more ranks than GPUs
+        (3, 1, "0 0 0 "),
+        (2, 8, "0 1 "),
+        (1, 0, "a model compiled for cuda needs a GPU, got none on this machine"),
+    ],
+)
+def test_ranks_take_gpus_in_turn(problem, ranks, devices, expected):
+    assert problem("ranks", ranks, devices) == expected
