@@ -1,0 +1,46 @@
+"""Runs beside published errors: units, what is named, and folders that are no data set of the papers."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from benchmarks.accuracy.literature import PUBLISHED, read, rows_of
+from benchmarks.common import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of AcAc that was stopped on its way."""
+    run = tmp_path / "acac"
+    run.mkdir()
+    keys = ("model", "data", "batch", "optimizer", "schedule", "ema", "loss")
+    (run / "run.json").write_text(json.dumps(dict.fromkeys(keys) | {"stop": {"steps": 1000}}))
+    with (run / "metrics.csv").open("w") as file:
+        columns = ["step", "seconds", "validation/energy_per_atom_rmse", "validation/forces_rmse"]
+        writer = csv.writer(file)
+        writer.writerows([columns, [90, 3.2, 1e-3, 0.05], [180, 6.4, 2e-4, 0.02]])
+    return run
+
+
+def test_errors_are_of_the_whole_molecule_and_progress_is_named(folder):
+    record = read(folder)
+    assert (record["steps"], record["planned"], record["seconds"]) == (180, 1000, 6)
+    assert record["parts"] == {"validation": {"energy, meV": 3.0, "forces, meV/Å": 20.0}}
+    assert record["curve"] == [[90, 3.2, 1.0, 50.0], [180, 6.4, 0.2, 20.0]]
+    ours, *theirs = rows_of({"acac": record})
+    assert ours[1:3] == ["allegro-model", "validation frames"] and "180 of 1,000 steps" in ours[-1]
+    assert [row[1] for row in theirs] == list(PUBLISHED["acac"][3])
+
+
+def test_final_errors_replace_those_of_the_last_epoch(folder):
+    overall = {"energy_per_atom_rmse": 1e-4, "forces_rmse": 0.01}
+    (folder / "errors.json").write_text(json.dumps({"test": {"overall": overall}}))
+    assert read(folder)["parts"] == {"test": {"energy, meV": 1.5, "forces, meV/Å": 10.0}}
+
+
+def test_command_refuses_other_folders(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.accuracy.literature", str(tmp_path / "mine")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "folders must be named as one of" in done.stderr
