@@ -9,9 +9,10 @@ The first command writes a file of Allegro-OAM-L's architecture with random weig
 ``prepare`` compiles it with ``mlip-export compile`` and with both modes of ``nequip-compile``, whose own check it
 widens by NEQUIP_FLOAT32_MODEL_TOL only where the export failed it; what still fails is in the record with the reason.
 ``time`` asks one process per program in turn for steps of a rock-salt crystal of NaCl, whose atoms move by 0.003 Å
-(neighbor lists included), and keeps the least time and the largest resident size; a program that ends for lack of
-memory is not asked for larger systems. ``compare`` opens an archive and gives the largest differences from nequip's
-eager model on rock salt and ethanol. Called again, both add their rows to the record.
+(neighbor lists included), and keeps the least time, the largest resident size, and the time per edge of the bare
+matrix products (the floor of ``bench_inference``); a program that ends for lack of memory is not asked for larger
+systems. ``compare`` opens an archive and gives the largest differences from nequip's eager model on rock salt and
+ethanol. Called again, both add their rows to the record.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
-from benchmarks.common import Worker, answer, limit_memory, peak_mib, versions, write_json, write_record
+from benchmarks.common import ROOT, Worker, answer, limit_memory, peak_mib, versions, write_json, write_record
+
+import localgraph
 
 CELLS = {8: (1, 1, 1), 16: (2, 1, 1), 64: (2, 2, 2), 128: (4, 2, 2), 512: (4, 4, 4)}
 """Numbers of atoms and repeats of the cubic cell of rock salt."""
@@ -112,8 +115,6 @@ def prepare(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Open the archive with both programs; differences of energy, forces and stress, seconds and memory to open it."""
     from ase.build import molecule
-
-    import localgraph
 
     begin = time.perf_counter()
     model, _ = localgraph.load_model(options.archive)
@@ -210,7 +211,16 @@ def timing(options: argparse.Namespace) -> None:
     before = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
     rows = {(row["threads"], row["atoms"]): row for row in before["rows"]}
     seen: dict[str, dict[str, str]] = before.get("provider_versions", {})
+    floors: dict[str, float] = before.get("floor_us_per_edge", {})
+    cutoff = localgraph.load_model(options.archive)[0].cutoff
     for threads in options.threads:
+        floor = Worker(
+            str(ROOT / "benchmarks" / "worker.py"), ["floor", "--source", options.archive], threads
+        )
+        found = floor.ask(repeats=10)
+        floor.close()
+        if found is not None:
+            floors[str(threads)] = 1e6 * found["seconds_per_edge"]
         programs = {}
         for program in options.programs:
             path = exported(options.work, program, options.archive, threads)
@@ -221,6 +231,11 @@ def timing(options: argparse.Namespace) -> None:
         for atoms in options.atoms:
             row = row_of(atoms, threads, programs, options)
             seen |= row.pop("versions")
+            moved = crystal(atoms)
+            graph = localgraph.neighbors(
+                torch.tensor(moved.positions), cutoff, torch.tensor(moved.cell.array), (True, True, True)
+            )
+            row["edges"] = graph.num_edges
             rows[threads, atoms] = row
             print(json.dumps(row), flush=True)
             compiled = json.loads((options.work / "compiled.json").read_text())
@@ -230,6 +245,7 @@ def timing(options: argparse.Namespace) -> None:
                 architecture="Allegro-OAM-L",
                 compiled=compiled,
                 compared=before.get("compared", {}),
+                floor_us_per_edge=floors,
                 rows=[rows[key] for key in sorted(rows)],
             )
         for process in programs.values():

@@ -91,6 +91,22 @@ TABLES: dict[str, list[str]] = {
         "--systems water_24 water_192 --kinds model --threads 1 --rounds 3 --repeats 2 "
         "--output {results}/inference_1.json",
     ],
+    "foundation": [
+        "INTEROP_FULL=1 INTEROP_FILES={work}/full {nequip} -m pytest -q -p no:cacheprovider "
+        "packages/allegro-model/interop/test_versions.py",
+        "{nequip} -m benchmarks.bench_foundation prepare {work}/full/OAM-L/packaged.nequip.zip --work {work}/full",
+        *(
+            f"{{nequip}} -m benchmarks.bench_foundation compare {{work}}/full/{name}/packaged.nequip.zip "
+            "--json {results}/foundation.json"
+            for name in ("OAM-L", "OAM-L-float64", "MP-L", "MP-L-float64")
+        ),
+        "{nequip} -m benchmarks.bench_foundation time {work}/full/OAM-L/packaged.nequip.zip --work {work}/full "
+        "--json {results}/foundation.json",
+    ],
+    "matbench": [
+        "{python} -m mlip_export.cli compile docs/materials.safetensors -o {work}/materials.pt2",
+        "{python} -m benchmarks.protocols.matbench {work}/materials.pt2 --json {results}/matbench.json",
+    ],
     "protocols": [  # untrained weights: steps that move next to nothing take as long
         "{python} -m mlip_export.cli lammps build",
         "{python} -m benchmarks.protocols.run {work}/inference/small/model.pt2 {data}/systems/trp-gly-tyr-lys-pro.xyz "
