@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy.literature runs/acac runs/3bpa --json benchmarks/results/literature.json
 
 A folder's name is that of its configuration here. Every row names the frames on which our model was scored, how many of
-the planned steps were done, and the seconds of training. Energies are of the whole molecule, as the papers give them.
+the planned steps were done, and the seconds of training. Energies are of the whole molecule, as the publications give them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] 
     ),
     "aspirin": ("mae", 21, "test frames of split 01", {"Allegro": (2.3, 7.3, ALLEGRO)}),
 }
-"""Per configuration: error, atoms of the molecule, frames of the papers, and meV, meV/Å and source by model."""
+"""Per configuration: error, atoms of the molecule, frames of the publications, and meV, meV/Å and source by model."""
 
 
 def read(folder: Path) -> dict[str, Any]:

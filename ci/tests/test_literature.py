@@ -1,4 +1,4 @@
-"""Runs beside published errors: units, what is named, and folders that are no data set of the papers."""
+"""Runs beside published errors: units, what is named, and folders that are no data set of the publications."""
 
 import csv
 import json

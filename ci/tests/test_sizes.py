@@ -11,7 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE, FUNCTION = 300, 60
 """Most lines of a module, and of a function less its docstring."""
 LONGER = {
-    "benchmarks/results_page.py": "a short function for each table of the results page, which share nothing",
     "nox.py": "nox reads its sessions from one file",
 }
 
