@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy.literature runs/acac runs/3bpa --json benchmarks/results/literature.json
 
 A folder's name is that of its configuration here. Every row names the frames on which our model was scored, how many of
-the planned steps were done, and the seconds of training. Energies are of the whole molecule, as the publications give them.
+the planned steps were done, and the seconds of training. Energies are of the whole molecule, as published.
 """
 
 from __future__ import annotations
