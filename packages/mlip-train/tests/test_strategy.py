@@ -143,18 +143,22 @@ def test_two_processes_resume_in_mid_epoch_to_the_same_numbers(
     plain["logging"] = {"progress": False, "report": False, "checkpoint_steps": 3}
     plain["hardware"] = plain_run["hardware"] | {"devices": 2}
     rows = {}
-    for name, ends in (("whole", ["go"]), ("broken", ["checkpoint", "go"])):
+    ends = {"whole": ["go"], "broken": ["checkpoint", "go"], "stopped": ["SIGTERM:1:1", "go"]}
+    for name in ends:
         text = json.dumps(plain | {"output": str(tmp_path / name)})
-        for end in ends:
-            if end == "checkpoint":
-                with pytest.raises(AssertionError):
-                    launch("fit.py", [text, end], 2)
-            else:
+        for end in ends[name]:
+            if end == "go":
                 launch("fit.py", [text, end], 2)
+                continue
+            with pytest.raises(AssertionError) as failed:
+                launch("fit.py", [text, end], 2)
+            if name == "stopped":  # one process got a signal, and both agreed to end after the step behind
+                assert str(failed.value).count("Interrupted SIGTERM: stopped after step 3") == 2
         table = np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)
         rows[name] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
         assert table["lr"][-1] == 0.0
     assert np.allclose(rows["whole"], rows["broken"], rtol=1e-12, atol=0)
+    assert np.allclose(rows["whole"], rows["stopped"], rtol=1e-12, atol=0)
 
 
 @pytest.mark.slow

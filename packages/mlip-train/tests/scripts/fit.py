@@ -1,7 +1,7 @@
 """Runs fit with the toy model: arguments are conftest.py, the configuration in JSON, and how the run ends.
 
 ``go`` lets it run; ``checkpoint`` kills it after a checkpoint inside an epoch; ``SIGKILL:3`` sends itself that signal
-before the batch of step 3.
+before the batch of step 3, ``SIGTERM:3:1`` process 1 alone.
 """
 
 import json
@@ -15,7 +15,8 @@ from mlip_train import TrainConfig, TrainingModule, fit, from_plain
 from mlip_train.training import checkpoint
 
 assert toys.ToyModel.model_name == "toy"
-end, _, step = sys.argv[3].partition(":")
+end, _, moment = sys.argv[3].partition(":")
+step, _, rank = moment.partition(":")
 if end == "checkpoint":
     original_save = checkpoint.save
 
@@ -29,7 +30,7 @@ elif end != "go":
     original_step = TrainingModule.training_step
 
     def training_step(self, batch, index):
-        if self.steps == int(step):
+        if self.steps == int(step) and (not rank or os.environ["RANK"] == rank):
             os.kill(os.getpid(), getattr(signal, end))
         return original_step(self, batch, index)
 
