@@ -80,7 +80,7 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     cutoffs = w.cutoffs[:1] if fixed.uniform_cutoff else w.cutoffs
     length, x = scaled_lengths(edge_vectors, cutoffs, pair)
     envelope = polynomial_cutoff(x, fixed.cutoff_exponent)  # (E,)
-    y = spherical_harmonics(fixed.l_max, edge_vectors).to(dtype)  # (E, D)
+    y = spherical_harmonics(fixed.l_max, edge_vectors, dtype=dtype)  # (E, D)
 
     embedding = two_body_embedding(w.two_body, fixed.spline_span, x, envelope, pair)  # (E, E_d)
     hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity, fixed.mlp_dtype)  # (E, H)
@@ -99,13 +99,10 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
         )  # (E, H)
         if k + 1 < len(fixed.layers):
             scalars.append(_apply(w.scalar_maps[k + 1], hidden))
-    *readout, last = w.readout
-    hidden = torch.cat([*scalars, hidden], 1)
-    hidden = hidden_layers(hidden, readout, fixed.readout_nonlinearity, fixed.mlp_dtype)
-    edge_energy = hidden @ last
+    edge_energy = _readout([*scalars, hidden], w.readout, fixed)  # (E,)
 
-    ones = y[:, :1]  # Y_00 = 1
-    energy = to_atoms(edge_energy.unsqueeze(1), ones, center, offsets).flatten() * norm / 2**0.5
+    ones = y.new_ones(y.shape[0], 1)
+    energy = to_atoms(edge_energy.view(-1, 1, 1), ones, center, offsets).flatten() * norm / 2**0.5
     energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
     if fixed.zbl or fixed.lennard_jones is not None:
         if fixed.pair_cutoff_exponent != fixed.cutoff_exponent:
@@ -125,6 +122,19 @@ def _pair_energies(fixed: Fixed, w: Folded, length: Tensor, edge_types: Tensor, 
         sigma, epsilon, delta = (table[pair] for table in w.lennard_jones)
         parts.append(lennard_jones_edge_energy(length, sigma, epsilon, delta, *fixed.lennard_jones))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _readout(parts: list[Tensor], matrices: tuple[Tensor, ...], fixed: Fixed) -> Tensor:
+    """Return the readout of the concatenated parts, (E,).
+
+    The last matrix is one column: products summed part by part, which a compiler forms where it computes each part.
+    """
+    *hidden, last = matrices
+    if hidden:
+        parts = [hidden_layers(torch.cat(parts, 1), hidden, fixed.readout_nonlinearity, fixed.mlp_dtype)]
+    columns = last.flatten().split([part.shape[1] for part in parts])
+    terms = [(part * column).sum(1) for part, column in zip(parts, columns, strict=True)]
+    return sum(terms[1:], terms[0])
 
 
 def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:

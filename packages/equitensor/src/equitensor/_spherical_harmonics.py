@@ -19,7 +19,11 @@ _INLINED = 4
 
 
 def spherical_harmonics(
-    l_max: int, vectors: Tensor, normalize: bool = True, normalization: str = "component"
+    l_max: int,
+    vectors: Tensor,
+    normalize: bool = True,
+    normalization: str = "component",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     r"""Compute real spherical harmonics of degrees 0 to ``l_max``, in e3nn's order and with its signs.
 
@@ -45,11 +49,14 @@ def spherical_harmonics(
         vector is an error must check for it.
     normalization : {"component", "norm", "integral"}
         Σ_m Y² is 2l + 1, 1, or (2l + 1)/4π on the unit sphere.
+    dtype : torch.dtype, optional
+        Of the result, by default that of ``vectors``, in which it is computed either way. Each component is
+        converted before they are put together, so a compiler stores them once, in this dtype.
 
     Returns
     -------
     Tensor, (..., (l_max + 1)²)
-        Components l, m at l² + l + m, m = −l … l; dtype of ``vectors``.
+        Components l, m at l² + l + m, m = −l … l.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def spherical_harmonics(
     x, y, z = vectors.unbind(-1)
     one = torch.ones_like(x)
     if l_max == 0:
-        return (one * scale(0)).unsqueeze(-1)
+        return (one * scale(0)).unsqueeze(-1).to(dtype or vectors.dtype)
     r2 = x * x + y * y + z * z
     if normalize:
         zero = r2 == 0
@@ -84,7 +91,8 @@ def spherical_harmonics(
         x, y, z = x * inverse, y * inverse, z * inverse
         # constant on the sphere: the derivative of the direction has no radial part for it to meet
         r2 = torch.where(zero, torch.zeros_like(one), one)
-    return torch.stack(_components(l_max, (x, y, z), r2, one, scale), dim=-1)
+    columns = _components(l_max, (x, y, z), r2, one, scale)
+    return torch.stack([c.to(dtype or vectors.dtype) for c in columns], dim=-1)
 
 
 def _components(
