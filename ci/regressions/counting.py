@@ -30,6 +30,31 @@ def _to_basis(w: Shape, features: Shape, *_: Any, **__: Any) -> int:
     return 2 * w[0] * features[1] * w[2]
 
 
+def _to_scalars(w: Shape, basis: Shape, *_: Any, **__: Any) -> int:
+    return 2 * w[0] * (basis[1] + w[1]) * w[2]
+
+
+def _scaled_to_atoms(w: Shape, basis: Shape, *_: Any, **__: Any) -> int:
+    return _edges_atoms(w, basis) + w[0] * w[1] * w[2]
+
+
+def _scaled_to_weights(
+    basis: Shape, features: Shape, s: Shape, c: Any, o: Any, dims: Any, *_: Any, **__: Any
+) -> int:
+    return _to_weights(basis, features) + basis[0] * len(dims) * features[2]
+
+
+def _scaled_to_basis(w: Shape, features: Shape, *_: Any, **__: Any) -> int:
+    return _to_basis(w, features) + w[0] * w[1] * w[2]
+
+
+def _to_scalars_backward(
+    w: Shape, basis: Shape, f: Shape, s: Shape, c: Any, o: Any, dims: Any, *_: Any, **__: Any
+) -> int:
+    scaled = _scaled_to_weights(basis, f, s, c, o, dims)
+    return scaled + _scaled_to_basis(w, f) + _scaled_to_atoms(w, basis)
+
+
 def _coefficients(spec: str) -> int:
     return len(coupling_table(*parse_spec(spec)).value)
 
@@ -49,6 +74,11 @@ def _operators() -> dict[Any, Callable[..., int]]:
         ours.to_atoms: _edges_atoms,
         ours.to_weights: _to_weights,
         ours.to_basis: _to_basis,
+        ours.to_scalars: _to_scalars,
+        ours.to_scalars_backward: _to_scalars_backward,
+        ours.scaled_to_atoms: _scaled_to_atoms,
+        ours.scaled_to_weights: _scaled_to_weights,
+        ours.scaled_to_basis: _scaled_to_basis,
         ours.contract: _contract,
         ours.contract_weights: _contract_weights,
     }

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,7 @@ def compiled(
     for name in kernel.arg_names:
         if name in constants:
             signature[name] = "constexpr"
-        elif name in ("C", "Z"):
+        elif name in ("C", "S", "Z"):
             signature[name] = "i32"
         else:
             signature[name] = "*i64" if name == "offsets" else f"*{scalar}"
@@ -90,6 +91,10 @@ def resources(
     return {"registers": registers, "spilled": stack + local}
 
 
+SCALARS = [(torch.float32, l_max, channels) for l_max in (2, 3) for channels in (64, 128)]
+"""Of what it counts the kernels of :func:`scalars`."""
+
+
 class Shaped(NamedTuple):
     """A kernel for one shape class, its other constexpr arguments, and its tile configs, the default first."""
 
@@ -118,8 +123,28 @@ def kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
     return found
 
 
+def scalar_kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, Shaped]:
+    """Return the kernels of to_scalars and of its derivatives, by name."""
+    dims = tuple(2 * ell + 1 for ell in range(l_max + 1))
+    found = {}
+    for name in (
+        "to_scalars",
+        "to_scalars_backward",
+        "scaled_to_atoms",
+        "scaled_to_weights",
+        "scaled_to_basis",
+    ):
+        configs = edge_atom.configs_of(name, dims, channels, dtype)
+        found[name] = Shaped(edge_atom.kernel_of(name, dims, channels, dtype, configs[0]), {}, configs)
+    return found
+
+
 def preset(
-    l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
+    l_max: int,
+    channels: int,
+    architecture: int,
+    dtype: torch.dtype = torch.float32,
+    of: Callable[[int, int, torch.dtype], dict[str, Shaped]] = kernels,
 ) -> dict[str, dict[str, int]]:
     """Return counters of every kernel with its default tile config, for one l_max, number of channels and dtype."""
     return {
@@ -130,8 +155,12 @@ def preset(
             architecture,
             _SCALARS[dtype],
         )
-        for name, k in kernels(l_max, channels, dtype).items()
+        for name, k in of(l_max, channels, dtype).items()
     }
+
+
+scalars = partial(preset, of=scalar_kernels)
+"""Counters of the kernels of to_scalars, as :func:`preset` gives those of the others."""
 
 
 def most_spilled(
@@ -166,4 +195,5 @@ def record(
 def update() -> None:
     """Compile every recorded shape, and write the record. Takes an hour on two cores."""
     counters, any_config = record(preset, RECORDED), record(most_spilled, TUNED)
-    write_json(RECORD, {"triton": triton.__version__, "counters": counters, "any config": any_config})
+    groups = {"counters": counters, "any config": any_config, "scalars": record(scalars, SCALARS)}
+    write_json(RECORD, {"triton": triton.__version__, **groups})

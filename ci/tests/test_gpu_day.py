@@ -57,6 +57,7 @@ def test_the_whole_day_tiny(tmp_path: Path) -> None:
         "to_atoms",
         "to_weights",
         "to_basis",
+        "to_scalars",
         "tensor_product",
     }
     assert max(row["error"] for row in parts["kernels"]["rows"] if "error" in row) < 1e-5

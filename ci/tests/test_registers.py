@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 triton = pytest.importorskip("triton")
 
 from ci.regressions.registers import RECORD as REGISTERS  # noqa: E402
-from ci.regressions.registers import compiled, kernels, most_spilled, preset  # noqa: E402
+from ci.regressions.registers import compiled, kernels, most_spilled, preset, scalar_kernels, scalars  # noqa: E402
 
 RECORD = json.loads(REGISTERS.read_text())
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
@@ -27,6 +27,7 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
         (preset, "counters", 90, 2, 128, "fp32"),
         (preset, "counters", 90, 2, 64, "fp64"),
         (preset, "counters", 80, 2, 64, "bf16"),
+        (scalars, "scalars", 90, 2, 64, "fp32"),
         (most_spilled, "any config", 80, 1, 64, "fp32"),
         (most_spilled, "any config", 90, 1, 128, "fp32"),
     ],
@@ -43,7 +44,7 @@ def test_nothing_on_record_spills_and_every_tile_config_of_every_preset_is_there
     shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
     assert set(RECORD["any config"]) == shapes
     assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())
-    for group in ("counters", "any config"):
+    for group in ("counters", "any config", "scalars"):
         assert not any(k["spilled"] for shape in RECORD[group].values() for k in shape.values())
 
 
@@ -52,10 +53,10 @@ def test_nothing_on_record_spills_and_every_tile_config_of_every_preset_is_there
 def test_sources_have_no_matrix_product(dtype, l_max):
     """So neither TF32 nor ``torch.set_float32_matmul_precision`` can change what they give."""
     for channels in (64, 256):
-        found = kernels(l_max, channels, dtype)
-        assert len(found) == 7
+        found = {**kernels(l_max, channels, dtype), **scalar_kernels(l_max, channels, dtype)}
+        assert len(found) == 12
         for name, k in found.items():
-            assert "tl.fma" in k.kernel.src or name == "to_basis"
+            assert "tl.fma" in k.kernel.src or name.endswith("to_basis")
             assert "dot" not in k.kernel.src and "allow_tf32" not in k.kernel.src, name
 
 

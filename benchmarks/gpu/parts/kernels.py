@@ -31,7 +31,8 @@ def operators(edges: int, degree: int, channels: int, l_max: int, device: torch.
     w, y = random(edges, len(dims), channels), random(edges, sum(dims))
     f = random(atoms, sum(dims), channels)
     rows: dict[str, tuple] = {}
-    for name, given in {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f)}.items():
+    sums = {"to_atoms": (w, y), "to_weights": (y, f), "to_basis": (w, f), "to_scalars": (w, y, f)}
+    for name, given in sums.items():
         plain = partial(getattr(reference, name), centers=centers, offsets=offsets, dims=dims)
         rows[name] = partial(getattr(eq, name), centers=centers, offsets=offsets), given, plain
     irreps = spherical_irreps(l_max)

@@ -5,18 +5,32 @@ import torch
 from graphs import graph
 from torch.library import opcheck
 
-from equitensor import reference, row_offsets, to_atoms, to_basis, to_weights
+from equitensor import reference, row_offsets, to_atoms, to_basis, to_scalars, to_weights
 
 
 def operands(centers, offsets, dims, channels, dtype=torch.float64):
     g = torch.Generator().manual_seed(len(centers) + channels)
     edges, atoms = len(centers), len(offsets) - 1
-    shapes = ((edges, len(dims), channels), (edges, sum(dims)), (atoms, sum(dims), channels))
+    shapes = (
+        (edges, len(dims), channels),
+        (edges, sum(dims)),
+        (atoms, sum(dims), channels),
+        (edges, channels),
+    )
     return [torch.randn(s, dtype=dtype, generator=g) for s in shapes]
 
 
-def calls(w, basis, features):
+def calls(w, basis, features, scale):
+    """Each operator as (function, reference implementation, operands); dims may follow the offsets."""
+
+    def scaled(function):
+        return lambda a, b, s, *rest: function(a, b, *rest, scale=s)
+
     return {
+        "to_scalars": (to_scalars, reference.to_scalars, (w, basis, features)),
+        "scaled_to_atoms": (scaled(to_atoms), reference.scaled_to_atoms, (w, basis, scale)),
+        "scaled_to_weights": (scaled(to_weights), reference.scaled_to_weights, (basis, features, scale)),
+        "scaled_to_basis": (scaled(to_basis), reference.scaled_to_basis, (w, features, scale)),
         "to_atoms": (to_atoms, reference.to_atoms, (w, basis)),
         "to_weights": (to_weights, reference.to_weights, (basis, features)),
         "to_basis": (to_basis, reference.to_basis, (w, features)),
@@ -37,14 +51,29 @@ def test_first_and_second_derivatives(name):
     centers, offsets = graph(name)
     for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
         given = [x.requires_grad_() for x in given]
-        f = lambda a, b, op=ours: op(a, b, centers, offsets)  # noqa: E731
+        f = lambda *t, op=ours: op(*t, centers, offsets)  # noqa: E731
         assert torch.autograd.gradcheck(f, given)
         assert torch.autograd.gradgradcheck(f, given)
 
 
+@pytest.mark.parametrize("name", ["one edge", "gaps"])
+def test_all_gradients_of_scalars_at_once(name):
+    centers, offsets = graph(name)
+    tensors, rest = operands(centers, offsets, [1, 3], 2), (centers, offsets, [1, 3])
+    w, basis, features, scale = (x.requires_grad_() for x in tensors)
+    backward = torch.ops.equitensor.to_scalars_backward
+    out = reference.to_scalars(w, basis, features, *rest)
+    expected = torch.autograd.grad((out * scale).sum(), (w, basis, features))
+    for got, single in zip(backward(w, basis, features, scale, *rest), expected, strict=True):
+        torch.testing.assert_close(got, single, atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(lambda *t: backward(*t, *rest), (w, basis, features, scale))
+    assert torch.autograd.gradgradcheck(lambda *t: backward(*t, *rest), (w, basis, features, scale))
+    opcheck(backward.default, (w, basis, features, scale, *rest))
+
+
 def test_third_derivative():
     centers, offsets = graph("gaps")
-    w, basis, _ = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
+    w, basis, *_ = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
 
     def twice(op):
         total = op(w, basis).sin().sum()
@@ -61,11 +90,15 @@ def test_third_derivative():
 @pytest.mark.parametrize("name", ["no edges", "gaps"])
 def test_opcheck(name):
     centers, offsets = graph(name)
-    w, basis, features = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
+    w, basis, features, scale = (x.requires_grad_() for x in operands(centers, offsets, [1, 3], 2))
     for op, given in (
         ("to_atoms", (w, basis)),
         ("to_weights", (basis, features)),
         ("to_basis", (w, features)),
+        ("to_scalars", (w, basis, features)),
+        ("scaled_to_atoms", (w, basis, scale)),
+        ("scaled_to_weights", (basis, features, scale)),
+        ("scaled_to_basis", (w, features, scale)),
     ):
         opcheck(getattr(torch.ops.equitensor, op).default, (*given, centers, offsets, [1, 3]))
     opcheck(torch.ops.equitensor.row_offsets.default, (centers, len(offsets) - 1))
@@ -73,7 +106,7 @@ def test_opcheck(name):
 
 def test_deterministic():
     centers, offsets = graph("many")
-    w, basis, _ = operands(centers, offsets, [1, 3], 64, torch.float32)
+    w, basis, *_ = operands(centers, offsets, [1, 3], 64, torch.float32)
     first = to_atoms(w, basis, centers, offsets)
     assert all(torch.equal(first, to_atoms(w, basis, centers, offsets)) for _ in range(3))
 
@@ -91,7 +124,7 @@ def test_row_offsets():
 
 def test_bad_operands():
     centers, offsets = graph("gaps")
-    w, basis, features = operands(centers, offsets, [1, 3], 2)
+    w, basis, features, scale = operands(centers, offsets, [1, 3], 2)
     rest = (centers, offsets)
     with pytest.raises(ValueError, match="w must have shape"):
         to_atoms(w[:2], basis, *rest)
@@ -106,6 +139,10 @@ def test_bad_operands():
     for dtype in (torch.int64, torch.complex64, torch.float8_e4m3fn):
         with pytest.raises(TypeError, match="floating dtype of 16, 32 or 64 bits"):
             to_atoms(w.to(dtype), basis.to(dtype), *rest)
+    with pytest.raises(ValueError, match="scale must have shape"):
+        to_atoms(w, basis, *rest, scale=scale[:-1])
+    with pytest.raises(ValueError, match="w, scale must have the same number of channels"):
+        to_atoms(w, basis, *rest, scale=scale[:, :1])
     with pytest.raises(TypeError, match="centers must be"):
         to_atoms(w, basis, centers.int(), offsets)
     with pytest.raises(ValueError, match="features must have shape"):
@@ -144,16 +181,16 @@ def test_forward_mode_is_refused():
     """Operators of torch.library drop forward-mode tangents silently."""
     centers, offsets = graph("gaps")
     for ours, _, given in calls(*operands(centers, offsets, [1, 3], 2)).values():
-        f = lambda a, b, op=ours: op(a, b, centers, offsets)  # noqa: E731
+        f = lambda *t, op=ours: op(*t, centers, offsets)  # noqa: E731
         with pytest.raises(NotImplementedError, match="forward-mode tangent"):
             torch.func.jvp(f, tuple(given), tuple(given))
         with torch.autograd.forward_ad.dual_level():
             f(*given)  # nothing is dual
             dual = torch.autograd.forward_ad.make_dual(given[1], given[1])
             with pytest.raises(NotImplementedError, match="forward-mode tangent"):
-                f(given[0], dual)
+                f(given[0], dual, *given[2:])
             a = given[0].clone().requires_grad_()
-            out = f(a, given[1])
+            out = f(a, *given[1:])
             covector = torch.autograd.forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out))
             with pytest.raises(NotImplementedError, match="forward-mode tangent"):
                 torch.autograd.grad(out, a, covector)
@@ -161,7 +198,7 @@ def test_forward_mode_is_refused():
 
 def test_forward_mode_is_refused_while_compiling():
     centers, offsets = graph("gaps")
-    w, basis, _ = operands(centers, offsets, [1, 3], 2)
+    w, basis, *_ = operands(centers, offsets, [1, 3], 2)
     f = lambda a: torch.func.jvp(lambda b: to_atoms(b, basis, centers, offsets), (a,), (a,))  # noqa: E731
     with pytest.raises(NotImplementedError, match="forward-mode tangent"):
         torch.compile(f, backend="eager")(w)

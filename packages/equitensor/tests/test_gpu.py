@@ -10,7 +10,7 @@ import pytest
 import torch
 from graphs import GRAPHS, graph
 
-from equitensor import TensorProduct, reference, row_offsets, to_atoms, to_basis, to_weights
+from equitensor import TensorProduct, reference, row_offsets, to_atoms, to_basis, to_scalars, to_weights
 from equitensor.irreps import spherical_irreps
 
 DEVICE = os.environ.get("EQUITENSOR_GPU_TESTS_ON", "cuda")
@@ -33,11 +33,25 @@ def assert_near(got, expected, dtype):
 
 def operands(l_max, channels, centers, atoms):
     edges, d = len(centers), (l_max + 1) ** 2
-    return random(edges, l_max + 1, channels), random(edges, d, seed=1), random(atoms, d, channels, seed=2)
-
-
-def calls(w, y, f):
     return (
+        random(edges, l_max + 1, channels),
+        random(edges, d, seed=1),
+        random(atoms, d, channels, seed=2),
+        random(edges, channels, seed=3),
+    )
+
+
+def scaled(function):
+    """The function with its scale as the last tensor before the centers."""
+    return lambda a, b, scale, *rest: function(a, b, *rest, scale=scale)
+
+
+def calls(w, y, f, s):
+    return (
+        ("to_scalars", to_scalars, (w, y, f)),
+        ("scaled_to_atoms", scaled(to_atoms), (w, y, s)),
+        ("scaled_to_weights", scaled(to_weights), (y, f, s)),
+        ("scaled_to_basis", scaled(to_basis), (w, f, s)),
         ("to_atoms", to_atoms, (w, y)),
         ("to_weights", to_weights, (y, f)),
         ("to_basis", to_basis, (w, f)),
@@ -45,7 +59,7 @@ def calls(w, y, f):
 
 
 def check(l_max, channels, centers, offsets, dtype, derivatives=False):
-    """Compare values, and first and second derivatives, of the three operators of edges and atoms."""
+    """Compare values, and first and second derivatives, of the operators of edges and atoms."""
     dims = [2 * ell + 1 for ell in range(l_max + 1)]
     rounded = [t.to(dtype) for t in operands(l_max, channels, centers, len(offsets) - 1)]
     exact = calls(*(t.double() for t in rounded))
@@ -53,18 +67,18 @@ def check(l_max, channels, centers, offsets, dtype, derivatives=False):
     rest = centers.to(DEVICE), offsets.to(DEVICE)
     for (name, _, given), (_, ours, placed) in zip(exact, here, strict=True):
 
-        def formula(a, b, name=name):
-            return getattr(reference, name)(a, b, centers, offsets, dims)
+        def formula(*tensors, name=name):
+            return getattr(reference, name)(*tensors, centers, offsets, dims)
 
         if not derivatives:
             assert_near(ours(*placed, *rest), formula(*given), dtype)
             continue
         results = []
-        for function, pair in ((lambda a, b, ours=ours: ours(a, b, *rest), placed), (formula, given)):
-            a, b = (t.clone().requires_grad_() for t in pair)
-            first = torch.autograd.grad(function(a, b).square().sum(), (a, b), create_graph=True)
-            total = first[0].square().sum() + first[1].square().sum()
-            results.append([*(g.detach() for g in first), *torch.autograd.grad(total, (a, b))])
+        for function, tensors in ((lambda *t, ours=ours: ours(*t, *rest), placed), (formula, given)):
+            leaves = [t.clone().requires_grad_() for t in tensors]
+            first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True)
+            total = sum(g.square().sum() for g in first)
+            results.append([*(g.detach() for g in first), *torch.autograd.grad(total, leaves)])
         for got, expected in zip(*results, strict=True):
             assert_near(got, expected, dtype)
 
@@ -101,15 +115,15 @@ def test_products(l_max, channels, coupled):
 
 def test_the_same_bits_again():
     centers, offsets = graph("many")
-    w, y, f = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    w, y, f, s = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
     rest = centers.to(DEVICE), offsets.to(DEVICE)
-    for _, ours, given in calls(w, y, f):
+    for _, ours, given in calls(w, y, f, s):
         assert torch.equal(ours(*given, *rest), ours(*given, *rest))
 
 
 def test_parameters_give_the_same_numbers():
     centers, offsets = graph("many")
-    w, y, _ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    w, y, *_ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
     rest = centers.to(DEVICE), offsets.to(DEVICE)
     assert torch.equal(to_atoms(torch.nn.Parameter(w), y, *rest).detach(), to_atoms(w, y, *rest))
 
@@ -118,7 +132,7 @@ def test_parameters_give_the_same_numbers():
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 def test_the_second_gpu():
     centers, offsets = graph("many")
-    w, y, _ = (t.float() for t in operands(2, 64, centers, len(offsets) - 1))
+    w, y, *_ = (t.float() for t in operands(2, 64, centers, len(offsets) - 1))
     found = to_atoms(*(t.to("cuda:1") for t in (torch.nn.Parameter(w), y, centers, offsets)))
     assert found.device.index == 1
     assert_near(found.detach(), to_atoms(w.double(), y.double(), centers, offsets), torch.float32)
@@ -140,7 +154,7 @@ def test_more_elements_than_32_bits_index():
 @on_cuda
 def test_cuda_graphs():
     centers, offsets = graph("many")
-    w, y, _ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
+    w, y, *_ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
     rest = centers.to(DEVICE), offsets.to(DEVICE)
     expected = to_atoms(w, y, *rest)  # tunes, which a capture cannot
     captured = torch.cuda.CUDAGraph()

@@ -15,7 +15,7 @@ from graphs import GRAPHS, graph
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
-from equitensor import TensorProduct, reference, tensor_product, to_atoms, to_basis, to_weights
+from equitensor import TensorProduct, reference, tensor_product, to_atoms, to_basis, to_scalars, to_weights
 from equitensor.irreps import irreps_string, spherical_irreps
 from equitensor.testing import assert_equivariant
 
@@ -26,6 +26,11 @@ EXPENSIVE = ROWS if FULL else [(1, 1, True), (2, 7, False), (3, 32, True), (4, 6
 COMPILED = list(itertools.product(L_MAX, COUPLED)) if FULL else [(1, False), (2, True), (3, False), (4, True)]
 SLOTS = ((0, 1, 2), (2, 1, 0), (0, 2, 1))
 OPERATORS = torch.ops.equitensor
+
+
+def scaled(function):
+    """The function with its scale as the last tensor before the centers."""
+    return lambda a, b, scale, centers, offsets: function(a, b, centers, offsets, scale=scale)
 
 
 class Row:
@@ -43,6 +48,7 @@ class Row:
             return torch.randn(shape, dtype=dtype, generator=generator)
 
         self.w, self.y = random(edges, l_max + 1, channels), random(edges, d)
+        self.s = random(edges, channels)
         self.f, self.x, self.b, self.g = (random(atoms, d, channels) for _ in range(4))
         self.weights = random(*self.tp.weight_shape(channels))
 
@@ -55,6 +61,10 @@ class Row:
             "to_atoms": (to_atoms, (self.w, self.y)),
             "to_weights": (to_weights, (self.y, self.f)),
             "to_basis": (to_basis, (self.w, self.f)),
+            "to_scalars": (to_scalars, (self.w, self.y, self.f)),
+            "scaled_to_atoms": (scaled(to_atoms), (self.w, self.y, self.s)),
+            "scaled_to_weights": (scaled(to_weights), (self.y, self.f, self.s)),
+            "scaled_to_basis": (scaled(to_basis), (self.w, self.f, self.s)),
         }
 
 
@@ -85,7 +95,7 @@ def test_values(l_max, channels, dtype, atol):
 def test_first_and_second_derivatives(l_max, channels, coupled):
     """Along random directions (fast mode); test_edges and test_contraction take every entry of small operands."""
     row = Row(l_max, channels, coupled, "gaps")
-    cases = [(lambda a, b, op=op: op(a, b, *row.rest), given) for op, given in row.edge_calls().values()]
+    cases = [(lambda *t, op=op: op(*t, *row.rest), given) for op, given in row.edge_calls().values()]
     for function, given in [*cases, (row.tp, (row.x[:2], row.b[:2], row.weights))]:
         given = [t.clone().requires_grad_() for t in given]
         assert torch.autograd.gradcheck(function, given, fast_mode=True, atol=1e-4)
@@ -146,13 +156,17 @@ def test_non_contiguous_operands(l_max, channels, coupled):
 def everything(tp):
     """All operators, the gradients of a function of their results and the gradients of those."""
 
-    def step(w, y, f, x, b, weights, centers, offsets):
-        given = [t.detach().requires_grad_() for t in (w, y, f, x, b, weights)]
-        w, y, f, x, b, weights = given
+    def step(w, y, f, s, x, b, weights, centers, offsets):
+        given = [t.detach().requires_grad_() for t in (w, y, f, s, x, b, weights)]
+        w, y, f, s, x, b, weights = given
         results = (
             to_atoms(w, y, centers, offsets),
             to_weights(y, f, centers, offsets),
             to_basis(w, f, centers, offsets),
+            to_scalars(w, y, f, centers, offsets),
+            to_atoms(w, y, centers, offsets, scale=torch.cat([s, s], 1)[:, : s.shape[1]]),
+            to_weights(y, f, centers, offsets, scale=s),
+            to_basis(w, f, centers, offsets, scale=s),
             tp(x, b, weights),
         )
         total = sum((0.1 * t).sin().sum() for t in results)
@@ -164,7 +178,7 @@ def everything(tp):
 
 
 def given(row):
-    return row.w, row.y, row.f, row.x, row.b, row.weights, *row.rest
+    return row.w, row.y, row.f, row.s, row.x, row.b, row.weights, *row.rest
 
 
 def compare(got, expected):
@@ -183,7 +197,7 @@ def test_export_and_aot_inductor_with_every_size_dynamic(l_max, coupled, tmp_pat
     dynamic = torch.export.Dim.DYNAMIC
     edge, atom, both = {0: dynamic, 2: dynamic}, {0: dynamic, 2: dynamic}, {0: dynamic}
     weights = {1: dynamic} if coupled else {}
-    shapes = (edge, both, atom, atom, atom, weights, both, both)
+    shapes = (edge, both, atom, {0: dynamic, 1: dynamic}, atom, atom, weights, both, both)
     program = torch.export.export(joint, given(example), dynamic_shapes=shapes)
     path = torch._inductor.aoti_compile_and_package(
         program,
@@ -210,22 +224,26 @@ def test_compile_without_breaks(l_max, coupled):
     irreps = spherical_irreps(l_max)
 
     @torch.compile(fullgraph=True, dynamic=True)
-    def function(w, y, f, x, b, weights, centers, offsets):
+    def function(w, y, f, s, x, b, weights, centers, offsets):
         return (
             to_atoms(w, y, centers, offsets),
             to_weights(y, f, centers, offsets),
             to_basis(w, f, centers, offsets),
+            to_scalars(w, y, f, centers, offsets),
+            to_atoms(w, y, centers, offsets, scale=s),
+            to_weights(y, f, centers, offsets, scale=s),
+            to_basis(w, f, centers, offsets, scale=s),
             tensor_product(x, b, weights, irreps, irreps, irreps),
         )
 
     for channels, name in ((7, "many"), (32, "gaps"), (64, "one center"), (128, "many"), (1, "gaps")):
         row = Row(l_max, channels, coupled, name)
-        tensors = [t.clone().requires_grad_() for t in given(row)[:6]]
+        tensors = [t.clone().requires_grad_() for t in given(row)[:7]]
         results = function(*tensors, *row.rest)
-        eager = (*(op(*t, *row.rest) for op, t in row.edge_calls().values()), row.tp(*given(row)[3:6]))
+        eager = (*(op(*t, *row.rest) for op, t in row.edge_calls().values()), row.tp(*given(row)[4:7]))
         compare(results, eager)
         plain = [t.clone().requires_grad_() for t in tensors]
-        expected = everything(row.tp)(*plain, *row.rest)[4:10]
+        expected = everything(row.tp)(*plain, *row.rest)[8:15]
         got = torch.autograd.grad(sum((0.1 * t).sin().sum() for t in results), tensors)
         compare(got, expected)
 

@@ -15,15 +15,28 @@ for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
     centers = torch.tensor([0, 0, 0, 0, 0, 2, 2])
     offsets = eq.row_offsets(centers, 4)
     for dims, channels in (((1, 3, 5), 5), ((1, 3), 16), ((4,), 150)):
-        w, y, f = (torch.randn(s, dtype=dtype) for s in (
-            (7, len(dims), channels), (7, sum(dims)), (4, sum(dims), channels)))
-        for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
+        w, y, f, s = (torch.randn(s, dtype=dtype) for s in (
+            (7, len(dims), channels), (7, sum(dims)), (4, sum(dims), channels), (7, channels + 3)))
+        s = s[:, 3:]  # rows of another stride
+        for name, given in (
+            ("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f)), ("to_scalars", (w, y, f)),
+            ("scaled_to_atoms", (w, y, s)), ("scaled_to_weights", (y, f, s)), ("scaled_to_basis", (w, f, s)),
+            ("scaled_to_atoms", (w, y, s.t().contiguous().t())),
+        ):
             got = getattr(triton, name)(*given, centers, offsets, list(dims))
             expected = getattr(reference, name)(*given, centers, offsets, list(dims))
             torch.testing.assert_close(got, expected, atol=10 * tolerance, rtol=0)
             column = torch.stack([offsets, offsets + 7], 1)[:, 0]
             strided = getattr(triton, name)(*given, centers, column, list(dims))
             assert torch.equal(strided, got)
+        got = triton.to_scalars_backward(w, y, f, s, centers, offsets, list(dims))
+        expected = reference.to_scalars_backward(w, y, f, s, centers, offsets, list(dims))
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=10 * tolerance, rtol=0)
+        # what a compiler is given instead of a kernel
+        pointwise = triton.edge_atom._one_block(y, f, centers)
+        expected = reference.to_weights(y, f, centers, offsets, [sum(dims)])
+        torch.testing.assert_close(pointwise, expected, atol=10 * tolerance, rtol=0)
     empty = torch.zeros(0, dtype=torch.int64)
     none = triton.to_atoms(w[:0], y[:0], empty, eq.row_offsets(empty, 2), [4])
     assert none.shape == (2, 4, 150) and not none.any()
@@ -51,11 +64,12 @@ torch.manual_seed(0)
 centers = torch.tensor([0] * 30 + [2] * 5)
 rest = (centers, eq.row_offsets(centers, 4), [1, 3, 5])
 tp = eq.TensorProduct("0e+1o+2e", "0e+1o+2e", "0e+1o+2e")
-shapes = (35, 3, 20), (35, 9), (4, 9, 20), (2, 9, 20), (2, 9, 20), (2, 9, 20), tp.weight_shape(20)
+shapes = (35, 3, 20), (35, 9), (4, 9, 20), (2, 9, 20), (2, 9, 20), (2, 9, 20), tp.weight_shape(20), (35, 20)
 low = [torch.randn(s).bfloat16() for s in shapes]
-for name, arguments in (("to_atoms", (0, 1)), ("to_weights", (1, 2)), ("to_basis", (0, 2)), ("contract", (3, 4, 6)),
-                        ("contract_weights", (3, 4, 5))):
-    more = rest if name.startswith("to_") else (tp.spec, (0, 1, 2) if name == "contract" else True)
+for name, arguments in (("to_atoms", (0, 1)), ("to_weights", (1, 2)), ("to_basis", (0, 2)),
+                        ("to_scalars", (0, 1, 2)), ("scaled_to_atoms", (0, 1, 7)), ("scaled_to_weights", (1, 2, 7)),
+                        ("scaled_to_basis", (0, 2, 7)), ("contract", (3, 4, 6)), ("contract_weights", (3, 4, 5))):
+    more = rest if "to_" in name else (tp.spec, (0, 1, 2) if name == "contract" else True)
     got = getattr(triton, name)(*(low[i] for i in arguments), *more)
     assert got.dtype == torch.bfloat16
     expected = getattr(eq.reference, name)(*(low[i].double() for i in arguments), *more)
@@ -79,27 +93,33 @@ import equitensor as eq
 irreps = "0e+1o+2e"
 tp = eq.TensorProduct(irreps, irreps, irreps)
 
-def operators(w, y, f, x, b, weights, centers):
+def operators(w, y, f, s, x, b, weights, centers):
     offsets = eq.row_offsets(centers, f.shape[0])
     return (
         eq.to_atoms(w, y, centers, offsets), eq.to_weights(y, f, centers, offsets),
-        eq.to_basis(w, f, centers, offsets), tp(x, b, weights), tp.pull_back(x, b, weights),
+        eq.to_basis(w, f, centers, offsets), eq.to_scalars(w, y, f, centers, offsets),
+        eq.to_atoms(w, y, centers, offsets, scale=s), eq.to_weights(y, f, centers, offsets, scale=s),
+        eq.to_basis(w, f, centers, offsets, scale=s), tp(x, b, weights), tp.pull_back(x, b, weights),
+        *torch.ops.equitensor.to_scalars_backward(w, y, f, s, centers, offsets, [1, 3, 5]),
         torch.ops.equitensor.contract_weights(x, b, f, str(tp.spec), True),
     )
 
 for dtype in (torch.float32, torch.float64, torch.bfloat16):
     with FakeTensorMode(allow_non_fake_inputs=True):
-        shapes = (40, 3, 64), (40, 9), (6, 9, 64), (6, 9, 64), (6, 9, 64), tp.weight_shape(64)
+        shapes = (40, 3, 64), (40, 9), (6, 9, 64), (40, 64), (6, 9, 64), (6, 9, 64), tp.weight_shape(64)
         arguments = [torch.empty(s, dtype=dtype, device="cuda") for s in shapes]
+        arguments[3] = torch.empty_strided((40, 64), (128, 1), dtype=dtype, device="cuda")  # a slice
         arguments.append(torch.empty(40, dtype=torch.int64, device="cuda"))
         plain = make_fx(operators, tracing_mode="fake")(*arguments)
         lowered = make_fx(dispatch_functionalize(plain), tracing_mode="fake")(*arguments)
     nodes = lowered.graph.nodes
     assert not any("equitensor" in str(n.target) for n in nodes)
     kernels = [n for n in nodes if "triton_kernel_wrapper_functional" in str(n.target)]
-    assert len(kernels) == 6
+    assert len(kernels) == 11
+    assert not any("clone" in str(n.target) for n in nodes)  # of slices
     for n in kernels:
-        assert n.kwargs["tensors_to_clone"] == ["out"]
+        outs = {name for name in n.kwargs["kwargs"] if name.startswith("out")}
+        assert set(n.kwargs["tensors_to_clone"]) == outs
 print("traced")
 """
 )

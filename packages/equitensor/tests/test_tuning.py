@@ -20,13 +20,21 @@ def same(name, got, expected):
     torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
     tried[name] = tried.get(name, 0) + 1
 for dims, channels in (((1, 3), 40), ((4,), 150)):
-    w, y, f = (torch.randn(s, dtype=double) for s in (
-        (10, len(dims), channels), (10, sum(dims)), (3, sum(dims), channels)))
-    for name, given in (("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f))):
+    w, y, f, s = (torch.randn(s, dtype=double) for s in (
+        (10, len(dims), channels), (10, sum(dims)), (3, sum(dims), channels), (10, channels)))
+    for name, given in (
+        ("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f)), ("to_scalars", (w, y, f)),
+        ("scaled_to_atoms", (w, y, s)), ("scaled_to_weights", (y, f, s)), ("scaled_to_basis", (w, f, s)),
+    ):
         arguments = (*given, centers, offsets, list(dims))
         expected = getattr(reference, name)(*arguments)
         for config in edge_atom.configs_of(name, dims, channels, double):
             same(name, getattr(edge_atom, name)(*arguments, config), expected)
+    arguments, name = (w, y, f, s, centers, offsets, dims), "to_scalars_backward"
+    for config in edge_atom.configs_of(name, dims, channels, double):
+        parts = edge_atom.to_scalars_backward(*arguments, config)
+        for part, expected in zip(parts, reference.to_scalars_backward(*arguments), strict=True):
+            same(name, part, expected)
 for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     tp = eq.TensorProduct(irreps, "0e+1o", irreps)
     dims = [sum(2 * ell + 1 for ell, _ in s) for s in tp.spec]
@@ -40,7 +48,7 @@ for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
         got = tensor_product.contract_weights(*given, tp.spec, True, config)
         same("contract_weights", got, reference.contract_weights(*given, tp.spec, True))
 print(tried)
-assert len(tried) == 5 and all(count >= 4 for count in tried.values()), tried
+assert len(tried) == 10 and all(count >= 4 for count in tried.values()), tried
 print("equal")
 """
 
@@ -63,7 +71,8 @@ class Times:
 spec = eq.TensorProduct("0e+1o", "0e+1o", "0e+1o").spec
 slots = (0, 1, 2)
 def cases(channels):
-    for name in ("to_atoms", "to_weights", "to_basis"):
+    for name in ("to_atoms", "to_weights", "to_basis", "to_scalars", "scaled_to_weights", "scaled_to_basis",
+                 "to_scalars_backward"):
         given = (name, (1, 3), channels, single)
         configs = edge_atom.configs_of(*given)
         yield edge_atom.kernel_of(*given, configs[0]), configs, edge_atom.sample_of(*given, 3, 2)

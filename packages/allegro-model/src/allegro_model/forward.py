@@ -26,7 +26,7 @@ from allegro_model.radial import (
     two_body_embedding,
 )
 from allegro_model.track import Layer
-from equitensor import row_offsets, spherical_harmonics, to_atoms, to_weights
+from equitensor import row_offsets, spherical_harmonics, to_atoms, to_scalars
 
 
 class Fixed(NamedTuple):
@@ -92,7 +92,7 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     for k, layer in enumerate(fixed.layers):
         densities.append(_density(hidden, y, w.density_maps[k], center, offsets, norm))
         covector = _covector(layer, w.products, densities)  # (N, D, C)
-        read = (two_body * to_weights(y, covector, center, offsets)).sum(1)  # (E, C)
+        read = to_scalars(two_body, y, covector, center, offsets)  # (E, C)
         hidden = torch.cat([*scalars, read], 1)
         hidden = hidden_layers(
             hidden, w.latent_hidden[k], fixed.latent_nonlinearity, fixed.mlp_dtype

@@ -4,7 +4,7 @@ from equitensor import edge_atom, irreps, paths, testing
 from equitensor._spherical_harmonics import spherical_harmonics
 from equitensor._tensor_product import TensorProduct, tensor_product
 from equitensor.backends import reference
-from equitensor.edge_atom import row_offsets, to_atoms, to_basis, to_weights
+from equitensor.edge_atom import row_offsets, to_atoms, to_basis, to_scalars, to_weights
 
 __all__ = [
     "TensorProduct",
@@ -18,6 +18,7 @@ __all__ = [
     "testing",
     "to_atoms",
     "to_basis",
+    "to_scalars",
     "to_weights",
 ]
 

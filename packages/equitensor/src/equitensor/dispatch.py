@@ -94,18 +94,19 @@ def refuse_forward_mode(*tensors: Tensor) -> None:
         )
 
 
-def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any]) -> None:
+def decompose_when_compiled(op: CustomOpDef, function: Callable[..., Any], lowering: bool = True) -> None:
     """Let compilers see ``function``'s operations instead of ``op``.
 
     The operator stays one node for autograd, make_fx and torch.export, and is replaced where
-    torch.compile and AOT Inductor lower a graph, so that a compiled artifact needs no Python.
+    torch.compile and AOT Inductor lower a graph, so that a compiled artifact needs no Python. ``lowering``: the
+    operator has a C++ lowering.
     """
 
     def rule(mode: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         from torch.export._trace import custom_triton_ops_decomposition_disabled
 
         disabled = custom_triton_ops_decomposition_disabled()  # type: ignore[no-untyped-call]
-        if disabled or lowered(args[0]):
+        if disabled or (lowering and lowered(args[0])):
             return mode.__torch_dispatch__(func, types, args, kwargs)
         with mode:
             return function(*args, **kwargs)

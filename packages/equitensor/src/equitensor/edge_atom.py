@@ -1,4 +1,4 @@
-"""Sums over sorted edges: the three partial contractions of a trilinear edge–atom form."""
+"""Sums over sorted edges: the partial contractions of an edge–atom form of w, basis, features and a scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equitensor import ops
+from equitensor import gradients, ops  # noqa: F401 (gradients registers an operator of to_scalars)
 from equitensor.dispatch import DTYPES, SOURCES, refuse_forward_mode
 
 
@@ -46,7 +46,12 @@ def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
 
 
 def to_atoms(
-    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    w: Tensor,
+    basis: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int] | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Sum over the edges of each atom: out[i, k, u] = Σ_{e: c(e)=i} w[e, r(k), u] · basis[e, k].
 
@@ -65,6 +70,8 @@ def to_atoms(
         :func:`row_offsets` of the centers.
     dims : sequence of int, optional
         Sizes of the R blocks, sum D. By default D for R = 1 and 1, 3, 5, … (degrees l) otherwise.
+    scale : Tensor, (E, C), optional
+        A factor per edge and channel, same dtype: the sum is that of w[e, r, u] · scale[e, u].
 
     Returns
     -------
@@ -88,13 +95,16 @@ def to_atoms(
             [1., 1.]])
     """
     dims = _blocks("to_atoms", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
-    _check("to_atoms", {"w": w, "basis": basis}, dims, centers, offsets)
-    out: Tensor = ops.OPERATORS["to_atoms"](w, basis, centers, offsets, dims, SOURCES)
-    return out
+    return _call("to_atoms", {"w": w, "basis": basis}, dims, centers, offsets, scale)
 
 
 def to_weights(
-    basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    basis: Tensor,
+    features: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int] | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Sum over the components of each block: out[e, r, u] = Σ_{k in r} basis[e, k] · features[c(e), k, u].
 
@@ -108,6 +118,8 @@ def to_weights(
         As in :func:`to_atoms`.
     dims : sequence of int, optional
         Sizes of the R blocks; by default 1, 3, 5, …, so D must be a square.
+    scale : Tensor, (E, C), optional
+        A factor of out[e, r, u] per edge and channel, same dtype.
 
     Returns
     -------
@@ -120,13 +132,16 @@ def to_weights(
     tensor([1., 3.])
     """
     dims = _blocks("to_weights", dims, None, basis.shape[-1])
-    _check("to_weights", {"basis": basis, "features": features}, dims, centers, offsets)
-    out: Tensor = ops.OPERATORS["to_weights"](basis, features, centers, offsets, dims, SOURCES)
-    return out
+    return _call("to_weights", {"basis": basis, "features": features}, dims, centers, offsets, scale)
 
 
 def to_basis(
-    w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int] | None = None
+    w: Tensor,
+    features: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int] | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Sum over channels: out[e, k] = Σ_u w[e, r(k), u] · features[c(e), k, u].
 
@@ -136,7 +151,7 @@ def to_basis(
         Weights per edge, block and channel.
     features : Tensor, (N, D, C)
         Features per atom, same dtype.
-    centers, offsets, dims :
+    centers, offsets, dims, scale :
         As in :func:`to_atoms`.
 
     Returns
@@ -150,8 +165,61 @@ def to_basis(
     tensor([5., 5., 5., 5.])
     """
     dims = _blocks("to_basis", dims, w.shape[1] if w.dim() == 3 else None, features.shape[1])
-    _check("to_basis", {"w": w, "features": features}, dims, centers, offsets)
-    out: Tensor = ops.OPERATORS["to_basis"](w, features, centers, offsets, dims, SOURCES)
+    return _call("to_basis", {"w": w, "features": features}, dims, centers, offsets, scale)
+
+
+def to_scalars(
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int] | None = None,
+) -> Tensor:
+    """Sum over the components of all blocks: out[e, u] = Σ_k w[e, r(k), u] · basis[e, k] · features[c(e), k, u].
+
+    It is Σ_r w · ``to_weights(basis, features)``, which is (E, R, C) and is stored nowhere.
+
+    Parameters
+    ----------
+    w : Tensor, (E, R, C)
+        Weights per edge, block and channel.
+    basis : Tensor, (E, D)
+        Components per edge, same dtype.
+    features : Tensor, (N, D, C)
+        Features per atom, same dtype.
+    centers, offsets, dims :
+        As in :func:`to_atoms`.
+
+    Returns
+    -------
+    Tensor, (E, C)
+
+    Examples
+    --------
+    >>> centers = torch.tensor([0, 0, 2])
+    >>> w = torch.tensor([[[1.0], [10.0]]]).expand(3, 2, 1)
+    >>> to_scalars(w, torch.ones(3, 4), torch.ones(3, 4, 1), centers, row_offsets(centers, 3))[0]
+    tensor([31.])
+    """
+    dims = _blocks("to_scalars", dims, w.shape[1] if w.dim() == 3 else None, basis.shape[-1])
+    operands = {"w": w, "basis": basis, "features": features}
+    return _call("to_scalars", operands, dims, centers, offsets)
+
+
+def _call(
+    name: str,
+    operands: dict[str, Tensor],
+    dims: list[int],
+    centers: Tensor,
+    offsets: Tensor,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """Check the operands and call the operator, or the one with a scale."""
+    operands = operands if scale is None else {**operands, "scale": scale}
+    _check(name, operands, dims, centers, offsets)
+    operator = ops.OPERATORS[name if scale is None else f"scaled_{name}"]
+    out: Tensor = operator(*operands.values(), centers, offsets, dims, SOURCES)
     return out
 
 
@@ -178,13 +246,18 @@ def _check(
     """Refuse shapes, dtypes and forward-mode tangents."""
     refuse_forward_mode(*operands.values())
     edges, atoms = centers.shape[0], offsets.shape[0] - 1
-    rows = {"w": (edges, len(dims)), "basis": (edges, sum(dims)), "features": (atoms, sum(dims))}
-    rank = {"w": 3, "basis": 2, "features": 3}
+    rows: dict[str, tuple[int, ...]] = {
+        "w": (edges, len(dims)),
+        "basis": (edges, sum(dims)),
+        "features": (atoms, sum(dims)),
+        "scale": (edges,),
+    }
+    rank = {"w": 3, "basis": 2, "features": 3, "scale": 2}
     first = next(iter(operands.values()))
     for name, tensor in operands.items():
-        if tensor.dim() != rank[name] or tuple(tensor.shape[:2]) != rows[name]:
+        if tensor.dim() != rank[name] or tuple(tensor.shape[: len(rows[name])]) != rows[name]:
             raise ValueError(
-                f"{where}: {name} must have shape {rows[name]}{' + (channels,)' if rank[name] == 3 else ''} "
+                f"{where}: {name} must have shape {rows[name]}{' + (channels,)' if name != 'basis' else ''} "
                 f"(E = {edges}, N = {atoms}), got {tuple(tensor.shape)}"
             )
         if tensor.dtype not in DTYPES or tensor.dtype != first.dtype:
@@ -192,10 +265,10 @@ def _check(
                 f"{where}: {name} must have a floating dtype of 16, 32 or 64 bits, the same for all operands "
                 f"({first.dtype}), got {tensor.dtype}"
             )
-    if "w" in operands and "features" in operands and operands["w"].shape[2] != operands["features"].shape[2]:
+    channels = {name: tensor.shape[-1] for name, tensor in operands.items() if name != "basis"}
+    if len(set(channels.values())) > 1:
         raise ValueError(
-            f"{where}: w and features must have the same number of channels, got "
-            f"{operands['w'].shape[2]} and {operands['features'].shape[2]}"
+            f"{where}: {', '.join(channels)} must have the same number of channels, got {list(channels.values())}"
         )
     for name, tensor in (("centers", centers), ("offsets", offsets)):
         if tensor.dtype != torch.int64 or tensor.dim() != 1:

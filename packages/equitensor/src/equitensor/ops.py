@@ -1,8 +1,8 @@
 """Registered operators, all in one table: arguments, shape of the result, derivatives.
 
-The edge–atom sums are the partial contractions of T(w, basis, features), the products those of
-T(x, y, g; W) = Σ W[p, u] C^p_{abo} x[z, a, u] y[z, b, u] g[z, o, u]. Each derivative is another contraction of the same
-form, so derivatives of every order exist.
+The edge–atom sums are the partial contractions of T(w, basis, features) and of T(w, basis, features, scale), the
+products those of T(x, y, g; W) = Σ W[p, u] C^p_{abo} x[z, a, u] y[z, b, u] g[z, o, u]. Each derivative is another
+contraction of the same form, so derivatives of every order exist.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Operator(NamedTuple):
     """Raises for wrong values of the arguments, in eager mode."""
     compute: Callable[..., Tensor] | None = None
     """The value, where it is not the function of this name of the device's backend."""
+    together: bool = False
+    """Whether the operator NAME_backward gives all gradients at once, where all are needed."""
 
 
 def _check_centers(centers: Tensor, num_atoms: int) -> None:
@@ -49,8 +51,9 @@ def _check_centers(centers: Tensor, num_atoms: int) -> None:
         )
 
 
-def _check_offsets(first: Tensor, second: Tensor, centers: Tensor, offsets: Tensor, dims: Any) -> None:
+def _check_offsets(*arguments: Any) -> None:
     """Refuse offsets of other edges, on the CPU: ATen validates them in part only."""
+    *_, centers, offsets, _ = arguments
     if centers.device.type != "cpu":
         return
     edges, counts = centers.shape[0], offsets.diff()
@@ -121,6 +124,51 @@ TABLE = {
         ),
         _check_offsets,
     ),
+    "to_scalars": Operator(
+        _edges("Tensor w, Tensor basis, Tensor features"),
+        lambda w, basis, features, *rest: (w.shape[0], w.shape[2]),
+        (
+            lambda g, w, basis, features, *rest: ("scaled_to_weights", (basis, features, g, *rest)),
+            lambda g, w, basis, features, *rest: ("scaled_to_basis", (w, features, g, *rest)),
+            lambda g, w, basis, features, *rest: ("scaled_to_atoms", (w, basis, g, *rest)),
+        ),
+        _check_offsets,
+        together=True,
+    ),
+    "scaled_to_atoms": Operator(
+        _edges("Tensor w, Tensor basis, Tensor scale"),
+        lambda w, basis, scale, centers, offsets, dims: (offsets.shape[0] - 1, basis.shape[1], w.shape[2]),
+        (
+            lambda g, w, basis, scale, *rest: ("scaled_to_weights", (basis, g, scale, *rest)),
+            lambda g, w, basis, scale, *rest: ("scaled_to_basis", (w, g, scale, *rest)),
+            lambda g, w, basis, scale, *rest: ("to_scalars", (w, basis, g, *rest)),
+        ),
+        _check_offsets,
+    ),
+    "scaled_to_weights": Operator(
+        _edges("Tensor basis, Tensor features, Tensor scale"),
+        lambda basis, features, scale, centers, offsets, dims: (
+            basis.shape[0],
+            len(dims),
+            features.shape[2],
+        ),
+        (
+            lambda g, basis, features, scale, *rest: ("scaled_to_basis", (g, features, scale, *rest)),
+            lambda g, basis, features, scale, *rest: ("scaled_to_atoms", (g, basis, scale, *rest)),
+            lambda g, basis, features, scale, *rest: ("to_scalars", (g, basis, features, *rest)),
+        ),
+        _check_offsets,
+    ),
+    "scaled_to_basis": Operator(
+        _edges("Tensor w, Tensor features, Tensor scale"),
+        lambda w, features, *rest: (w.shape[0], features.shape[1]),
+        (
+            lambda g, w, features, scale, *rest: ("scaled_to_weights", (g, features, scale, *rest)),
+            lambda g, w, features, scale, *rest: ("scaled_to_atoms", (w, g, scale, *rest)),
+            lambda g, w, features, scale, *rest: ("to_scalars", (w, g, features, *rest)),
+        ),
+        _check_offsets,
+    ),
     "contract": Operator(
         "Tensor first, Tensor second, Tensor weights, str spec, SymInt[] slots",
         _third,
@@ -142,7 +190,7 @@ TABLE = {
 }
 
 
-def _backend_value(argument: Any) -> Any:
+def backend_value(argument: Any) -> Any:
     """Return an argument as backends take it: a specification instead of its text, a tuple instead of a list."""
     if isinstance(argument, str):
         return parse_spec(argument)
@@ -159,7 +207,7 @@ def _register(name: str, entry: Operator) -> CustomOpDef:
     def compute(*arguments: Any) -> Tensor:
         if entry.compute is not None:
             return entry.compute(*arguments)
-        first, *rest = (_backend_value(a) for a in arguments[:count])
+        first, *rest = (backend_value(a) for a in arguments[:count])
         with outside_autocast(first):
             out: Tensor = getattr(implementation(first), name)(first, *rest)
             return out
@@ -180,6 +228,12 @@ def _register(name: str, entry: Operator) -> CustomOpDef:
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         refuse_forward_mode(g)
         found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        if entry.together and all(ctx.needs_input_grad[: len(entry.gradients)]):
+            all_of_them = getattr(torch.ops.equitensor, f"{name}_backward")
+            gradients = all_of_them(
+                *ctx.saved_tensors[:3], g, *ctx.saved_tensors[3:], *ctx.rest, *ctx.sources
+            )
+            return (*gradients, *found[len(gradients) :])
         for n, gradient in enumerate(entry.gradients):
             if ctx.needs_input_grad[n]:
                 operator, arguments = gradient(g, *ctx.saved_tensors, *ctx.rest)

@@ -75,6 +75,52 @@ def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims
     return out.reshape(e, d)
 
 
+def to_scalars(
+    w: Tensor, basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Multiply by the weights and sum over blocks."""
+    return (w * to_weights(basis, features, centers, offsets, dims)).sum(1)
+
+
+def scaled_to_atoms(
+    w: Tensor, basis: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Scale the weights first."""
+    return to_atoms(w * scale.unsqueeze(1), basis, centers, offsets, dims)
+
+
+def scaled_to_weights(
+    basis: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Scale the result."""
+    return to_weights(basis, features, centers, offsets, dims) * scale.unsqueeze(1)
+
+
+def scaled_to_basis(
+    w: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Scale the weights first."""
+    return to_basis(w * scale.unsqueeze(1), features, centers, offsets, dims)
+
+
+def to_scalars_backward(
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of :func:`to_scalars` one by one."""
+    rest = (centers, offsets, dims)
+    return (
+        scaled_to_weights(basis, features, scale, *rest),
+        scaled_to_basis(w, features, scale, *rest),
+        scaled_to_atoms(w, basis, scale, *rest),
+    )
+
+
 @cache
 def _blocks(
     spec: Spec, slots: tuple[int, int, int]

@@ -36,6 +36,52 @@ def to_basis(w: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims
     return torch.einsum("eku,eku->ek", expand_blocks(w, dims), features.index_select(0, centers))
 
 
+def to_scalars(
+    w: Tensor, basis: Tensor, features: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Compute (E, C): Σ over the components k of w[e, r(k), u] · basis[e, k] · features[c(e), k, u]."""
+    return torch.einsum("eku,ek,eku->eu", expand_blocks(w, dims), basis, features.index_select(0, centers))
+
+
+def scaled_to_atoms(
+    w: Tensor, basis: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Compute :func:`to_atoms` of w[e, r, u] · scale[e, u]."""
+    return to_atoms(w * scale.unsqueeze(1), basis, centers, offsets, dims)
+
+
+def scaled_to_weights(
+    basis: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Compute :func:`to_weights` times scale[e, u]."""
+    return to_weights(basis, features, centers, offsets, dims) * scale.unsqueeze(1)
+
+
+def scaled_to_basis(
+    w: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Compute :func:`to_basis` of w[e, r, u] · scale[e, u]."""
+    return to_basis(w * scale.unsqueeze(1), features, centers, offsets, dims)
+
+
+def to_scalars_backward(
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of :func:`to_scalars` one by one."""
+    rest = (centers, offsets, dims)
+    return (
+        scaled_to_weights(basis, features, scale, *rest),
+        scaled_to_basis(w, features, scale, *rest),
+        scaled_to_atoms(w, basis, scale, *rest),
+    )
+
+
 def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:
     """Return the coefficients (a, b, o) of one path."""
     values = coupling(*(spec[s][path[s]][0] for s in range(3))).tolist()

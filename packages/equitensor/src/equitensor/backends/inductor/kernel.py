@@ -13,10 +13,15 @@ from torch._inductor import ir
 from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.codegen.cpp_utils import DTYPE_TO_CPP
 from torch._inductor.utils import parallel_num_threads
+from torch._inductor.virtualized import V
 
 # Elements left free before the output. Inductor fuses a pointwise consumer into a template only where both
 # have the same index, and this kernel has no place for one; with the output off by 64 bytes none ever has.
 _LEAD = 16
+
+
+SCALE = "scale"
+"""Name of the input that may have rows with a stride, ``scale_row``: a gradient that is a slice of a wider one."""
 
 
 class Kernel(CppTemplate):
@@ -54,6 +59,8 @@ class Kernel(CppTemplate):
             lines.append(f"const {element}* {name} = &({start});")
             for d in range(len(node.get_size())):
                 lines.append(f"[[maybe_unused]] const int64_t {name}_{d} = {kernel.size(node, d)};")
+            if name == SCALE:
+                lines.append(f"const int64_t {name}_row = {kernel.stride(node, 0)};")
         scalar = DTYPE_TO_CPP[self.layout.dtype]
         lines.append(f"using T = {scalar};")
         lines.append(f"T* out = &({kernel.index(out, [0])}) + {_LEAD};")
@@ -67,21 +74,33 @@ def headers(*names: str) -> str:
     return "".join(files("equitensor.backends.inductor").joinpath(name).read_text() for name in names)
 
 
-def emit(name: str, inputs: dict[str, Any], size: Sequence[Any], prelude: str, body: str) -> Any:
+def _with_rows(x: Any) -> Any:
+    """Return a matrix whose rows are contiguous, at any distance: ``x`` itself if it is one, else a copy."""
+    x = ir.ExternKernel.realize_input(x)
+    if ir.is_storage_and_layout(x):
+        x.freeze_layout()
+        if V.graph.sizevars.statically_known_equals(x.get_stride()[-1], 1):
+            return x
+    return ir.ExternKernel.require_contiguous(x)
+
+
+def emit(
+    name: str, inputs: dict[str, Any], size: Sequence[Any], prelude: str, body: str, scale: Any = None
+) -> Any:
     """Lower to a :class:`Kernel` with these inputs (made contiguous), returning the (contiguous) output."""
-    nodes = [
-        ir.InputsKernel.unwrap_storage_for_input(
-            ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(x))
-        )
-        for x in inputs.values()
-    ]
+    given = [ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(x)) for x in inputs.values()]
+    names = list(inputs)
+    if scale is not None:
+        given.append(_with_rows(scale))
+        names.append(SCALE)
+    nodes = [ir.InputsKernel.unwrap_storage_for_input(x) for x in given]
     dtype, device = nodes[0].get_dtype(), torch.device("cpu")
     size = [sympy.expand(s) for s in size]
     count = sympy.Integer(1)
     for s in size:
         count = count * s
     layout = ir.FixedLayout(device, dtype, [count + _LEAD], [sympy.Integer(1)])
-    template = Kernel(name, nodes, layout, prelude, list(inputs), body)
+    template = Kernel(name, nodes, layout, prelude, names, body)
     flat = template.generate().output_node()  # type: ignore[no-untyped-call]
     stride = ir.FlexibleLayout.contiguous_strides(size)
     view = ir.ReinterpretView(

@@ -4,7 +4,27 @@ They contain no matrix product (``tl.dot``), only ``tl.fma``: TF32 settings do n
 float64 the tests bound float32 by 1e-4 (l_max ≤ 2) and bfloat16, summed in float32, by 2⁻⁸ of the largest entry.
 """
 
-from equitensor.backends.triton.edge_atom import to_atoms, to_basis, to_weights
+from equitensor.backends.triton.edge_atom import (
+    scaled_to_atoms,
+    scaled_to_basis,
+    scaled_to_weights,
+    to_atoms,
+    to_basis,
+    to_scalars,
+    to_scalars_backward,
+    to_weights,
+)
 from equitensor.backends.triton.tensor_product import contract, contract_weights
 
-__all__ = ["contract", "contract_weights", "to_atoms", "to_basis", "to_weights"]
+__all__ = [
+    "contract",
+    "contract_weights",
+    "scaled_to_atoms",
+    "scaled_to_basis",
+    "scaled_to_weights",
+    "to_atoms",
+    "to_basis",
+    "to_scalars",
+    "to_scalars_backward",
+    "to_weights",
+]

@@ -1,4 +1,4 @@
-"""Triton kernels of the edge–atom sums: a program owns an atom and a block of channels, edges pass by in rows."""
+"""Launches of the edge–atom sums: a program owns an atom and a block of channels, edges pass by in rows."""
 
 from __future__ import annotations
 
@@ -8,134 +8,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitensor.backends.triton.source import TileConfig, build, candidate_configs, launch, tiles, width
+from equitensor.backends.triton.edge_sums import (
+    Dims,
+    to_atoms_kernel,
+    to_basis_kernel,
+    to_scalars_backward_kernel,
+    to_scalars_kernel,
+    to_weights_kernel,
+)
+from equitensor.backends.triton.source import (
+    TileConfig,
+    accumulator,
+    candidate_configs,
+    launch,
+    launched,
+    tiles,
+    width,
+)
 from equitensor.backends.triton.tuning import ATOMS, EDGES, Sample, choose
-
-Dims = tuple[int, ...]
-"""Sizes of the blocks."""
 
 # Edges that a program takes at once, one per warp, before anything is tuned.
 ROWS = 4
 
-_HEAD = """
-    i = tl.program_id(0).to(tl.int64)
-    u = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = u < C
-    rows = tl.arange(0, ROWS)
-    first = tl.load(offsets + i)
-    last = tl.load(offsets + i + 1)
-"""
-
-_LOOP = """
-    for start in range(first, last, ROWS):
-        e = start + rows
-        real = e < last
-        both = real[:, None] & inside[None, :]
-"""
-
-
-def _components(dims: Dims) -> list[tuple[int, int]]:
-    """Return (component, block) of every component."""
-    blocks = [b for b, size in enumerate(dims) for _ in range(size)]
-    return list(enumerate(blocks))
-
-
-def _row(pointer: str, width: int, place: int) -> str:
-    """Load a tile (ROWS, BLOCK) of channels per edge."""
-    where = f"{pointer} + (e * {width} + {place})[:, None] * C + u[None, :]"
-    return f"tl.load({where}, mask=both, other=0.0).to(ACC)"
-
-
-def _basis(k: int, d: int) -> str:
-    """Load component ``k`` of ``d`` of the rows' basis, a column."""
-    return f"y{k} = tl.load(basis + e * {d} + {k}, mask=real, other=0.0).to(ACC)[:, None]"
-
-
-def _features(k: int, d: int) -> str:
-    """Load component ``k`` of ``d`` of the atom's features, a row."""
-    return f"f{k} = tl.load(features + (i * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)[None, :]"
-
-
-def _signature(name: str, *tensors: str) -> str:
-    return f"def {name}({', '.join(tensors)}, offsets, out, C, BLOCK: tl.constexpr, ROWS: tl.constexpr):"
-
-
-@cache
-def to_atoms_kernel(dims: Dims, dtype: torch.dtype) -> Any:
-    """Return the kernel of to_atoms for blocks of these sizes."""
-    d, r = sum(dims), len(dims)
-    lines = [_signature("to_atoms", "w", "basis"), _HEAD]
-    lines += [f"    s{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)" for k in range(d)]
-    lines += [_LOOP]
-    lines += [f"        w{b} = {_row('w', r, b)}" for b in range(r)]
-    for k, b in _components(dims):
-        lines.append(f"        {_basis(k, d)}")
-        lines.append(f"        s{k} = tl.fma(y{k}, w{b}, s{k})")
-    lines += [
-        f"    tl.store(out + (i * {d} + {k}) * C + u, tl.sum(s{k}, axis=0), mask=inside)" for k in range(d)
-    ]
-    return build("to_atoms", lines, dtype)
-
-
-@cache
-def to_weights_kernel(dims: Dims, dtype: torch.dtype) -> Any:
-    """Return the kernel of to_weights for blocks of these sizes."""
-    d, r = sum(dims), len(dims)
-    lines = [_signature("to_weights", "basis", "features"), _HEAD]
-    lines += [f"    {_features(k, d)}" for k in range(d)]
-    lines += [_LOOP]
-    seen: set[int] = set()
-    for k, b in _components(dims):
-        lines.append(f"        {_basis(k, d)}")
-        lines.append(f"        s{b} = {f'tl.fma(y{k}, f{k}, s{b})' if b in seen else f'y{k} * f{k}'}")
-        seen.add(b)
-    lines += [
-        f"        tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], s{b}, mask=both)"
-        for b in range(r)
-    ]
-    return build("to_weights", lines, dtype)
-
-
-@cache
-def to_basis_kernel(dims: Dims, dtype: torch.dtype, single: bool) -> Any:
-    """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
-    d, r = sum(dims), len(dims)
-    lines = [_signature("to_basis", "w", "features"), _HEAD]
-    features = [_features(k, d) for k in range(d)]
-    weights = [f"w{b} = {_row('w', r, b)}" for b in range(r)]
-    if single:
-        lines += [f"    {line}" for line in features]
-        lines += [_LOOP]
-        lines += [f"        {line}" for line in weights]
-        lines += [f"        s{k} = tl.sum(w{b} * f{k}, axis=1)" for k, b in _components(dims)]
-    else:
-        lines += [_LOOP]
-        lines += [f"        s{k} = tl.zeros((ROWS,), dtype=ACC)" for k in range(d)]
-        lines += ["        for c in range(0, C, BLOCK):"]
-        lines += [
-            "            u = c + tl.arange(0, BLOCK)",
-            "            inside = u < C",
-            "            both = real[:, None] & inside[None, :]",
-        ]
-        lines += [f"            {line}" for line in [*features, *weights]]
-        lines += [f"            s{k} += tl.sum(w{b} * f{k}, axis=1)" for k, b in _components(dims)]
-    lines += [f"        tl.store(out + e * {d} + {k}, s{k}, mask=real)" for k in range(d)]
-    return build("to_basis", lines, dtype)
+_SCALED = "scaled_"
+"""Prefix of the operators with a scale."""
+_BACKWARD = "to_scalars_backward"
 
 
 @cache
 def configs_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype) -> tuple[TileConfig, ...]:
     """Return candidate tile configs for these blocks, the default first; for to_basis, those of one kernel variant."""
-    rule, *others = candidate_configs(sum(dims), channels, dtype, ROWS)
+    held = sum(dims) * (2 if operator == _BACKWARD else 1)  # features and their gradient
+    rule, *others = candidate_configs(held, channels, dtype, ROWS)
     single = tiles(channels, rule.block) == 1
-    return rule, *(c for c in others if operator != "to_basis" or (tiles(channels, c.block) == 1) == single)
+    whole = operator.removeprefix(_SCALED) in ("to_basis", _BACKWARD)
+    return rule, *(c for c in others if not whole or (tiles(channels, c.block) == 1) == single)
 
 
 def kernel_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype, config: TileConfig) -> Any:
     """Return the operator's kernel for these blocks and this tile config."""
-    if operator == "to_basis":
-        return to_basis_kernel(dims, dtype, isinstance(channels, int) and tiles(channels, config.block) == 1)
-    return (to_atoms_kernel if operator == "to_atoms" else to_weights_kernel)(dims, dtype)
+    if operator in ("to_scalars", _BACKWARD):
+        return (to_scalars_kernel if operator == "to_scalars" else to_scalars_backward_kernel)(dims, dtype)
+    scaled, plain = operator.startswith(_SCALED), operator.removeprefix(_SCALED)
+    if plain == "to_basis":
+        single = isinstance(channels, int) and tiles(channels, config.block) == 1
+        return to_basis_kernel(dims, dtype, single, scaled)
+    return (to_atoms_kernel if plain == "to_atoms" else to_weights_kernel)(dims, dtype, scaled)
 
 
 @cache
@@ -150,30 +68,53 @@ def sample_of(
     """Return the sample that the operator's kernel is timed on."""
     e, d = atoms * degree, sum(dims)
     w, basis, features = ((e, len(dims), channels), dtype), ((e, d), dtype), ((atoms, d, channels), dtype)
-    offsets = ((atoms + 1,), torch.int64)
+    scalars, offsets = ((e, channels), dtype), ((atoms + 1,), torch.int64)
     operands = {
-        "to_atoms": (w, basis, offsets, features),
-        "to_weights": (basis, features, offsets, w),
-        "to_basis": (w, features, offsets, basis),
+        "to_atoms": (w, basis, features),
+        "to_weights": (basis, features, w),
+        "to_basis": (w, features, basis),
+        "to_scalars": (w, basis, features, scalars),
     }
-    return Sample(operands[operator], atoms, blocked=operator != "to_basis", degree=degree)
+    if operator == _BACKWARD:
+        given = (w, basis, features, scalars, offsets, w, basis, features)
+        return Sample(given, atoms, blocked=False, degree=degree, scalars=(("S", channels),))
+    scaled, plain = operator.startswith(_SCALED), operator.removeprefix(_SCALED)
+    *given, out = operands[plain]
+    given = [*given, scalars] if scaled else given
+    strides = (("S", channels),) if scaled else ()
+    return Sample((*given, offsets, out), atoms, blocked=plain != "to_basis", degree=degree, scalars=strides)
+
+
+def _config(
+    operator: str, dims: Dims, channels: int, like: Tensor, config: TileConfig | None
+) -> tuple[Any, TileConfig]:
+    """Return the kernel and its tile config: the one given, else the autotuned one."""
+    if config is None:
+        given = (operator, dims, width(channels), like.dtype)
+        candidates = configs_of(*given)
+        kernel, sample = kernel_of(*given, candidates[0]), sample_of(*given)
+        config = choose(kernel, candidates, channels, like.device, sample)
+    return kernel_of(operator, dims, channels, like.dtype, config), config
+
+
+def _rows(scale: Tensor) -> tuple[Tensor, dict[str, int]]:
+    """Return the scale with contiguous rows and the argument that is their stride."""
+    scale = scale if scale.stride(1) == 1 else scale.contiguous()
+    return scale, {"S": scale.stride(0)}
 
 
 def _run(
     operator: str, tensors: tuple[Tensor, ...], dims: Dims, channels: int, config: TileConfig | None
 ) -> Tensor:
-    """Launch on (operand, operand, offsets, out) and return out. Use `config` if given, else the autotuned one."""
-    (first, second, offsets, out), dims = tensors, tuple(dims)
-    if config is None:
-        given = (operator, dims, width(channels), first.dtype)
-        candidates = configs_of(*given)
-        config = choose(
-            kernel_of(*given, candidates[0]), candidates, channels, first.device, sample_of(*given)
-        )
-    kernel = kernel_of(operator, dims, channels, first.dtype, config)
-    grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, config.block))
-    tensors = (first.contiguous(), second.contiguous(), offsets.contiguous(), out)
-    launch(kernel, grid, tensors, C=channels, **config.constants, num_warps=config.warps)
+    """Launch on (operands, offsets, out) and return out."""
+    *operands, offsets, out = tensors
+    kernel, config = _config(operator, tuple(dims), channels, operands[0], config)
+    one = operator.removeprefix(_SCALED) == "to_basis"
+    grid = (offsets.shape[0] - 1, 1 if one else tiles(channels, config.block))
+    scale, strides = _rows(operands.pop()) if operator.startswith(_SCALED) else (None, {})
+    operands = [*(t.contiguous() for t in operands), *([] if scale is None else [scale])]
+    constants: dict[str, Any] = {"C": channels, **strides, **config.constants}
+    launch(kernel, grid, (*operands, offsets.contiguous(), out), **constants, num_warps=config.warps)
     return out
 
 
@@ -185,6 +126,14 @@ def to_atoms(
     return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], config)
 
 
+def _one_block(basis: Tensor, features: Tensor, centers: Tensor) -> Tensor:
+    """Return to_weights of one block in pointwise terms, which a compiler forms where the result is used."""
+    kind, rows = accumulator(basis.dtype), torch.ops.aten.index.Tensor(features, [centers])
+    columns = (basis.narrow(1, k, 1).to(kind) for k in range(basis.shape[1]))
+    terms = [column * rows.select(1, k).to(kind) for k, column in enumerate(columns)]
+    return sum(terms[1:], terms[0]).to(basis.dtype).unsqueeze(1)
+
+
 def to_weights(
     basis: Tensor,
     features: Tensor,
@@ -193,7 +142,13 @@ def to_weights(
     dims: Dims,
     config: TileConfig | None = None,
 ) -> Tensor:
-    """See :func:`equitensor.to_weights`."""
+    """See :func:`equitensor.to_weights`. One block is left to a compiler, where one looks on.
+
+    Each element then reads all components of the features from the caches, not from registers, but neither the
+    result nor what it is added to or multiplied by makes a way through memory of its own.
+    """
+    if len(dims) == 1 and not launched(basis, features):
+        return _one_block(basis, features, centers)
     out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
     return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], config)
 
@@ -209,3 +164,92 @@ def to_basis(
     """See :func:`equitensor.to_basis`."""
     out = w.new_empty(w.shape[0], features.shape[1])
     return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], config)
+
+
+def to_scalars(
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+) -> Tensor:
+    """See :func:`equitensor.to_scalars`."""
+    out = w.new_empty(w.shape[0], w.shape[2])
+    return _run("to_scalars", (w, basis, features, offsets, out), dims, w.shape[2], config)
+
+
+def scaled_to_atoms(
+    w: Tensor,
+    basis: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+) -> Tensor:
+    """See :func:`equitensor.to_atoms`."""
+    out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
+    return _run("scaled_to_atoms", (w, basis, scale, offsets, out), dims, w.shape[2], config)
+
+
+def scaled_to_weights(
+    basis: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+) -> Tensor:
+    """See :func:`equitensor.to_weights`."""
+    out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
+    tensors = (basis, features, scale, offsets, out)
+    return _run("scaled_to_weights", tensors, dims, features.shape[2], config)
+
+
+def scaled_to_basis(
+    w: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+) -> Tensor:
+    """See :func:`equitensor.to_basis`."""
+    out = w.new_empty(w.shape[0], features.shape[1])
+    return _run("scaled_to_basis", (w, features, scale, offsets, out), dims, w.shape[2], config)
+
+
+def to_scalars_backward(
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    scale: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the three gradients of :func:`to_scalars` in one pass over the edges, each operand read once.
+
+    A program needs all channels of an edge; where they do not fit one, it is a pass for each gradient.
+    """
+    channels, dims = w.shape[2], tuple(dims)
+    rest = (centers, offsets, dims)
+    candidates = configs_of(_BACKWARD, dims, width(channels), w.dtype)
+    if not isinstance(channels, int) or tiles(channels, candidates[0].block) > 1:
+        return (
+            scaled_to_weights(basis, features, scale, *rest),
+            scaled_to_basis(w, features, scale, *rest),
+            scaled_to_atoms(w, basis, scale, *rest),
+        )
+    kernel, config = _config(_BACKWARD, dims, channels, w, config)
+    out = w.new_empty(w.shape), basis.new_empty(basis.shape), features.new_empty(features.shape)
+    scale, strides = _rows(scale)
+    given = (w.contiguous(), basis.contiguous(), features.contiguous(), scale, offsets.contiguous())
+    constants: dict[str, Any] = {"C": channels, **strides, **config.constants}
+    launch(kernel, (offsets.shape[0] - 1, 1), (*given, *out), **constants, num_warps=config.warps)
+    return out

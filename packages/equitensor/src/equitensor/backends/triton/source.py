@@ -38,9 +38,14 @@ _EAGER = (Tensor, torch.nn.Parameter)
 """Exact classes of tensors that hold data."""
 
 
+def launched(*tensors: Tensor) -> bool:
+    """Return whether a kernel on these tensors runs now: none of them is a tracer's (fake, functional, proxy)."""
+    return all(type(t) in _EAGER for t in tensors)
+
+
 def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **constants: Any) -> None:
     """Run ``kernel`` on these tensors, on their device; under a tracer, record it. An empty grid runs nothing."""
-    if any(type(t) not in _EAGER for t in tensors):  # fake, functional or proxy tensors of a tracer
+    if not launched(*tensors):
         torch.library.wrap_triton(kernel)[grid](*tensors, **constants)
     elif all(size > 0 for size in grid):
         # Triton launches on the current device; of tensors on the CPU (the interpreter) nothing is changed

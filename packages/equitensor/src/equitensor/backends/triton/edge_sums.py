@@ -1,0 +1,176 @@
+"""Sources of the Triton kernels of the edge–atom sums, for blocks of given sizes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from equitensor.backends.triton.source import build
+
+Dims = tuple[int, ...]
+"""Sizes of the blocks."""
+
+_HEAD = """
+    i = tl.program_id(0).to(tl.int64)
+    u = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = u < C
+    rows = tl.arange(0, ROWS)
+    first = tl.load(offsets + i)
+    last = tl.load(offsets + i + 1)
+"""
+
+_LOOP = """
+    for start in range(first, last, ROWS):
+        e = start + rows
+        real = e < last
+        both = real[:, None] & inside[None, :]
+"""
+
+
+def _components(dims: Dims) -> list[tuple[int, int]]:
+    """Return (component, block) of every component."""
+    blocks = [b for b, size in enumerate(dims) for _ in range(size)]
+    return list(enumerate(blocks))
+
+
+def _row(pointer: str, width: int, place: int) -> str:
+    """Load a tile (ROWS, BLOCK) of channels per edge."""
+    where = f"{pointer} + (e * {width} + {place})[:, None] * C + u[None, :]"
+    return f"tl.load({where}, mask=both, other=0.0).to(ACC)"
+
+
+def _basis(k: int, d: int) -> str:
+    """Load component ``k`` of ``d`` of the rows' basis, a column."""
+    return f"y{k} = tl.load(basis + e * {d} + {k}, mask=real, other=0.0).to(ACC)[:, None]"
+
+
+def _features(k: int, d: int) -> str:
+    """Load component ``k`` of ``d`` of the atom's features, a row."""
+    return f"f{k} = tl.load(features + (i * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)[None, :]"
+
+
+def _signature(name: str, *tensors: str, scaled: bool = False) -> str:
+    given = (*tensors, *(("scale",) if scaled else ()), "offsets", "out", "C", *(("S",) if scaled else ()))
+    return f"def {name}({', '.join(given)}, BLOCK: tl.constexpr, ROWS: tl.constexpr):"
+
+
+# The scale has rows of its own stride S: as a gradient it often is a slice of a wider one.
+_SCALE = "g = tl.load(scale + e[:, None] * S + u[None, :], mask=both, other=0.0).to(ACC)"
+
+
+def _weights(blocks: int, scaled: bool) -> list[str]:
+    """Load the rows' weights of every block, scaled or not."""
+    factor = " * g" if scaled else ""
+    return [
+        *([_SCALE] if scaled else []),
+        *(f"w{b} = {_row('w', blocks, b)}{factor}" for b in range(blocks)),
+    ]
+
+
+def _sums_of_blocks(dims: Dims) -> list[str]:
+    """Load the rows' basis and sum basis · features over each block."""
+    lines, seen = [], set()
+    for k, b in _components(dims):
+        lines.append(_basis(k, sum(dims)))
+        lines.append(f"s{b} = {f'tl.fma(y{k}, f{k}, s{b})' if b in seen else f'y{k} * f{k}'}")
+        seen.add(b)
+    return lines
+
+
+@cache
+def to_atoms_kernel(dims: Dims, dtype: torch.dtype, scaled: bool = False) -> Any:
+    """Return the kernel of to_atoms for blocks of these sizes."""
+    d, r = sum(dims), len(dims)
+    lines = [_signature("to_atoms", "w", "basis", scaled=scaled), _HEAD]
+    lines += [f"    s{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)" for k in range(d)]
+    lines += [_LOOP]
+    lines += [f"        {line}" for line in _weights(r, scaled)]
+    for k, b in _components(dims):
+        lines.append(f"        {_basis(k, d)}")
+        lines.append(f"        s{k} = tl.fma(y{k}, w{b}, s{k})")
+    lines += [
+        f"    tl.store(out + (i * {d} + {k}) * C + u, tl.sum(s{k}, axis=0), mask=inside)" for k in range(d)
+    ]
+    return build("to_atoms", lines, dtype)
+
+
+@cache
+def to_weights_kernel(dims: Dims, dtype: torch.dtype, scaled: bool = False) -> Any:
+    """Return the kernel of to_weights for blocks of these sizes."""
+    d, r = sum(dims), len(dims)
+    lines = [_signature("to_weights", "basis", "features", scaled=scaled), _HEAD]
+    lines += [f"    {_features(k, d)}" for k in range(d)]
+    lines += [_LOOP]
+    lines += [f"        {line}" for line in [*([_SCALE] if scaled else []), *_sums_of_blocks(dims)]]
+    factor = " * g" if scaled else ""
+    lines += [
+        f"        tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], s{b}{factor}, mask=both)"
+        for b in range(r)
+    ]
+    return build("to_weights", lines, dtype)
+
+
+@cache
+def to_scalars_kernel(dims: Dims, dtype: torch.dtype) -> Any:
+    """Return the kernel of to_scalars for blocks of these sizes."""
+    d, r = sum(dims), len(dims)
+    lines = [_signature("to_scalars", "w", "basis", "features"), _HEAD]
+    lines += [f"    {_features(k, d)}" for k in range(d)]
+    lines += [_LOOP]
+    lines += [f"        {line}" for line in [*_weights(r, False), *_sums_of_blocks(dims)]]
+    lines += ["        t = w0 * s0", *(f"        t = tl.fma(w{b}, s{b}, t)" for b in range(1, r))]
+    lines += ["        tl.store(out + e[:, None] * C + u[None, :], t, mask=both)"]
+    return build("to_scalars", lines, dtype)
+
+
+@cache
+def to_basis_kernel(dims: Dims, dtype: torch.dtype, single: bool, scaled: bool = False) -> Any:
+    """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
+    d, r = sum(dims), len(dims)
+    lines = [_signature("to_basis", "w", "features", scaled=scaled), _HEAD]
+    features, weights = [_features(k, d) for k in range(d)], _weights(r, scaled)
+    if single:
+        lines += [f"    {line}" for line in features]
+        lines += [_LOOP]
+        lines += [f"        {line}" for line in weights]
+        lines += [f"        s{k} = tl.sum(w{b} * f{k}, axis=1)" for k, b in _components(dims)]
+    else:
+        lines += [_LOOP]
+        lines += [f"        s{k} = tl.zeros((ROWS,), dtype=ACC)" for k in range(d)]
+        lines += ["        for c in range(0, C, BLOCK):"]
+        lines += [
+            "            u = c + tl.arange(0, BLOCK)",
+            "            inside = u < C",
+            "            both = real[:, None] & inside[None, :]",
+        ]
+        lines += [f"            {line}" for line in [*features, *weights]]
+        lines += [f"            s{k} += tl.sum(w{b} * f{k}, axis=1)" for k, b in _components(dims)]
+    lines += [f"        tl.store(out + e * {d} + {k}, s{k}, mask=real)" for k in range(d)]
+    return build("to_basis", lines, dtype)
+
+
+@cache
+def to_scalars_backward_kernel(dims: Dims, dtype: torch.dtype) -> Any:
+    """Return the kernel of all gradients of to_scalars, for tile configs whose block holds all channels."""
+    d, r = sum(dims), len(dims)
+    names = ("w", "basis", "features", "scale", "offsets", "out", "out_basis", "out_features")
+    lines = [f"def to_scalars_backward({', '.join(names)}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):"]
+    lines += [_HEAD]
+    for k in range(d):
+        lines += [f"    {_features(k, d)}", f"    a{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)"]
+    lines += [_LOOP]
+    lines += [f"        {line}" for line in [*_weights(r, True), *_sums_of_blocks(dims)]]
+    lines += [
+        f"        tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], s{b} * g, mask=both)"
+        for b in range(r)
+    ]
+    for k, b in _components(dims):
+        lines.append(f"        tl.store(out_basis + e * {d} + {k}, tl.sum(w{b} * f{k}, axis=1), mask=real)")
+        lines.append(f"        a{k} = tl.fma(y{k}, w{b}, a{k})")
+    lines += [
+        f"    tl.store(out_features + (i * {d} + {k}) * C + u, tl.sum(a{k}, axis=0), mask=inside)"
+        for k in range(d)
+    ]
+    return build("to_scalars_backward", lines, dtype)
