@@ -38,20 +38,21 @@ def fold(model: Parameters) -> Folded:
     def read(matrix: Tensor) -> Tensor:
         return torch.cat([first @ matrix[:s], matrix[s:]]) if through else matrix
 
-    def per_degree(matrix: Tensor) -> Tensor:
-        """Return density weights (H, R, C); one for all degrees where they are not individual."""
-        weights = matrix.reshape(matrix.shape[0], -1, u)
-        return weights if weights.shape[1] == rows else weights.expand(-1, rows, u)
+    def per_component(matrix: Tensor) -> Tensor:
+        """Return density weights (D, H, C); one for all degrees where they are not individual."""
+        weights = matrix.reshape(matrix.shape[0], -1, u).transpose(0, 1)
+        sizes = [2 * ell + 1 for ell in range(rows)] if weights.shape[0] == rows else [rows * rows]
+        return torch.cat([w.expand(size, -1, -1) for w, size in zip(weights.split(1), sizes, strict=True)])
 
     latents = []
     for mlp in model.latents:
         matrix, *more = cast(MLP, mlp).scaled_weights()
         latents.append([read(matrix), *more])
     scalar_maps: list[tuple[Tensor, ...]] = [() if through else (first,)]
-    density_maps = [per_degree(embed_last @ project[:, s:])]
+    density_maps = [per_component(embed_last @ project[:, s:])]
     for *_, last in latents[:-1]:
         scalar_maps.append((last[:, :s],))
-        density_maps.append(per_degree(last[:, s:]))
+        density_maps.append(per_component(last[:, s:]))
     own = (
         len(latents) * s
     )  # rows of the readout from here on read the last layer's scalars, which no latent reads

@@ -59,7 +59,7 @@ class Folded(NamedTuple):
     embed_hidden: tuple[Tensor, ...]
     tensor_embed: Tensor  # (H, R, C)
     scalar_maps: tuple[tuple[Tensor, ...], ...]  # each (H, S) or none
-    density_maps: tuple[Tensor, ...]  # (H, R, C)
+    density_maps: tuple[Tensor, ...]  # (D, H, C), equal for components of one degree
     products: tuple[Tensor, ...]  # (P, C) or (P,)
     latent_hidden: tuple[tuple[Tensor, ...], ...]
     readout: tuple[Tensor, ...]
@@ -146,14 +146,11 @@ def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
 def _density(
     hidden: Tensor, y: Tensor, maps: Tensor, center: Tensor, offsets: Tensor, norm: Tensor
 ) -> Tensor:
-    """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[h,l,u], (N, D, C)."""
-    sums = to_atoms(hidden.unsqueeze(1), y, center, offsets) * norm.view(-1, 1, 1)  # (N, D, H)
-    blocks = []
-    for ell in range(maps.shape[1]):
-        # one product over all atoms and m: a batched one would copy the matrix once per atom
-        rows = sums[:, ell * ell : (ell + 1) ** 2].reshape(-1, sums.shape[2])
-        blocks.append((rows @ maps[:, ell]).view(-1, 2 * ell + 1, maps.shape[2]))
-    return torch.cat(blocks, 1)
+    """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[lm,h,u], (N, D, C)."""
+    sums = to_atoms(hidden.unsqueeze(1), y, center, offsets)  # (N, D, H)
+    # one batch per component, which is a view of the sums: no block of them is copied
+    mapped = (sums.transpose(0, 1) @ maps).transpose(0, 1)
+    return (mapped * norm.view(-1, 1, 1)).contiguous()
 
 
 def _covector(layer: Layer, products: tuple[Tensor, ...], densities: list[Tensor]) -> Tensor:

@@ -53,16 +53,16 @@ def _round_products(graph: torch.fx.Graph) -> None:
     """Let products of float32 matrices be of bf16; those with one column or row to sum have nothing to gain."""
     aten = torch.ops.aten
     for node in list(graph.nodes):
-        if node.target is not aten.mm.default or node.meta["val"].dtype != torch.float32:
+        if node.target not in (aten.mm.default, aten.bmm.default) or node.meta["val"].dtype != torch.float32:
             continue
-        (_, inner), (_, columns) = (a.meta["val"].shape for a in node.args)
+        (*_, inner), (*_, columns) = (a.meta["val"].shape for a in node.args)
         if 1 in (inner, columns):
             continue
         with graph.inserting_before(node):
             operands = [
                 graph.call_function(aten._to_copy.default, (a,), {"dtype": torch.bfloat16}) for a in node.args
             ]
-            product = graph.call_function(aten.mm.default, tuple(operands))
+            product = graph.call_function(node.target, tuple(operands))
             back = graph.call_function(aten._to_copy.default, (product,), {"dtype": torch.float32})
         node.replace_all_uses_with(back)
         graph.erase_node(node)
