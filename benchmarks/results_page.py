@@ -66,6 +66,8 @@ TABLES = {
         plain(foundation.matbench),
         plain(speed.lmax, "lmax_1"),
         plain(speed.protocols),
+        plain(speed.scaling),
+        plain(speed.scaling_cost, "scaling"),
         plain(speed.lammps, other=NEQUIP),
         plain(speed.openmm_steps, "openmm"),
         plain(speed.openmm_runs, "openmm"),

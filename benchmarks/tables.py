@@ -123,6 +123,12 @@ TABLES: dict[str, list[str]] = {
         "{python} -m benchmarks.bench_interruptions --data {data} --folder {work}/interruptions "
         "--json {results}/interruptions.json"
     ],
+    "scaling": [
+        "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
+        "{python} -m mlip_export.cli lammps build",
+        "OMP_NUM_THREADS=1 {python} -m benchmarks.scaling {work}/example.pt2 --ranks 1 2 "
+        "--json {results}/scaling.json",
+    ],
     "reduce": ["{python} -m benchmarks.bench_reduce --json {results}/reduce.json"],
     "openmm": ["{python} -m benchmarks.bench_openmm --work {work}/hosts --json {results}/openmm.json"],
     "relaxations": [

@@ -190,6 +190,37 @@ def protocols() -> str:
     return filled_rows(head, "{name}|{atoms:,}|{ranks}|{ms}|{us_per_atom_step:,.0f}|{speed:.2f}", rows)
 
 
+def scaling() -> str:
+    """Return LAMMPS on growing boxes and on more ranks, with what a rank sees and holds."""
+    rows = rows_of("scaling")
+
+    def same(row: Mapping[str, Any]) -> tuple[str, float]:
+        """Return what runs on other ranks have in common: the atoms of a rank, or all."""
+        return row["kind"], row["owned" if row["kind"] == "weak" else "atoms"]
+
+    alone = {same(row): row for row in rows if row["ranks"] == 1}
+    for row in rows:
+        efficiency = alone[same(row)]["us_per_atom_step"] / row["us_per_atom_step"] / row["ranks"]
+        row["efficiency"] = f"{efficiency:.0%}" if row["ranks"] > 1 else "–"
+        row["beside"] = row["ghosts"] / row["ghosts_by_model"]
+    return filled_rows(
+        "run | atoms | ranks | µs per atom and step | efficiency | outside the pair style | ghosts per rank | "
+        "over the model | MiB of a rank",
+        "{kind}|{atoms:,}|{ranks}|{us_per_atom_step:,.0f}|{efficiency}|{outside_pair:.1%}|{ghosts:,.0f}|{beside:.3f}"
+        "|{peak_MiB:,.0f}",
+        rows,
+    )
+
+
+def scaling_cost() -> str:
+    """Return the model's cost of a step of 10⁸ atoms."""
+    return filled_rows(
+        "atoms of a rank | ranks for 10⁸ | ghosts per atom | MB sent per step | MiB of a rank | s per step",
+        "{owned:,}|{ranks:,}|{ghosts_over_owned:.2f}|{sent_MB_per_step:.2f}|{rank_MiB:,.0f}|{s_per_step:,.2f}",
+        record("scaling")["cost"],
+    )
+
+
 def systems() -> str:
     """Return exported models against eager on every structure."""
     rows = rows_of("systems_small")
