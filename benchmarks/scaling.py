@@ -72,7 +72,7 @@ def water(cells: tuple[int, int, int], seed: int = 1) -> Atoms:
         later = {j for _, j in KDTree(trial, boxsize=box).query_pairs(2.4)}
         centers = np.concatenate([centers, np.delete(trial, list(later), 0)])[: np.prod(cells)]
     one = molecule("H2O")
-    one.positions -= one.positions.mean(0)
+    one.positions -= one.positions[0]
     turns = random.normal(size=(len(centers), 4))
     w, x, y, z = (turns / np.linalg.norm(turns, axis=1, keepdims=True)).T
     rotations = np.array(
