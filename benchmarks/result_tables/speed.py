@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from benchmarks.gpu.day import PREDICTED, measured
 from benchmarks.result_tables.records import (
     digits,
