@@ -8,8 +8,9 @@ ranks, weak scaling as many times the box as ranks. Each run moves a few steps o
 part of it outside the pair style, the owned and ghost atoms of a rank and its peak resident memory.
 
 The model: a rank owns a cube of N atoms, so with density ρ its side is L = (N/ρ)^⅓ and it sees
-ρ(L + 2(r_c + skin))³ − N ghosts. The command ends with an error where a run contradicts it: ghosts must be within 3 %,
-the memory of the largest box within 20 % of the line through the others.
+ρ(L + 2(r_c + skin))³ − N ghosts. The command ends with an error where a run contradicts it: ghosts must be within 3 %
+(or three standard deviations, where they are few), the memory of the largest box within 20 % of the line through the
+others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io.lammpsdata import write_lammps_data
 from benchmarks.common import write_record
-from scipy.spatial import KDTree
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 import mlip_export
 
@@ -167,12 +168,17 @@ def line(rows: list[dict[str, Any]]) -> tuple[float, float]:
     return float(start), float(1024 * slope)
 
 
+def tolerance(count: float) -> float:
+    """Return how far a count of ghosts may be from the model, relative: small boxes are not homogeneous."""
+    return max(0.03, 3 / count**0.5)
+
+
 def faults(rows: list[dict[str, Any]], grids: list[Run], reach: float) -> list[str]:
     """Return what contradicts the model."""
     found = []
     for row, run in zip(rows, grids, strict=True):
         row["ghosts_by_model"] = seen(run.cells, run.grid, reach)
-        if abs(row["ghosts"] / row["ghosts_by_model"] - 1) > 0.03:
+        if abs(row["ghosts"] / row["ghosts_by_model"] - 1) > tolerance(row["ghosts_by_model"]):
             found.append(f"{row['atoms']} atoms on {row['ranks']} ranks: {row['ghosts']:.0f} ghosts")
     alone = sorted((row for row in rows if row["kind"] == "memory"), key=lambda row: row["owned"])
     if len(alone) > 2:

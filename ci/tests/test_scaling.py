@@ -63,4 +63,4 @@ def test_runs(tmp_path):
         ("memory", 1), ("strong", 1), ("strong", 2), ("weak", 1), ("weak", 2)
     }  # fmt: skip
     for row in record["rows"]:
-        assert row["ghosts"] == pytest.approx(row["ghosts_by_model"], rel=0.03)
+        assert row["ghosts"] == pytest.approx(row["ghosts_by_model"], rel=scaling.tolerance(row["ghosts"]))
