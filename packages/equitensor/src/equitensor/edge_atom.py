@@ -266,9 +266,10 @@ def _check(
                 f"({first.dtype}), got {tensor.dtype}"
             )
     channels = {name: tensor.shape[-1] for name, tensor in operands.items() if name != "basis"}
-    if len(set(channels.values())) > 1:
+    counts = list(channels.values())  # compared one by one: sizes of a traced program have no hash
+    if any(count != counts[0] for count in counts):
         raise ValueError(
-            f"{where}: {', '.join(channels)} must have the same number of channels, got {list(channels.values())}"
+            f"{where}: {', '.join(channels)} must have the same number of channels, got {counts}"
         )
     for name, tensor in (("centers", centers), ("offsets", offsets)):
         if tensor.dtype != torch.int64 or tensor.dim() != 1:
