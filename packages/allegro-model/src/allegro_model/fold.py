@@ -42,7 +42,9 @@ def fold(model: Parameters) -> Folded:
         """Return density weights (D, H, C); one for all degrees where they are not individual."""
         weights = matrix.reshape(matrix.shape[0], -1, u).transpose(0, 1)
         sizes = [2 * ell + 1 for ell in range(rows)] if weights.shape[0] == rows else [rows * rows]
-        return torch.cat([w.expand(size, -1, -1) for w, size in zip(weights.split(1), sizes, strict=True)])
+        return torch.cat(
+            [w.expand(size, -1, -1) for w, size in zip(torch.split(weights, 1), sizes, strict=True)]
+        )
 
     latents = []
     for mlp in model.latents:

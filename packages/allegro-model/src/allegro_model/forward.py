@@ -132,9 +132,10 @@ def _readout(parts: list[Tensor], matrices: tuple[Tensor, ...], fixed: Fixed) ->
     *hidden, last = matrices
     if hidden:
         parts = [hidden_layers(torch.cat(parts, 1), hidden, fixed.readout_nonlinearity, fixed.mlp_dtype)]
-    columns = last.flatten().split([part.shape[1] for part in parts])
+    columns = torch.split(last.flatten(), [part.shape[1] for part in parts])
     terms = [(part * column).sum(1) for part, column in zip(parts, columns, strict=True)]
-    return sum(terms[1:], terms[0])
+    total: Tensor = sum(terms[1:], terms[0])
+    return total
 
 
 def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
