@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from equitensor.backends.scaled import one_by_one, scaled
 from equitensor.irreps import irreps_slices
 from equitensor.paths import Spec, admissible_paths
 from equitensor.wigner import coupling
@@ -82,43 +83,8 @@ def to_scalars(
     return (w * to_weights(basis, features, centers, offsets, dims)).sum(1)
 
 
-def scaled_to_atoms(
-    w: Tensor, basis: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
-) -> Tensor:
-    """Scale the weights first."""
-    return to_atoms(w * scale.unsqueeze(1), basis, centers, offsets, dims)
-
-
-def scaled_to_weights(
-    basis: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
-) -> Tensor:
-    """Scale the result."""
-    return to_weights(basis, features, centers, offsets, dims) * scale.unsqueeze(1)
-
-
-def scaled_to_basis(
-    w: Tensor, features: Tensor, scale: Tensor, centers: Tensor, offsets: Tensor, dims: Sequence[int]
-) -> Tensor:
-    """Scale the weights first."""
-    return to_basis(w * scale.unsqueeze(1), features, centers, offsets, dims)
-
-
-def to_scalars_backward(
-    w: Tensor,
-    basis: Tensor,
-    features: Tensor,
-    scale: Tensor,
-    centers: Tensor,
-    offsets: Tensor,
-    dims: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of :func:`to_scalars` one by one."""
-    rest = (centers, offsets, dims)
-    return (
-        scaled_to_weights(basis, features, scale, *rest),
-        scaled_to_basis(w, features, scale, *rest),
-        scaled_to_atoms(w, basis, scale, *rest),
-    )
+scaled_to_atoms, scaled_to_weights, scaled_to_basis = scaled(to_atoms, to_weights, to_basis)
+to_scalars_backward = one_by_one(scaled_to_atoms, scaled_to_weights, scaled_to_basis)
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equitensor.backends.scaled import one_by_one
 from equitensor.backends.triton.edge_sums import (
     Dims,
     to_atoms_kernel,
@@ -75,14 +76,15 @@ def sample_of(
         "to_basis": (w, features, basis),
         "to_scalars": (w, basis, features, scalars),
     }
+    strides = (("S", channels),)
     if operator == _BACKWARD:
-        given = (w, basis, features, scalars, offsets, w, basis, features)
-        return Sample(given, atoms, blocked=False, degree=degree, scalars=(("S", channels),))
+        backward = (w, basis, features, scalars, offsets, w, basis, features)
+        return Sample(backward, atoms, blocked=False, degree=degree, scalars=strides)
     scaled, plain = operator.startswith(_SCALED), operator.removeprefix(_SCALED)
     *given, out = operands[plain]
-    given = [*given, scalars] if scaled else given
-    strides = (("S", channels),) if scaled else ()
-    return Sample((*given, offsets, out), atoms, blocked=plain != "to_basis", degree=degree, scalars=strides)
+    tensors = (*given, *((scalars,) if scaled else ()), offsets, out)
+    blocked = plain != "to_basis"
+    return Sample(tensors, atoms, blocked=blocked, degree=degree, scalars=strides if scaled else ())
 
 
 def _config(
@@ -104,26 +106,39 @@ def _rows(scale: Tensor) -> tuple[Tensor, dict[str, int]]:
 
 
 def _run(
-    operator: str, tensors: tuple[Tensor, ...], dims: Dims, channels: int, config: TileConfig | None
+    operator: str,
+    tensors: tuple[Tensor, ...],
+    dims: Dims,
+    channels: int,
+    config: TileConfig | None,
+    scale: Tensor | None = None,
 ) -> Tensor:
-    """Launch on (operands, offsets, out) and return out."""
+    """Launch on (operands, offsets, out), scaled or not, and return out."""
     *operands, offsets, out = tensors
-    kernel, config = _config(operator, tuple(dims), channels, operands[0], config)
-    one = operator.removeprefix(_SCALED) == "to_basis"
-    grid = (offsets.shape[0] - 1, 1 if one else tiles(channels, config.block))
-    scale, strides = _rows(operands.pop()) if operator.startswith(_SCALED) else (None, {})
-    operands = [*(t.contiguous() for t in operands), *([] if scale is None else [scale])]
-    constants: dict[str, Any] = {"C": channels, **strides, **config.constants}
-    launch(kernel, grid, (*operands, offsets.contiguous(), out), **constants, num_warps=config.warps)
+    name = operator if scale is None else _SCALED + operator
+    kernel, config = _config(name, tuple(dims), channels, operands[0], config)
+    grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, config.block))
+    given, constants = [t.contiguous() for t in operands], {"C": channels, **config.constants}
+    if scale is not None:
+        scale, strides = _rows(scale)
+        given.append(scale)
+        constants |= strides
+    launch(kernel, grid, (*given, offsets.contiguous(), out), **constants, num_warps=config.warps)
     return out
 
 
 def to_atoms(
-    w: Tensor, basis: Tensor, centers: Tensor, offsets: Tensor, dims: Dims, config: TileConfig | None = None
+    w: Tensor,
+    basis: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    dims: Dims,
+    config: TileConfig | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_atoms`; each operand is read once and the result written once."""
     out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
-    return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], config)
+    return _run("to_atoms", (w, basis, offsets, out), dims, w.shape[2], config, scale)
 
 
 def _one_block(basis: Tensor, features: Tensor, centers: Tensor) -> Tensor:
@@ -131,7 +146,8 @@ def _one_block(basis: Tensor, features: Tensor, centers: Tensor) -> Tensor:
     kind, rows = accumulator(basis.dtype), torch.ops.aten.index.Tensor(features, [centers])
     columns = (basis.narrow(1, k, 1).to(kind) for k in range(basis.shape[1]))
     terms = [column * rows.select(1, k).to(kind) for k, column in enumerate(columns)]
-    return sum(terms[1:], terms[0]).to(basis.dtype).unsqueeze(1)
+    total: Tensor = sum(terms[1:], terms[0])
+    return total.to(basis.dtype).unsqueeze(1)
 
 
 def to_weights(
@@ -141,16 +157,17 @@ def to_weights(
     offsets: Tensor,
     dims: Dims,
     config: TileConfig | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
-    """See :func:`equitensor.to_weights`. One block is left to a compiler, where one looks on.
+    """See :func:`equitensor.to_weights`. One block without a scale is left to a compiler, where one looks on.
 
     Each element then reads all components of the features from the caches, not from registers, but neither the
     result nor what it is added to or multiplied by makes a way through memory of its own.
     """
-    if len(dims) == 1 and not launched(basis, features):
+    if scale is None and len(dims) == 1 and not launched(basis, features):
         return _one_block(basis, features, centers)
     out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
-    return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], config)
+    return _run("to_weights", (basis, features, offsets, out), dims, features.shape[2], config, scale)
 
 
 def to_basis(
@@ -160,10 +177,11 @@ def to_basis(
     offsets: Tensor,
     dims: Dims,
     config: TileConfig | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_basis`."""
     out = w.new_empty(w.shape[0], features.shape[1])
-    return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], config)
+    return _run("to_basis", (w, features, offsets, out), dims, w.shape[2], config, scale)
 
 
 def to_scalars(
@@ -190,8 +208,7 @@ def scaled_to_atoms(
     config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_atoms`."""
-    out = w.new_empty(offsets.shape[0] - 1, basis.shape[1], w.shape[2])
-    return _run("scaled_to_atoms", (w, basis, scale, offsets, out), dims, w.shape[2], config)
+    return to_atoms(w, basis, centers, offsets, dims, config, scale)
 
 
 def scaled_to_weights(
@@ -204,9 +221,7 @@ def scaled_to_weights(
     config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_weights`."""
-    out = basis.new_empty(basis.shape[0], len(dims), features.shape[2])
-    tensors = (basis, features, scale, offsets, out)
-    return _run("scaled_to_weights", tensors, dims, features.shape[2], config)
+    return to_weights(basis, features, centers, offsets, dims, config, scale)
 
 
 def scaled_to_basis(
@@ -219,8 +234,10 @@ def scaled_to_basis(
     config: TileConfig | None = None,
 ) -> Tensor:
     """See :func:`equitensor.to_basis`."""
-    out = w.new_empty(w.shape[0], features.shape[1])
-    return _run("scaled_to_basis", (w, features, scale, offsets, out), dims, w.shape[2], config)
+    return to_basis(w, features, centers, offsets, dims, config, scale)
+
+
+_one_by_one = one_by_one(scaled_to_atoms, scaled_to_weights, scaled_to_basis)
 
 
 def to_scalars_backward(
@@ -238,14 +255,9 @@ def to_scalars_backward(
     A program needs all channels of an edge; where they do not fit one, it is a pass for each gradient.
     """
     channels, dims = w.shape[2], tuple(dims)
-    rest = (centers, offsets, dims)
     candidates = configs_of(_BACKWARD, dims, width(channels), w.dtype)
     if not isinstance(channels, int) or tiles(channels, candidates[0].block) > 1:
-        return (
-            scaled_to_weights(basis, features, scale, *rest),
-            scaled_to_basis(w, features, scale, *rest),
-            scaled_to_atoms(w, basis, scale, *rest),
-        )
+        return _one_by_one(w, basis, features, scale, centers, offsets, dims)
     kernel, config = _config(_BACKWARD, dims, channels, w, config)
     out = w.new_empty(w.shape), basis.new_empty(basis.shape), features.new_empty(features.shape)
     scale, strides = _rows(scale)
