@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms, units
-from benchmarks.common import least_times, write_record
+from benchmarks.common import fit, least_times, write_record
 from numpy.typing import NDArray
 
 import localgraph
@@ -54,14 +52,12 @@ def train(path: Path, folder: Path, mlp_dtype: str | None, steps: int, seed: int
         "stop": {"steps": steps},
         "compile": {"mode": "eager"},
         "hardware": {"threads": 1, "accelerator": "cpu"},
-        "logging": {"progress": False, "report": False},
+        "logging": {"report": False},
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".yaml")
     file.write_text(json.dumps(plain))
-    subprocess.run(
-        [sys.executable, "-m", "mlip_train.cli", "fit", str(file)], check=True, stdout=subprocess.DEVNULL
-    )
+    fit(file)
     return folder
 
 

@@ -18,23 +18,25 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 import sys
-import sysconfig
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.io.lammpsdata import write_lammps_data
 from benchmarks.common import write_record
+from benchmarks.simulation import simulate
+from numpy.typing import NDArray
 from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 import mlip_export
 
 MOLAR_MASS, AVOGADRO = 18.015, 0.602214076  # g/mol, molecules in 10⁻²⁴ mol
+SIDE = (MOLAR_MASS / AVOGADRO) ** (1 / 3)
+"""Of the cube of one molecule at 1 g/cm³, Å."""
+DENSITY = 3 / SIDE**3
+"""Atoms per Å³."""
 SKIN = 1.0
 INPUT = """
 units metal
@@ -64,7 +66,7 @@ sys.exit(done.returncode)
 def water(cells: tuple[int, int, int], seed: int = 1) -> Atoms:
     """Return water at 1 g/cm³: molecules at random places, 2.4 Å apart, in a box of ``cells`` times 3.1 Å."""
     random = np.random.default_rng(seed)
-    box = np.array(cells) * (MOLAR_MASS / AVOGADRO) ** (1 / 3)
+    box = np.array(cells) * SIDE
     centers = np.empty((0, 3))
     while len(centers) < np.prod(cells):  # random sequential addition, many candidates at a time
         trial = random.random((2 * int(np.prod(cells)), 3)) * box
@@ -92,7 +94,12 @@ def water(cells: tuple[int, int, int], seed: int = 1) -> Atoms:
 
 def ghosts(owned: float, density: float, reach: float) -> float:
     """Return the ghost atoms of a cube of ``owned`` atoms (density in 1/Å³, reach in Å)."""
-    return density * ((owned / density) ** (1 / 3) + 2 * reach) ** 3 - owned
+    return _around(np.full(3, (owned / density) ** (1 / 3)), density, reach)
+
+
+def _around(lengths: NDArray[np.float64], density: float, reach: float) -> float:
+    """Return the atoms within ``reach`` of a box of these lengths, Å, outside of it."""
+    return float(density * (np.prod(lengths + 2 * reach) - np.prod(lengths)))
 
 
 class Run(NamedTuple):
@@ -111,25 +118,18 @@ class Run(NamedTuple):
 def measure(model: Path, run: Run, warm: int, steps: int) -> dict[str, Any]:
     """Run LAMMPS once; times are of the slowest rank, ghosts and memory of the average and the largest."""
     atoms = water(run.cells)
-    elements = sorted(set(atoms.get_chemical_symbols()))
-    scripts = Path(sysconfig.get_path("scripts"))
-    with tempfile.TemporaryDirectory() as folder:
-        write_lammps_data(Path(folder) / "data", atoms, specorder=elements, masses=True, atom_style="atomic")
-        text = INPUT.format(
-            model=model.resolve(),
-            elements=" ".join(elements),
-            grid=" ".join(map(str, run.grid)),
-            skin=SKIN,
-            warm=warm,
-            steps=steps,
-        )
-        (Path(folder) / "in").write_text(text)
-        start = [str(scripts / "mpiexec"), "-n", str(run.ranks)] if run.ranks > 1 else []
-        command = [*start, sys.executable, "-c", RANK, str(scripts / "lmp"), "-in", "in", "-log", "none"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    log = done.stdout[done.stdout.rindex("Loop time of") :]
+    output = simulate(
+        atoms,
+        INPUT,
+        run.ranks,
+        (sys.executable, "-c", RANK),
+        model=model.resolve(),
+        grid=" ".join(map(str, run.grid)),
+        skin=SKIN,
+        warm=warm,
+        steps=steps,
+    )
+    log = output[output.rindex("Loop time of") :]
     loop = float(re.findall(r"Loop time of ([\d.e+-]+)", log)[0])
     # the least, average and largest of the ranks
     pair = [
@@ -149,16 +149,13 @@ def measure(model: Path, run: Run, warm: int, steps: int) -> dict[str, Any]:
         "owned": len(atoms) / run.ranks,
         "ghosts": found["Nghost"],
         "listed_per_atom": found["FullNghs"] * run.ranks / len(atoms),
-        "peak_MiB": max(map(float, re.findall(r"peak MiB ([\d.]+)", done.stdout))),
+        "peak_MiB": max(map(float, re.findall(r"peak MiB ([\d.]+)", output))),
     }
 
 
 def seen(cells: tuple[int, int, int], grid: tuple[int, int, int], reach: float) -> float:
     """Return the ghosts of one rank of a box by the model: what the box of the rank sees, less what it owns."""
-    side = (MOLAR_MASS / AVOGADRO) ** (1 / 3)
-    lengths = side * np.array(cells) / np.array(grid)
-    density = 3 / side**3
-    return float(density * (np.prod(lengths + 2 * reach) - np.prod(lengths)))
+    return _around(SIDE * np.array(cells) / np.array(grid), DENSITY, reach)
 
 
 def line(rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -195,10 +192,9 @@ def cost(rows: list[dict[str, Any]], reach: float) -> list[dict[str, Any]]:
     """Return the model's table: ghosts, bytes sent and memory of a rank, and ranks for 10⁸ atoms, by atoms per rank."""
     start, slope = line([row for row in rows if row["kind"] == "memory"])
     slowest = max(row["us_per_atom_step"] for row in rows if row["kind"] == "memory")
-    side = (MOLAR_MASS / AVOGADRO) ** (1 / 3)
     table = []
     for owned in (1_000, 10_000, 100_000, 1_000_000):
-        around = ghosts(owned, 3 / side**3, reach)
+        around = ghosts(owned, DENSITY, reach)
         table.append(
             {
                 "owned": owned,

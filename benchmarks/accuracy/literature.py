@@ -9,12 +9,11 @@ the planned steps were done, and the seconds of training. Energies are of the wh
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import write_record
+from benchmarks.common import history, write_record
 
 MACE = "Batatia et al., arXiv 2206.07697"
 ALLEGRO = "Musaelian et al., Nat. Commun. 14, 579 (2023)"
@@ -39,22 +38,21 @@ PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] 
 def read(folder: Path) -> dict[str, Any]:
     """Return what a run has reached: errors on its validation and test frames, steps, seconds, configuration."""
     kind, atoms, _, _ = PUBLISHED[folder.name]
-    with (folder / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = history(folder)
     run, last = json.loads((folder / "run.json").read_text()), rows[-1]
     record: dict[str, Any] = {
-        "steps": int(float(last["step"])),
+        "steps": int(last["step"]),
         "planned": run["stop"]["steps"],
-        "seconds": round(float(last["seconds"])),
+        "seconds": round(last["seconds"]),
         "parts": {},
         "configuration": {
             k: run[k] for k in ("model", "data", "batch", "optimizer", "schedule", "ema", "loss")
         },
         "curve": [
             [
-                int(float(r["step"])),
-                round(float(r["seconds"]), 1),
-                *(round(1e3 * float(r[f"validation/{q}_{kind}"]), 4) for q in ("energy_per_atom", "forces")),
+                int(r["step"]),
+                round(r["seconds"], 1),
+                *(round(1e3 * r[f"validation/{q}_{kind}"], 4) for q in ("energy_per_atom", "forces")),
             ]
             for r in rows[:: max(1, len(rows) // 200)]
         ],
@@ -63,7 +61,7 @@ def read(folder: Path) -> dict[str, Any]:
     found = (
         {part: e["overall"] for part, e in json.loads(errors.read_text()).items()} if errors.exists() else {}
     )
-    found = found or {"validation": {k.removeprefix("validation/"): float(v) for k, v in last.items() if v}}
+    found = found or {"validation": {k.removeprefix("validation/"): v for k, v in last.items()}}
     for part, e in found.items():
         record["parts"][part] = {
             "energy, meV": round(1e3 * atoms * e[f"energy_per_atom_{kind}"], 3),

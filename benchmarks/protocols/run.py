@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sysconfig
-import tempfile
 from pathlib import Path
 
 import ase.io
-from ase.io.lammpsdata import write_lammps_data
 from benchmarks.common import write_record
+from benchmarks.simulation import simulate
 
 INPUT = """
 units metal
@@ -44,30 +40,21 @@ def run(model: Path, structure: Path, ranks: int, options: argparse.Namespace) -
     if atoms.cell.rank < 3:
         atoms.center(vacuum=15.0)
         atoms.pbc = True
-    elements = sorted(set(atoms.get_chemical_symbols()))
-    scripts = Path(sysconfig.get_path("scripts"))
-    with tempfile.TemporaryDirectory() as folder:
-        write_lammps_data(Path(folder) / "data", atoms, specorder=elements, masses=True, atom_style="atomic")
-        text = INPUT.format(
-            model=model.resolve(),
-            elements=" ".join(elements),
-            timestep=options.timestep * 1e-3,
-            damping=options.timestep * 0.1,
-            every=max(1, options.nve // 10),
-            minimize=options.minimize,
-            evaluations=2 * options.minimize,
-            nvt=options.nvt,
-            nve=options.nve,
-        )
-        (Path(folder) / "in").write_text(text)
-        start = [str(scripts / "mpiexec"), "-n", str(ranks)] if ranks > 1 else []
-        command = [*start, str(scripts / "lmp"), "-in", "in", "-log", "none"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    loop = float(re.findall(r"Loop time of ([\d.e+-]+)", done.stdout)[-1])
-    table = done.stdout[done.stdout.rindex("TotEng") :].splitlines()[1:]
+    output = simulate(
+        atoms,
+        INPUT,
+        ranks,
+        model=model.resolve(),
+        timestep=options.timestep * 1e-3,
+        damping=options.timestep * 0.1,
+        every=max(1, options.nve // 10),
+        minimize=options.minimize,
+        evaluations=2 * options.minimize,
+        nvt=options.nvt,
+        nve=options.nve,
+    )
+    loop = float(re.findall(r"Loop time of ([\d.e+-]+)", output)[-1])
+    table = output[output.rindex("TotEng") :].splitlines()[1:]
     totals = [
         float(line.split()[3]) for line in table if re.match(r"^\s*\d+\s", line) and len(line.split()) == 4
     ]

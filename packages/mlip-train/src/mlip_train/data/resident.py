@@ -59,6 +59,8 @@ class Resident:
     def __init__(self, table: FrameTable, device: torch.device, workers: int = 0, progress: bool = False):
         check_memory(table, device)
         self.table, self.device = table, device
+        self._totals = int(table.atom_counts.sum()), int(table.edge_counts.sum()), len(table)
+        self._narrow = torch.int16 if _is_narrow(table) else torch.int32
         self._starts = [
             torch.from_numpy(np.cumsum(counts) - counts).to(device)
             for counts in (table.atom_counts, table.edge_counts)
@@ -87,15 +89,14 @@ class Resident:
         rows: dict[str, tuple[int, Tensor]] = {name: (0, getattr(batch, name)) for name in PER_ATOM}
         rows["types"] = 0, batch.types.to(torch.int16)
         rows |= {
-            "centers": (1, _narrow(edges[0], self.table)),
-            "neighbors": (1, _narrow(edges[1], self.table)),
+            "centers": (1, edges[0].to(self._narrow)),
+            "neighbors": (1, edges[1].to(self._narrow)),
         }
         rows["shifts"] = 1, batch.shifts
         rows |= {name: (2, getattr(batch, name)) for name in PER_FRAME}
-        totals = (int(self.table.atom_counts.sum()), int(self.table.edge_counts.sum()), len(self.table))
         for name, (kind, values) in rows.items():
             if name not in self._columns:
-                shape = (totals[kind], *values.shape[1:])
+                shape = (self._totals[kind], *values.shape[1:])
                 self._columns[name] = torch.empty(shape, dtype=values.dtype, device=self.device)
             self._columns[name][int(first[kind]) : int(first[kind]) + len(values)] = values.to(self.device)
         return len(batch.types), batch.edges.shape[1], len(batch.row)
@@ -139,10 +140,6 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
-
-
-def _narrow(atoms: Tensor, table: FrameTable) -> Tensor:
-    return atoms.to(torch.int16 if _is_narrow(table) else torch.int32)
 
 
 def _is_narrow(table: FrameTable) -> bool:
