@@ -41,7 +41,6 @@ with tempfile.TemporaryDirectory() as folder:
         "data": {"train": [{"path": data}], "validation_fraction": 0.2},
         "batch": {"frames": 4},
         "compile": {"mode": "eager"},
-        "optimizer": {"lr": 0.005},
         "stop": {"epochs": 40},
         "hardware": {"accelerator": "cpu", "threads": 1},
         "logging": {"progress": False, "report": False},

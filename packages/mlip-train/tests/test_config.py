@@ -208,7 +208,10 @@ def test_f8_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
             {"optimizer": {"name": "muon", "amsgrad": True}},
             "optimizer.amsgrad must be used with optimizer.name: adamw",
         ),
-        ({"optimizer": {"adamw": ["readout"]}}, "optimizer.adamw must be used with optimizer.name: muon"),
+        (
+            {"optimizer": {"name": "adamw", "adamw": ["readout"]}},
+            "optimizer.adamw must be used with optimizer.name: muon",
+        ),
         (
             {"optimizer": {"name": "schedulefree"}},
             "schedule.name must be constant with optimizer.name: schedulefree",

@@ -152,7 +152,7 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ema": 0.0}, {"swa": 0}, {"optimizer": {"clip": 1.0, "amsgrad": True}}]
+    "changes", [{}, {"ema": 0.0}, {"swa": 0}, {"optimizer": {"name": "adamw", "clip": 1.0, "amsgrad": True}}]
 )
 def test_whole_epochs_read_nothing(
     toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]

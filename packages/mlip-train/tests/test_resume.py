@@ -216,6 +216,7 @@ def continued(plain: dict[str, Any], allow: list[str], epochs: int = 4, **change
 def test_another_rate_is_continued_with_the_moments(
     toy: Any, plain_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plain_run["optimizer"] = {"name": "adamw", "lr": 0.01}
     first = run(plain_run)
     state = checkpoint.load(Path(plain_run["output"]) / "checkpoint.safetensors")
     seen: list[tuple[int, float, float]] = []
@@ -230,12 +231,12 @@ def test_another_rate_is_continued_with_the_moments(
         original(self)
 
     monkeypatch.setattr(TrainingModule, "on_train_start", start)
-    result = continued(plain_run, ["optimizer"], optimizer={"lr": 0.002, "eps": 1e-6})
+    result = continued(plain_run, ["optimizer"], optimizer={"name": "adamw", "lr": 0.002, "eps": 1e-6})
     assert seen == [(state["steps"], 1e-6, 0.002)]
     assert [row["lr"] for row in result.history] == [0.01, 0.01, 0.002, 0.002]
     assert result.history[:2] == first.history
     monkeypatch.setattr(TrainingModule, "on_train_start", original)
-    again = continued(plain_run, [], epochs=5, optimizer={"lr": 0.002, "eps": 1e-6})
+    again = continued(plain_run, [], epochs=5, optimizer={"name": "adamw", "lr": 0.002, "eps": 1e-6})
     assert len(again.history) == 5  # what was allowed once is the run's configuration now
 
 

@@ -162,7 +162,7 @@ def suggest(path: str | Path) -> str:
         ),
         "# batch: {frames: 5}  # default: a hundredth of the data, at most 20,000 edges",
         f"# loss: {{energy: 1.0, forces: 1.0}}{_stress(found)}",
-        "# optimizer: {lr: 0.002}  # halve it if the loss jumps",
+        "# optimizer: {lr: 0.02}  # halve it if the loss jumps",
         "stop: {epochs: 100}  # the learning rate falls to its minimum at the end",
         "# compile: {mode: eager}  # for runs of seconds; by default the step is compiled first",
         "",

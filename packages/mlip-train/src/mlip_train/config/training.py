@@ -80,11 +80,11 @@ class StageConfig:
 class OptimizerConfig:
     """Optimizer and gradient clipping."""
 
-    name: Literal["adamw", "muon", "schedulefree"] = "adamw"
-    """adamw; muon, which orthogonalizes the momentum of matrices (torch 2.9 or newer) and leaves the rest to AdamW; or
-    schedulefree, AdamW that averages the weights itself (package schedulefree; schedule.name: constant and ema: 0)."""
-    lr: Positive = 2e-3
-    """Learning rate. Updates of muon are scaled to the size of AdamW's, so that both take the same rates."""
+    name: Literal["muon", "adamw", "schedulefree"] = "muon"
+    """muon, which orthogonalizes the momentum of matrices and leaves the rest to AdamW; adamw for all; or schedulefree,
+    AdamW that averages the weights itself (package schedulefree; schedule.name: constant and ema: 0)."""
+    lr: Positive = 2e-2
+    """Learning rate. An update of muon has the root mean square of AdamW's, 0.2 times the rate."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay on parameters with two or more dimensions."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

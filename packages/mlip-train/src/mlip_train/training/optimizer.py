@@ -1,4 +1,4 @@
-"""Optimizers by name: AdamW, Muon beside AdamW, and schedule-free AdamW."""
+"""Optimizers by name: Muon beside AdamW, AdamW alone, and schedule-free AdamW."""
 
 from __future__ import annotations
 
@@ -49,10 +49,6 @@ def _groups(parameters: Any, config: OptimizerConfig) -> list[dict[str, Any]]:
 
 def _muon(named: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Muon for matrices, AdamW for the rest and for the prefixes of ``config.adamw``."""
-    if not hasattr(torch.optim, "Muon"):
-        raise ImportError(
-            f"optimizer.name must be other than 'muon' before torch 2.9, got torch {torch.__version__}"
-        )
     for prefix in config.adamw:
         if not any(name.startswith(prefix) for name in named):
             names = sorted({name.split(".")[0] for name in named})
