@@ -112,7 +112,7 @@ with tempfile.TemporaryDirectory() as folder:
         "batch": {"edges": 3000},
         "loss": {"energy": 200.0, "forces": 10.0, "stress": 4000.0},
         "compile": {"mode": "full"},
-        "optimizer": {"lr": 0.008, "clip": 10.0},
+        "optimizer": {"lr": 0.02, "clip": 10.0},
         "schedule": {"name": "cosine", "warmup": 50},
         "stop": {"epochs": int(sys.argv[1]) if len(sys.argv) > 1 else 45},
         "hardware": {"accelerator": "cpu", "threads": 1},

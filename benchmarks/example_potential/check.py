@@ -48,7 +48,7 @@ def errors(package: str, data: Path) -> dict:
         frames, calculator = read(path, ":"), Calculator(package)
         rows = {"thermal": [], "forced": []}
         for frame in frames:
-            if frame.info["kind"] != "water" and name(frame) in trained:
+            if frame.info["kind"] not in ("water", "liquid") and name(frame) in trained:
                 continue
             energy, forces = frame.get_potential_energy(), frame.get_forces()
             frame.calc = calculator
