@@ -17,6 +17,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from equitensor.backends.triton import edge_atom, tensor_product
+from equitensor.backends.triton.edge_layer import FORWARD, gradients_config
+from equitensor.backends.triton.edge_layer_gradients import edge_layer_backward_kernel
+from equitensor.backends.triton.edge_layer_kernels import edge_layer_kernel
 from equitensor.backends.triton.source import TileConfig
 from equitensor.irreps import spherical_irreps
 from equitensor.paths import Spec, chain_irreps
@@ -163,6 +166,24 @@ scalars = partial(preset, of=scalar_kernels)
 """Counters of the kernels of to_scalars, as :func:`preset` gives those of the others."""
 
 
+EDGE_LAYERS = {
+    f"l_max={l_max} {place} layer": (l_max + 1, s, o, density)
+    for l_max in (2, 3)
+    for place, s, o, density in (("first", 64, 64, True), ("last", 128, 1, False))
+}
+"""Layers of the small and the medium preset by name: R, S, O, and whether they have a density."""
+
+
+def edge_layer(name: str, architecture: int) -> dict[str, dict[str, int]]:
+    """Return counters of the two kernels of the fused edge layer, for a layer of a preset."""
+    r, s, o, density = EDGE_LAYERS[name]
+    found = {}
+    for kernel, config in ((edge_layer_kernel, FORWARD), (edge_layer_backward_kernel, gradients_config(r))):
+        constants = config.constants(s, 64, r, 256, o, density)
+        found[kernel.__name__] = resources(kernel, constants, config.warps, architecture)
+    return found
+
+
 def most_spilled(
     l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, int]]:
@@ -195,5 +216,11 @@ def record(
 def update() -> None:
     """Compile every recorded shape, and write the record. Takes an hour on two cores."""
     counters, any_config = record(preset, RECORDED), record(most_spilled, TUNED)
-    groups = {"counters": counters, "any config": any_config, "scalars": record(scalars, SCALARS)}
+    layers = {
+        f"sm_{architecture} {name}": edge_layer(name, architecture)
+        for architecture in (80, 90)
+        for name in EDGE_LAYERS
+    }
+    groups: dict[str, Any] = {"edge layers": layers}
+    groups |= {"counters": counters, "any config": any_config, "scalars": record(scalars, SCALARS)}
     write_json(RECORD, {"triton": triton.__version__, **groups})

@@ -11,8 +11,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 triton = pytest.importorskip("triton")
 
+from ci.regressions.registers import (  # noqa: E402
+    EDGE_LAYERS,
+    compiled,
+    edge_layer,
+    kernels,
+    most_spilled,
+    preset,
+    scalar_kernels,
+    scalars,
+)
 from ci.regressions.registers import RECORD as REGISTERS  # noqa: E402
-from ci.regressions.registers import compiled, kernels, most_spilled, preset, scalar_kernels, scalars  # noqa: E402
 
 RECORD = json.loads(REGISTERS.read_text())
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
@@ -40,11 +49,21 @@ def test_registers_and_no_spills(count, group, architecture, l_max, channels, sc
         assert found == RECORD[group][f"sm_{architecture} l_max={l_max} C={channels} {scalar}"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture, name", [(80, "l_max=2 first layer"), (90, "l_max=2 last layer")])
+def test_the_fused_edge_layer_does_not_spill(architecture, name):
+    found = edge_layer(name, architecture)
+    assert len(found) == 2 and not any(kernel["spilled"] for kernel in found.values())
+    if RECORD["triton"] == triton.__version__:
+        assert found == RECORD["edge layers"][f"sm_{architecture} {name}"]
+
+
 def test_nothing_on_record_spills_and_every_tile_config_of_every_preset_is_there():
     shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
     assert set(RECORD["any config"]) == shapes
     assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())
-    for group in ("counters", "any config", "scalars"):
+    assert set(RECORD["edge layers"]) == {f"sm_{a} {name}" for a in (80, 90) for name in EDGE_LAYERS}
+    for group in ("counters", "any config", "scalars", "edge layers"):
         assert not any(k["spilled"] for shape in RECORD[group].values() for k in shape.values())
 
 

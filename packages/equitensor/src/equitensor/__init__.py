@@ -1,6 +1,7 @@
 """Irreps paths, spherical harmonics, and tensor-product and edge-atom kernels for equivariant models."""
 
 from equitensor import edge_atom, irreps, paths, testing
+from equitensor._edge_layer import edge_layer
 from equitensor._spherical_harmonics import spherical_harmonics
 from equitensor._tensor_product import TensorProduct, tensor_product
 from equitensor.backends import reference
@@ -9,6 +10,7 @@ from equitensor.edge_atom import row_offsets, to_atoms, to_basis, to_scalars, to
 __all__ = [
     "TensorProduct",
     "edge_atom",
+    "edge_layer",
     "irreps",
     "paths",
     "reference",

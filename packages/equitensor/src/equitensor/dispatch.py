@@ -74,6 +74,15 @@ def implementation(tensor: Tensor) -> ModuleType:
     return reference
 
 
+def fused_kernels(tensor: Tensor) -> ModuleType | None:
+    """Return the module of the fused edge layer's kernels, for float32 on a GPU with Triton; None elsewhere."""
+    if tensor.device.type != "cuda" or not _TRITON or tensor.dtype != torch.float32:
+        return None
+    from equitensor.backends.triton import edge_layer  # late: imports Triton
+
+    return edge_layer
+
+
 def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
     """Return a context in which operations on the device of ``tensor`` keep the dtypes of their operands."""
     kind = tensor.device.type

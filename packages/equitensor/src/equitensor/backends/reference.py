@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 from equitensor.backends.scaled import one_by_one, scaled
 from equitensor.irreps import irreps_dim, irreps_slices
@@ -46,6 +47,24 @@ def to_scalars(
 
 scaled_to_atoms, scaled_to_weights, scaled_to_basis = scaled(to_atoms, to_weights, to_basis)
 to_scalars_backward = one_by_one(scaled_to_atoms, scaled_to_weights, scaled_to_basis)
+
+
+def edge_layer(
+    x: Tensor,
+    w: Tensor,
+    basis: Tensor,
+    features: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    first: Tensor,
+    second: Tensor,
+    last: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compute (E, O) and (N, D, H): the image and the density of a perceptron of x and the read scalars."""
+    degrees = [2 * ell + 1 for ell in range(w.shape[1])]
+    read = to_scalars(w, basis, features, centers, offsets, degrees)
+    hidden = silu(silu(torch.cat([x, read], 1) @ first) @ second)
+    return hidden @ last, to_atoms(hidden.unsqueeze(1), basis, centers, offsets, [basis.shape[1]])
 
 
 def _coefficients(spec: Spec, path: Path, like: Tensor) -> Tensor:
