@@ -109,6 +109,34 @@ def test_hidden_layers_in_bfloat16(make, cluster, dtype):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(num_layers=1),
+        dict(num_layers=3, l_max=1, scalar_embed_dim=11),
+        dict(
+            scalar_embed_width=5, weight_individual_irreps=False, readout_depth=0, radial_embedding="spline"
+        ),
+    ],
+)
+def test_fused_layers_are_the_same_model(make, cluster, changes):
+    """Energies, forces, and gradients of forces by the weights; folded too."""
+    _, types, graph, vectors = cluster()
+    composed, fused = make(**changes), make(fused_layers=True, **changes)
+    found = []
+    for model in (composed, fused):
+        edges = vectors, graph.edge_index, types
+        energies, g = localgraph.energies_and_edge_forces(model, *edges, create_graph=True)
+        gradients = torch.autograd.grad(energies.sum() + g.square().sum(), list(model.parameters()))
+        alone = localgraph.energies_and_edge_forces(model.for_inference(), *edges)
+        found.append((energies, g, *alone, *gradients))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-10)
+    assert fused.to_config()["fused_layers"] and torch.equal(
+        *(m.readout.weights[0] for m in (composed, fused))
+    )
+
+
+@pytest.mark.parametrize(
     "preset, elements, changes, count",
     [
         (presets.spice_small, ELEMENTS_10, {}, 360_000),

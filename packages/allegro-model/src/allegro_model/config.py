@@ -110,6 +110,10 @@ class AllegroConfig:
         ``"bfloat16"`` computes the hidden layers of the MLPs in it (matrix products and nonlinearities); weights, sums
         over edges, geometry and energies keep their dtypes, and forces are the derivatives of these energies.
         ``None`` means ``dtype``.
+    fused_layers : bool
+        Evaluate each layer's work on edges by :func:`equitensor.edge_layer`: on a GPU in float32 one kernel whose
+        hidden layers stay on chip, in TF32. Needs latents of two hidden layers with SiLU, a linear readout and no
+        ``mlp_dtype``; sizes without a kernel are refused there at the first call.
 
     Raises
     ------
@@ -155,6 +159,7 @@ class AllegroConfig:
     pair_cutoff_p: float | None = None
     dtype: str = "float32"
     mlp_dtype: str | None = None
+    fused_layers: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -233,6 +238,20 @@ class AllegroConfig:
             ("mlp_dtype", MLP_DTYPES),
         ):
             require(getattr(self, name) in allowed, name, f"one of {allowed}", getattr(self, name))
+
+        if self.fused_layers:
+            self._check_fused()
+
+    def _check_fused(self) -> None:
+        linear = self.readout_depth == 0 or self.readout_nonlinearity is None
+        silu = self.latent_nonlinearity == "silu"
+        for field, ok, required in (
+            ("latent_depth", self.latent_depth == 2, "2"),
+            ("latent_nonlinearity", silu, "'silu'"),
+            ("readout_nonlinearity", linear, "None"),
+            ("mlp_dtype", self.mlp_dtype is None, "None"),
+        ):
+            require(ok, field, f"{required} with fused_layers", getattr(self, field))
 
     def _set(self, field: str, value: object) -> None:
         """Replace a field by its plain form, during construction only."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from allegro_model.fused import edge_energies
 from allegro_model.mlp import hidden_layers
 from allegro_model.pair import lennard_jones_edge_energy, zbl_edge_energy
 from allegro_model.radial import (
@@ -44,6 +45,7 @@ class Fixed(NamedTuple):
     embed_nonlinearity: str | None
     latent_nonlinearity: str | None
     readout_nonlinearity: str | None
+    fused_layers: bool
     mlp_dtype: torch.dtype | None  # of the hidden layers, None: that of the features
 
 
@@ -87,6 +89,31 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
 
+    layers = _fused_layers if fixed.fused_layers else _layers
+    edge_energy = layers(fixed, w, hidden, two_body, y, center, offsets, norm)  # (E,)
+
+    ones = y.new_ones(y.shape[0], 1)
+    energy = to_atoms(edge_energy.view(-1, 1, 1), ones, center, offsets).flatten() * norm / 2**0.5
+    energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
+    if fixed.zbl or fixed.lennard_jones is not None:
+        if fixed.pair_cutoff_exponent != fixed.cutoff_exponent:
+            envelope = polynomial_cutoff(x, fixed.pair_cutoff_exponent)
+        pairs = (_pair_energies(fixed, w, length, edge_types, pair) * envelope).view(-1, 1, 1)
+        energy = energy + to_atoms(pairs, ones.double(), center, offsets).flatten()
+    return energy
+
+
+def _layers(
+    fixed: Fixed,
+    w: Folded,
+    hidden: Tensor,
+    two_body: Tensor,
+    y: Tensor,
+    center: Tensor,
+    offsets: Tensor,
+    norm: Tensor,
+) -> Tensor:
+    """Return the energy of each edge before norm and scale, (E,)."""
     scalars = [_apply(w.scalar_maps[0], hidden)]
     densities: list[Tensor] = []
     for k, layer in enumerate(fixed.layers):
@@ -99,17 +126,29 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
         )  # (E, H)
         if k + 1 < len(fixed.layers):
             scalars.append(_apply(w.scalar_maps[k + 1], hidden))
-    edge_energy = _readout([*scalars, hidden], w.readout, fixed)  # (E,)
+    return _readout([*scalars, hidden], w.readout, fixed)
 
-    ones = y.new_ones(y.shape[0], 1)
-    energy = to_atoms(edge_energy.view(-1, 1, 1), ones, center, offsets).flatten() * norm / 2**0.5
-    energy = energy.double() * w.energy_scales[types] + w.energy_shifts[types]
-    if fixed.zbl or fixed.lennard_jones is not None:
-        if fixed.pair_cutoff_exponent != fixed.cutoff_exponent:
-            envelope = polynomial_cutoff(x, fixed.pair_cutoff_exponent)
-        pairs = (_pair_energies(fixed, w, length, edge_types, pair) * envelope).view(-1, 1, 1)
-        energy = energy + to_atoms(pairs, ones.double(), center, offsets).flatten()
-    return energy
+
+def _fused_layers(
+    fixed: Fixed,
+    w: Folded,
+    hidden: Tensor,
+    two_body: Tensor,
+    y: Tensor,
+    center: Tensor,
+    offsets: Tensor,
+    norm: Tensor,
+) -> Tensor:
+    """Return the same, with a layer's work on edges as one operator."""
+    densities: list[Tensor] = []
+
+    def covector(sums: Tensor) -> Tensor:
+        k = len(densities)
+        densities.append(_mapped(sums, w.density_maps[k], norm))
+        return _covector(fixed.layers[k], w.products, densities)
+
+    scalars, sums = _apply(w.scalar_maps[0], hidden), to_atoms(hidden.unsqueeze(1), y, center, offsets)
+    return edge_energies(w, scalars, two_body, y, covector, sums, center, offsets)
 
 
 def _pair_energies(fixed: Fixed, w: Folded, length: Tensor, edge_types: Tensor, pair: Tensor) -> Tensor:
@@ -148,7 +187,11 @@ def _density(
     hidden: Tensor, y: Tensor, maps: Tensor, center: Tensor, offsets: Tensor, norm: Tensor
 ) -> Tensor:
     """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[lm,h,u], (N, D, C)."""
-    sums = to_atoms(hidden.unsqueeze(1), y, center, offsets)  # (N, D, H)
+    return _mapped(to_atoms(hidden.unsqueeze(1), y, center, offsets), maps, norm)
+
+
+def _mapped(sums: Tensor, maps: Tensor, norm: Tensor) -> Tensor:
+    """Γ of the sums Σ_{e of i} hidden[e,h] Y[e,lm], which are (N, D, H)."""
     # one batch per component, which is a view of the sums: no block of them is copied
     mapped = (sums.transpose(0, 1) @ maps).transpose(0, 1)
     return (mapped * norm.view(-1, 1, 1)).contiguous()

@@ -154,6 +154,7 @@ def fixed_of(c: AllegroConfig) -> Fixed:
         embed_nonlinearity=c.scalar_embed_nonlinearity,
         latent_nonlinearity=c.latent_nonlinearity,
         readout_nonlinearity=c.readout_nonlinearity,
+        fused_layers=c.fused_layers,
         mlp_dtype=None if c.mlp_dtype is None else getattr(torch, c.mlp_dtype),
     )
 

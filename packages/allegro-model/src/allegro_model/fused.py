@@ -1,0 +1,56 @@
+"""Layers by equitensor's fused operator, whose hidden layers stay on chip where it has a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from equitensor import edge_layer
+
+if TYPE_CHECKING:
+    from allegro_model.forward import Folded
+
+
+def edge_energies(
+    w: Folded,
+    scalars: Tensor,
+    two_body: Tensor,
+    y: Tensor,
+    covector: Callable[[Tensor], Tensor],
+    first_density: Tensor,
+    center: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    """Compute the energy of each edge before norm and scale, (E,): latents of two hidden layers, a linear readout.
+
+    Parameters
+    ----------
+    w : Folded
+        The weights.
+    scalars : Tensor, (E, S)
+        What every latent reads of the two-body embedding.
+    two_body, y : Tensor, (E, R, C) and (E, D)
+        The factors of the edges' two-body tensor.
+    covector : callable
+        Takes the sums (N, D, H) of a layer's hidden layer and returns the next layer's covector (N, D, C).
+    first_density : Tensor, (N, D, H)
+        The sums of the two-body embedding's hidden layer.
+    center, offsets : Tensor
+        Edges.
+    """
+    (head,) = w.readout  # (Σ S + H, 1)
+    given, sums = scalars, first_density
+    for k, (first, second) in enumerate(w.latent_hidden):
+        final = k + 1 == len(w.latent_hidden)
+        matrix = head[given.shape[1] :] if final else w.scalar_maps[k + 1][0]
+        edges = (center, offsets)
+        out, sums = edge_layer(
+            given, two_body, y, covector(sums), *edges, first, second, matrix, density=not final
+        )
+        if not final:
+            given = torch.cat([given, out], 1)
+    read: Tensor = (given * head[: given.shape[1], 0]).sum(1)
+    return read + out.flatten()
