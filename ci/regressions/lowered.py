@@ -1,6 +1,6 @@
 """Counters of the code that Inductor generates for an H100, with no GPU: launches, bytes, peak memory, index widths.
 
-    python -m ci.regressions.lowered inference|training PRESET    # prints them as JSON
+    python -m ci.regressions.lowered inference|fused|training PRESET    # prints them as JSON
 
 Bytes are those of the buffers that each kernel is given, once each (what caches save is not counted).
 """
@@ -39,7 +39,12 @@ def inputs_of(fakes: Sequence[Any], sizes: dict[int, int]) -> list[tuple[list[in
     return found
 
 
-def inference(preset: str) -> tuple[str, list[Any], int]:
+def fused(preset: str) -> tuple[str, list[Any], int]:
+    """:func:`inference` with fused layers."""
+    return inference(preset, fused_layers=True)
+
+
+def inference(preset: str, **changes: Any) -> tuple[str, list[Any], int]:
     """Energies and edge forces with folded weights: the wrapper, its inputs, and its number of edges."""
     from torch.func import functional_call
 
@@ -47,7 +52,7 @@ def inference(preset: str) -> tuple[str, list[Any], int]:
     from mlip_export.graphs import traced_graph
     from mlip_train.steps.trace import _trace
 
-    model = _model(preset, ["H", "O"], float(NEIGHBORS)).eval()
+    model = _model(preset, ["H", "O"], float(NEIGHBORS), **changes).eval()
     for p in model.parameters():
         p.requires_grad_(False)
     folded = model.for_inference()
@@ -91,14 +96,14 @@ def training(preset: str) -> tuple[str, list[Any], int]:
         return wrapper(graph, fakes), inputs_of(fakes, sizes), edges
 
 
-def _model(preset: str, elements: list[str], neighbors: float) -> Any:
+def _model(preset: str, elements: list[str], neighbors: float, **changes: Any) -> Any:
     import torch
 
     from allegro_model import Allegro, presets
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Allegro(getattr(presets, f"spice_{preset}")(elements, avg_num_neighbors=neighbors))
+        return Allegro(getattr(presets, f"spice_{preset}")(elements, avg_num_neighbors=neighbors, **changes))
 
 
 def counters(source: str, inputs: list[Any], edges: int) -> dict[str, int]:
@@ -125,13 +130,15 @@ def count(graph: str, preset: str) -> dict[str, int]:
     return found
 
 
-GRAPHS = {"inference": inference, "training": training}
+GRAPHS = {"inference": inference, "fused": fused, "training": training}
 
 
 def groups(presets: Sequence[str]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Every group of these counters by name: inference of all presets, training of the first."""
+    """Every group by name: inference of all presets, with fused layers of the first two, training of the first."""
     for preset in presets:
         yield f"code for an H100: inference, {preset}", count("inference", preset)
+    for preset in presets[:2]:
+        yield f"code for an H100: fused layers, {preset}", count("fused", preset)
     yield f"code for an H100: training, {presets[0]}", count("training", presets[0])
 
 

@@ -119,6 +119,16 @@ def test_tf32(models, tmp_path):
 
 
 @on_cuda
+def test_fused_layers(models, tmp_path, reference):
+    path = tmp_path / "fused.pt2"
+    found = mlip_export.compile(models[0], path, device="cuda", precision="tf32", fused=True)
+    error = found.verification["float64"]
+    assert found.config["fused_layers"] and error["rms_force"] / error["rms_of_forces"] < 1e-2
+    inputs = cluster(models[1].cutoffs, 300, isolated=3, seed=3)
+    assert_near(mlip_export.load(path)(*placed(inputs)), reference(*inputs), relative=2e-2)
+
+
+@on_cuda
 def test_two_streams(exported, models, reference):
     inputs = [cluster(models[1].cutoffs, 300, seed=k) for k in (1, 2)]
     potential, found = mlip_export.load(exported), []

@@ -12,7 +12,7 @@ import torch
 
 from localgraph import EdgeModel, energies_and_edge_forces
 from mlip_export import inductor
-from mlip_export._model import bound_of, kind_of
+from mlip_export._model import agreement_of, bound_of, kind_of
 from mlip_export._precision import product_precision, setting
 from mlip_export._verify import Disagreement, error, verify
 from mlip_export.graphs import Graphs
@@ -70,7 +70,7 @@ def build_verified(
                 eager = partial(energies_and_edge_forces, model)
                 verify(eager, model, graphs.compared, kind_of(model), (1,))
                 return function, {}
-            return function, verify(function, model, graphs.compared, kind_of(model)).to_dict()
+            return function, verify(function, model, graphs.compared, agreement_of(model)).to_dict()
 
     try:
         function, found = build(fused)

@@ -32,6 +32,7 @@ def compile(
     dtype: str | None = None,
     isa: str = "native",
     precision: str = "float32",
+    fused: bool = False,
     training: Mapping[str, Any] | None = None,
 ) -> Metadata:
     """Compile a model with its edge forces into one exported model that every host loads.
@@ -59,6 +60,10 @@ def compile(
         ``float32`` (they do not round), ``tf32`` (cuda: 10 bits) or ``bf16`` (cpu with AVX-512 BF16 or AMX: 7 bits,
         products too).
         The metadata holds the error against float64, above whose bound the file is not written.
+    fused : bool
+        Evaluate a layer's work on edges by one kernel whose hidden layers stay on chip: cuda with ``precision="tf32"``,
+        for models whose config has ``fused_layers``, which the metadata's config then holds as true. Sizes without a
+        kernel are refused. Without it a model is exported composed, however it was trained.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
@@ -79,6 +84,7 @@ def compile(
     path = Path(path)
     _check_arguments(path, device, isa)
     _check_precision(precision, device)
+    _check_fused(fused, device, precision)
     if isinstance(model, EdgeModel):
         source = model
     elif isinstance(model, (str, os.PathLike)):
@@ -88,7 +94,7 @@ def compile(
         raise ValueError(
             f"model must be an EdgeModel or the path of a model file, got {type(model).__name__}"
         )
-    ready, reference = prepared(source, dtype, device), reference_model(source)
+    ready, reference = prepared(source, dtype, device, fused), reference_model(source)
     if precision != "float32" and kind_of(ready) == "float64":
         raise ValueError(
             f"precision must be 'float32' for a model without float32 weights, got {precision!r}"
@@ -146,3 +152,11 @@ def _check_precision(precision: str, device: str) -> None:
         raise ValueError(f"precision must be one of {PRECISIONS[device]} on {device}, got {precision!r}")
     if precision == "bf16" and not can_bf16():
         raise ValueError("precision must be 'float32' on a processor without AVX-512 BF16 or AMX, got 'bf16'")
+
+
+def _check_fused(fused: bool, device: str, precision: str) -> None:
+    if fused and (device, precision) != ("cuda", "tf32"):
+        raise ValueError(
+            "fused must be False but for device 'cuda' with precision 'tf32', to which the fused kernels round, got "
+            f"True for {device!r} with {precision!r}"
+        )

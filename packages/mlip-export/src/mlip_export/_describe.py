@@ -63,7 +63,8 @@ def _verification(found: dict[str, Any]) -> str:
 
 def _precision(m: Metadata) -> str:
     products = "" if m.precision == "float32" else f" with {m.precision} products"
-    return f"{m.dtype} network{products}, float64 geometry, energies and forces"
+    layers = ", fused layers" if m.config.get("fused_layers") else ""
+    return f"{m.dtype} network{products}{layers}, float64 geometry, energies and forces"
 
 
 def _error(found: dict[str, Any]) -> str:

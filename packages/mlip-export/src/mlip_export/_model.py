@@ -16,18 +16,24 @@ def _module(model: EdgeModel) -> nn.Module:
     return cast(nn.Module, model)
 
 
-def prepared(model: EdgeModel, dtype: str | None, device: str) -> EdgeModel:
-    """Return a copy of the model in evaluation mode, in the precision ``dtype`` if given, on the device."""
-    if dtype is None:
-        copied = copy.deepcopy(model)
-    else:
+def prepared(model: EdgeModel, dtype: str | None, device: str, fused: bool = False) -> EdgeModel:
+    """Return a copy of the model in evaluation mode, in ``dtype`` if given, with fused layers or not, on the device."""
+    changes: dict[str, Any] = {}
+    if dtype is not None:
         if "dtype" not in model.to_config():
             raise ValueError(
                 f"dtype must be None for model {model.model_name!r}, whose config has no dtype, got {dtype!r}"
             )
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        copied = _rebuilt(model, dtype=dtype)
+        changes["dtype"] = dtype
+    if fused and "fused_layers" not in model.to_config():
+        raise ValueError(
+            f"fused must be False for model {model.model_name!r}, whose config has no fused_layers, got True"
+        )
+    if bool(model.to_config().get("fused_layers")) != fused:
+        changes["fused_layers"] = fused
+    copied = _rebuilt(model, **changes) if changes else copy.deepcopy(model)
     _module(copied).eval().to(device).requires_grad_(False)
     return copied
 
@@ -49,6 +55,11 @@ def _rebuilt(model: EdgeModel, **changes: Any) -> EdgeModel:
 def kind_of(model: EdgeModel) -> str:
     """Return ``float32`` where any parameter is, else ``float64``."""
     return "float32" if torch.float32 in {p.dtype for p in _module(model).parameters()} else "float64"
+
+
+def agreement_of(model: EdgeModel) -> str:
+    """Return the name of the tolerance on compiled against eager code: fused layers round to TF32 in both."""
+    return "tf32" if model.to_config().get("fused_layers") else kind_of(model)
 
 
 def bound_of(model: EdgeModel, precision: str) -> str:

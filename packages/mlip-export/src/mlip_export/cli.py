@@ -187,6 +187,11 @@ def _add_compile(p: argparse.ArgumentParser) -> None:
         help="operand precision of float32 matrix multiplications: float32, tf32 (CUDA) or bf16 (CPU with "
         "AVX-512 BF16/AMX)",
     )
+    p.add_argument(
+        "--fused",
+        action="store_true",
+        help="one kernel per layer whose hidden layers stay on chip (CUDA with --precision tf32)",
+    )
 
 
 def _add_fetch(p: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ def compile(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         isa=options.isa,
         precision=options.precision,
+        fused=options.fused,
     )
     print(f"wrote {output}")
     print(describe(metadata))
