@@ -121,7 +121,7 @@ def test_one_step_is_theirs(energy_kind, small_allegro, tmp_path):
     )
     ours = EagerStep(model, config)(batch, torch.tensor([0.25, 0.75, 0.0]))  # nequip makes the sum 1
     ours.loss.backward()
-    make_optimizer(model, OptimizerConfig(lr=0.01)).step()
+    make_optimizer(model, OptimizerConfig(name="adamw", lr=0.01)).step()
 
     assert ours.loss.item() == pytest.approx(theirs.item(), rel=1e-12)
     after = from_nequip(reference).state_dict()
