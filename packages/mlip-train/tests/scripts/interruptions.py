@@ -48,8 +48,9 @@ def numbers(folder):
     state = checkpoint.load(folder / "checkpoint.safetensors")
     history = [{k: v for k, v in row.items() if k != "seconds"} for row in state["history"]]
     tensors = {f"{part}.{k}": v for part in ("model", "average") for k, v in state[part].items()}
-    for i, moments in state["optimizer"]["state"].items():
-        tensors |= {f"{i}.{k}": v for k, v in moments.items()}
+    for i, optimizer in enumerate(state["optimizer"].get("optimizers", [state["optimizer"]])):
+        for j, moments in optimizer["state"].items():
+            tensors |= {f"{i}.{j}.{k}": v for k, v in moments.items()}
     from safetensors.torch import load_file
 
     tensors |= load_file(folder / "model.safetensors")
