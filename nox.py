@@ -79,7 +79,7 @@ def wheel(session: nox.Session, package: str) -> Path:
     built = folder / package
     if not built.exists():
         for old in folder.parent.glob("*") if folder.parent.exists() else ():
-            if old != folder:
+            if old != folder and not Path("/proc", old.name).exists():  # of a run that has ended
                 shutil.rmtree(old, ignore_errors=True)
         session.install("-q", "build", *BUILD_REQUIRES)
         part = folder / f"{package}.part"
