@@ -67,10 +67,11 @@ def errors(package: str, data: Path) -> dict:
 
 
 def bonds(atoms: Atoms) -> set[str]:
-    """Return the pairs within 1.3 times the sum of covalent radii, such as C4-H12."""
+    """Return the pairs within 1.3 times the sum of covalent radii, such as C4-H12, the lower index first."""
     near = build_neighbor_list(atoms, natural_cutoffs(atoms, mult=1.3), skin=0.0, self_interaction=False)
     name = [f"{symbol}{i}" for i, symbol in enumerate(atoms.get_chemical_symbols())]
-    return {f"{name[i]}-{name[j]}" for i in range(len(atoms)) for j in sorted(near.get_neighbors(i)[0])}
+    pairs = {(min(i, j), max(i, j)) for i in range(len(atoms)) for j in near.get_neighbors(i)[0]}
+    return {f"{name[i]}-{name[j]}" for i, j in pairs}
 
 
 def prepared(name: str, calculator: Calculator) -> tuple[Atoms, set[str]]:
