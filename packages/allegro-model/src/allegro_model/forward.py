@@ -148,7 +148,9 @@ def _fused_layers(
         return _covector(fixed.layers[k], w.products, densities)
 
     scalars, sums = _apply(w.scalar_maps[0], hidden), to_atoms(hidden.unsqueeze(1), y, center, offsets)
-    return edge_energies(w, scalars, two_body, y, covector, sums, center, offsets)
+    (head,) = w.readout
+    given = (w.latent_hidden, w.scalar_maps[1:], head, scalars, two_body, y)
+    return edge_energies(*given, covector, sums, center, offsets)
 
 
 def _pair_energies(fixed: Fixed, w: Folded, length: Tensor, edge_types: Tensor, pair: Tensor) -> Tensor:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from equitensor import edge_layer
 
-if TYPE_CHECKING:
-    from allegro_model.forward import Folded
-
 
 def edge_energies(
-    w: Folded,
+    latents: Sequence[Sequence[Tensor]],
+    scalar_maps: Sequence[Sequence[Tensor]],
+    head: Tensor,
     scalars: Tensor,
     two_body: Tensor,
     y: Tensor,
@@ -28,8 +26,12 @@ def edge_energies(
 
     Parameters
     ----------
-    w : Folded
-        The weights.
+    latents : sequence of pairs of Tensor
+        The two matrices of each layer's latent.
+    scalar_maps : sequence of Tensor, each one (H, S)
+        Of each latent but the last: what later readers read of its hidden layer.
+    head : Tensor, (Σ S + H, 1)
+        The readout.
     scalars : Tensor, (E, S)
         What every latent reads of the two-body embedding.
     two_body, y : Tensor, (E, R, C) and (E, D)
@@ -41,11 +43,10 @@ def edge_energies(
     center, offsets : Tensor
         Edges.
     """
-    (head,) = w.readout  # (Σ S + H, 1)
     given, sums = scalars, first_density
-    for k, (first, second) in enumerate(w.latent_hidden):
-        final = k + 1 == len(w.latent_hidden)
-        matrix = head[given.shape[1] :] if final else w.scalar_maps[k + 1][0]
+    for k, (first, second) in enumerate(latents):
+        final = k + 1 == len(latents)
+        matrix = head[given.shape[1] :] if final else scalar_maps[k][0]
         edges = (center, offsets)
         out, sums = edge_layer(
             given, two_body, y, covector(sums), *edges, first, second, matrix, density=not final

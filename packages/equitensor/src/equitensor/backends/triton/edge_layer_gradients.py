@@ -181,22 +181,17 @@ def edge_layer_backward_kernel(
 ):
     """Compute the gradients by x, w, basis and features, with the hidden layers computed again."""
     i = tl.program_id(0).to(tl.int64)
-    begin = tl.load(offsets + i)
-    end = tl.load(offsets + i + 1)
-    k = tl.arange(0, DP)
-    u = tl.arange(0, C)
+    begin, end = tl.load(offsets + i), tl.load(offsets + i + 1)
+    k, u, s, e = tl.arange(0, DP), tl.arange(0, C), tl.arange(0, S), tl.arange(0, M)
     D: tl.constexpr = R * R
-    f_i = features + i * D * C
-    gs_i = g_sums + i * D * H
+    f_i, gs_i = features + i * D * C, g_sums + i * D * H
     total = tl.zeros((DP, C), dtype=x.dtype.element_ty)
     for start in tl.range(begin, end, M, num_stages=1, disable_licm=True):
-        e = tl.arange(0, M)
         real = e < end - start
-        x_t, w_t, y_t = x + start * S, w + start * R * C, basis + start * D
+        x_t, w_t, w_out, y_t = x + start * S, w + start * R * C, out_w + start * R * C, basis + start * D
         read = read_scalars(w_t, y_t, f_i, e, real, C, R, M)
-        g_basis = tl.zeros((M, DP), dtype=read.dtype)
+        g_basis, g_read = tl.zeros((M, DP), dtype=read.dtype), tl.zeros((M, C), dtype=read.dtype)
         g_x = tl.zeros((M, S), dtype=read.dtype)
-        g_read = tl.zeros((M, C), dtype=read.dtype)
         for column in tl.range(0, H, HC, num_stages=1, disable_licm=True):
             h = column + tl.arange(0, HC)
             z2 = second_layer(x_t, read, first, second, e, real, h, S, C, H, SB, HC, HB, STAGES, M, PRECISION)
@@ -208,9 +203,7 @@ def edge_layer_backward_kernel(
             g_x, g_read = _through_hidden(
                 g2, g_x, g_read, x_t, read, first, second, e, real, h, S, C, H, SB, HB, STAGES, PRECISION
             )
-        s = tl.arange(0, S)
         tl.store(out_x + start * S + e[:, None] * S + s[None, :], g_x, mask=real[:, None])
-        w_out = out_w + start * R * C
         g_basis, total = _through_read(
             g_read, g_basis, total, w_t, y_t, f_i, w_out, e, real, C, R, DP, M, PRECISION
         )
