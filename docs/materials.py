@@ -1,6 +1,6 @@
 """Make `materials.safetensors`, the potential of the guide on materials: `python docs/materials.py`.
 
-It took nine minutes on one shared core, after half a minute of labels and one of compilation.
+It took 28 minutes on a core that other work shared, labels and compilation apart.
 
 The architecture is that of the public Allegro-OAM-L, with small widths. The labels are those of ASE's effective-medium
 theory of copper for strained, rattled and melting crystals of five structures and vacancies, so that every

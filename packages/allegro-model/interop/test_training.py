@@ -136,7 +136,7 @@ def test_an_imported_model_is_fine_tuned(frames, small_allegro, tmp_path):
         },
         "data": {"train": [{"path": str(frames)}], "validation_fraction": 0.25},
         "batch": {"frames": 6},
-        "optimizer": {"lr": 0.003},
+        "optimizer": {"lr": 0.02},
         "schedule": {"name": "constant", "warmup": 0},
         "ema": 0.5,
         "stop": {"epochs": 12},
