@@ -20,7 +20,13 @@ from molecules import waters
 
 from mlip_export.ase import Calculator
 
-LENGTH = (4**3 * 18.0153 / 0.997 / units.mol * 1e24) ** (1 / 3)
+
+def length(density: float) -> float:
+    """Return the side (Å) of the cube of 64 waters at a density in g/cm³."""
+    return (4**3 * 18.0153 / density / units.mol * 1e24) ** (1 / 3)
+
+
+LENGTH = length(0.997)
 """Å, of 64 waters at 0.997 g/cm³."""
 
 

@@ -1,6 +1,6 @@
 """Add clusters cut from liquid water of a flexible TIP3P model (OpenMM), labeled by xTB.
 
-    python benchmarks/example_potential/water.py DATA [--seed 21] [--frames 40]
+    python benchmarks/example_potential/water.py DATA [--seed 21] [--frames 20]
 
 DATA receives liquid-SEED.xyz: neighborhoods of random molecules at four temperatures and three densities; in a third of
 them a molecule is pushed into its neighbor, so that the repulsion between molecules is seen before dynamics meet it.
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import openmm
-from ase import Atoms, units
+from ase import Atoms
 from ase.io import write
 from generate import labeled
-from liquid import cluster
+from liquid import cluster, length
 from molecules import waters
 from openmm import app, unit
 
@@ -75,9 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rng, kept = np.random.default_rng(arguments.seed), []
     for density in DENSITIES:
-        length = (4**3 * 18.0153 / density / units.mol * 1e24) ** (1 / 3)
         for kelvin in KELVIN:
-            atoms = waters(4, length, rng, closest=1.6)
+            atoms = waters(4, length(density), rng, closest=1.6)
             run = dynamics(atoms, kelvin, int(rng.integers(1, 10**6)))
             run.step(2000)
             for _ in range(arguments.frames):

@@ -11,6 +11,7 @@ density of a layer is a sum over edges of (hidden layer ⊗ Y), mapped to channe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -89,8 +90,16 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
 
+    densities: list[Tensor] = []
+
+    def covector(sums: Tensor) -> Tensor:
+        """Return that of the next layer, (N, D, C), from the sums (N, D, H) of the hidden layer before it."""
+        k = len(densities)
+        densities.append(_density(sums, w.density_maps[k], norm))
+        return _covector(fixed.layers[k], w.products, densities)
+
     layers = _fused_layers if fixed.fused_layers else _layers
-    edge_energy = layers(fixed, w, hidden, two_body, y, center, offsets, norm)  # (E,)
+    edge_energy = layers(fixed, w, hidden, two_body, y, covector, center, offsets)  # (E,)
 
     ones = y.new_ones(y.shape[0], 1)
     energy = to_atoms(edge_energy.view(-1, 1, 1), ones, center, offsets).flatten() * norm / 2**0.5
@@ -109,17 +118,15 @@ def _layers(
     hidden: Tensor,
     two_body: Tensor,
     y: Tensor,
+    covector: Callable[[Tensor], Tensor],
     center: Tensor,
     offsets: Tensor,
-    norm: Tensor,
 ) -> Tensor:
     """Return the energy of each edge before norm and scale, (E,)."""
     scalars = [_apply(w.scalar_maps[0], hidden)]
-    densities: list[Tensor] = []
-    for k, layer in enumerate(fixed.layers):
-        densities.append(_density(hidden, y, w.density_maps[k], center, offsets, norm))
-        covector = _covector(layer, w.products, densities)  # (N, D, C)
-        read = to_scalars(two_body, y, covector, center, offsets)  # (E, C)
+    for k in range(len(fixed.layers)):
+        features = covector(to_atoms(hidden.unsqueeze(1), y, center, offsets))  # (N, D, C)
+        read = to_scalars(two_body, y, features, center, offsets)  # (E, C)
         hidden = torch.cat([*scalars, read], 1)
         hidden = hidden_layers(
             hidden, w.latent_hidden[k], fixed.latent_nonlinearity, fixed.mlp_dtype
@@ -135,18 +142,11 @@ def _fused_layers(
     hidden: Tensor,
     two_body: Tensor,
     y: Tensor,
+    covector: Callable[[Tensor], Tensor],
     center: Tensor,
     offsets: Tensor,
-    norm: Tensor,
 ) -> Tensor:
     """Return the same, with a layer's work on edges as one operator."""
-    densities: list[Tensor] = []
-
-    def covector(sums: Tensor) -> Tensor:
-        k = len(densities)
-        densities.append(_mapped(sums, w.density_maps[k], norm))
-        return _covector(fixed.layers[k], w.products, densities)
-
     scalars, sums = _apply(w.scalar_maps[0], hidden), to_atoms(hidden.unsqueeze(1), y, center, offsets)
     (head,) = w.readout
     given = (w.latent_hidden, w.scalar_maps[1:], head, scalars, two_body, y)
@@ -185,15 +185,8 @@ def _apply(maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
     return x
 
 
-def _density(
-    hidden: Tensor, y: Tensor, maps: Tensor, center: Tensor, offsets: Tensor, norm: Tensor
-) -> Tensor:
-    """Γ[i,lm,u] = N̄^{-1/2} Σ_h (Σ_{e of i} hidden[e,h] Y[e,lm]) map[lm,h,u], (N, D, C)."""
-    return _mapped(to_atoms(hidden.unsqueeze(1), y, center, offsets), maps, norm)
-
-
-def _mapped(sums: Tensor, maps: Tensor, norm: Tensor) -> Tensor:
-    """Γ of the sums Σ_{e of i} hidden[e,h] Y[e,lm], which are (N, D, H)."""
+def _density(sums: Tensor, maps: Tensor, norm: Tensor) -> Tensor:
+    """Γ[i,lm,u] = N̄^{-1/2} Σ_h sums[i,lm,h] map[lm,h,u], (N, D, C), of sums Σ_{e of i} hidden[e,h] Y[e,lm]."""
     # one batch per component, which is a view of the sums: no block of them is copied
     mapped = (sums.transpose(0, 1) @ maps).transpose(0, 1)
     return (mapped * norm.view(-1, 1, 1)).contiguous()

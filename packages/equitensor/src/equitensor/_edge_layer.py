@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from equitensor.dispatch import DTYPES, SOURCES, refuse_forward_mode
+from equitensor.dispatch import SOURCES, check_dtype, check_edges, refuse_forward_mode
 from equitensor.layer import EDGE_LAYER
 
 
@@ -123,13 +122,5 @@ def _check(operands: dict[str, Tensor], centers: Tensor, offsets: Tensor) -> Non
                 f"edge_layer: {name} must have shape {shapes[name]} (E = {edges}, N = {atoms}), "
                 f"got {tuple(tensor.shape)}"
             )
-        if tensor.dtype not in DTYPES or tensor.dtype != dtype:
-            raise TypeError(
-                f"edge_layer: {name} must have a floating dtype of 16, 32 or 64 bits, the same for all operands "
-                f"({dtype}), got {tensor.dtype}"
-            )
-    for name, tensor in (("centers", centers), ("offsets", offsets)):
-        if tensor.dtype != torch.int64 or tensor.dim() != 1:
-            raise TypeError(
-                f"edge_layer: {name} must be (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}"
-            )
+        check_dtype("edge_layer", name, tensor, dtype)
+    check_edges("edge_layer", centers, offsets)

@@ -54,6 +54,23 @@ def lowered(tensor: Tensor) -> bool:
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Supported dtypes."""
 
+
+def check_dtype(where: str, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Refuse an operand whose dtype is not supported, or not ``dtype``, that of the first."""
+    if tensor.dtype not in DTYPES or tensor.dtype != dtype:
+        raise TypeError(
+            f"{where}: {name} must have a floating dtype of 16, 32 or 64 bits, the same for all operands "
+            f"({dtype}), got {tensor.dtype}"
+        )
+
+
+def check_edges(where: str, centers: Tensor, offsets: Tensor) -> None:
+    """Refuse centers and offsets that are not lists of int64."""
+    for name, tensor in (("centers", centers), ("offsets", offsets)):
+        if tensor.dtype != torch.int64 or tensor.dim() != 1:
+            raise TypeError(f"{where}: {name} must be (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
+
+
 _TRITON = find_spec("triton") is not None
 _TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 

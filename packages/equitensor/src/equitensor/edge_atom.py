@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equitensor import gradients, ops  # noqa: F401 (gradients registers an operator of to_scalars)
-from equitensor.dispatch import DTYPES, SOURCES, refuse_forward_mode
+from equitensor.dispatch import SOURCES, check_dtype, check_edges, refuse_forward_mode
 
 
 def row_offsets(centers: Tensor, num_atoms: int) -> Tensor:
@@ -260,17 +260,11 @@ def _check(
                 f"{where}: {name} must have shape {rows[name]}{' + (channels,)' if name != 'basis' else ''} "
                 f"(E = {edges}, N = {atoms}), got {tuple(tensor.shape)}"
             )
-        if tensor.dtype not in DTYPES or tensor.dtype != first.dtype:
-            raise TypeError(
-                f"{where}: {name} must have a floating dtype of 16, 32 or 64 bits, the same for all operands "
-                f"({first.dtype}), got {tensor.dtype}"
-            )
+        check_dtype(where, name, tensor, first.dtype)
     channels = {name: tensor.shape[-1] for name, tensor in operands.items() if name != "basis"}
     counts = list(channels.values())  # compared one by one: sizes of a traced program have no hash
     if any(count != counts[0] for count in counts):
         raise ValueError(
             f"{where}: {', '.join(channels)} must have the same number of channels, got {counts}"
         )
-    for name, tensor in (("centers", centers), ("offsets", offsets)):
-        if tensor.dtype != torch.int64 or tensor.dim() != 1:
-            raise TypeError(f"{where}: {name} must be (n,) int64, got {tuple(tensor.shape)} {tensor.dtype}")
+    check_edges(where, centers, offsets)

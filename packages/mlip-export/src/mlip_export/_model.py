@@ -27,11 +27,12 @@ def prepared(model: EdgeModel, dtype: str | None, device: str, fused: bool = Fal
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         changes["dtype"] = dtype
-    if fused and "fused_layers" not in model.to_config():
+    config = model.to_config()
+    if fused and "fused_layers" not in config:
         raise ValueError(
             f"fused must be False for model {model.model_name!r}, whose config has no fused_layers, got True"
         )
-    if bool(model.to_config().get("fused_layers")) != fused:
+    if bool(config.get("fused_layers")) != fused:
         changes["fused_layers"] = fused
     copied = _rebuilt(model, **changes) if changes else copy.deepcopy(model)
     _module(copied).eval().to(device).requires_grad_(False)
