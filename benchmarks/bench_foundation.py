@@ -213,9 +213,24 @@ def timing(options: argparse.Namespace) -> None:
     seen: dict[str, dict[str, str]] = before.get("provider_versions", {})
     floors: dict[str, float] = before.get("floor_us_per_edge", {})
     cutoff = localgraph.load_model(options.archive)[0].cutoff
+    times = options.work / "compiled.json"
+
+    def record() -> None:
+        write_record(
+            options.json,
+            provider_versions=seen,
+            architecture="Allegro-OAM-L",
+            compiled=json.loads(times.read_text()) if times.exists() else before.get("compiled", {}),
+            compared=before.get("compared", {}),
+            floor_us_per_edge=floors,
+            rows=[rows[key] for key in sorted(rows)],
+        )
+
     for threads in options.threads:
         floor = Worker(
-            str(ROOT / "benchmarks" / "worker.py"), ["floor", "--source", options.archive], threads
+            str(ROOT / "benchmarks" / "worker.py"),
+            ["floor", "--source", options.archive, "--threads", threads],
+            threads,
         )
         found = floor.ask(repeats=10)
         floor.close()
@@ -228,7 +243,7 @@ def timing(options: argparse.Namespace) -> None:
                 arguments = ["worker", options.archive, "--program", program, "--file", path]
                 arguments += ["--threads", threads, "--memory-limit", options.memory_limit]
                 programs[program] = Worker(__file__, arguments, threads)
-        for atoms in options.atoms:
+        for atoms in options.atoms if programs else ():
             row = row_of(atoms, threads, programs, options)
             seen |= row.pop("versions")
             moved = crystal(atoms)
@@ -238,16 +253,8 @@ def timing(options: argparse.Namespace) -> None:
             row["edges"] = graph.num_edges
             rows[threads, atoms] = row
             print(json.dumps(row), flush=True)
-            compiled = json.loads((options.work / "compiled.json").read_text())
-            write_record(
-                options.json,
-                provider_versions=seen,
-                architecture="Allegro-OAM-L",
-                compiled=compiled,
-                compared=before.get("compared", {}),
-                floor_us_per_edge=floors,
-                rows=[rows[key] for key in sorted(rows)],
-            )
+            record()
+        record()
         for process in programs.values():
             process.close()
 
@@ -264,7 +271,7 @@ def main() -> None:
     p = commands.add_parser("time")
     p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     p.add_argument("--atoms", type=int, nargs="+", default=list(CELLS), choices=CELLS)
-    p.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
+    p.add_argument("--programs", nargs="*", default=PROGRAMS, choices=PROGRAMS)
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--repeats", type=int, default=2, help="steps of a turn")
     p.add_argument("--json", type=Path, required=True, help="the record; rows are added")

@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=["inference", "floor", "training", "weights"])
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())  # OMP_NUM_THREADS
     parser.add_argument("--memory-limit", type=float)
     for name in ("--provider", "--source", "--exported", "--reference", "--folder"):
         parser.add_argument(name)
