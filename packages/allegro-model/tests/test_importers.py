@@ -246,6 +246,18 @@ def test_moving_average_is_what_is_read(make, tmp_path, layout):
         from_nequip(tmp_path / "m.ckpt")
 
 
+@pytest.mark.parametrize(("allegro", "rounded"), [("0.7.1", False), ("0.8.1", False), ("0.8.2", True)])
+def test_a_norm_in_single_precision_is_rounded_where_allegro_rounds_it(make, tmp_path, allegro, rounded):
+    """Up to 0.8.1 it is a Python float, from 0.8.2 on a buffer in the dtype of the model."""
+    data = checkpoint(make(dtype="float32", avg_num_neighbors=9.0))
+    data["hyper_parameters"]["info_dict"]["versions"]["allegro"] = allegro
+    torch.save(data, tmp_path / "m.ckpt")
+    third = torch.tensor(1 / 3, dtype=torch.float64)
+    expected = third.float().double() if rounded else third
+    norm = load(tmp_path / "m.ckpt").density_norm
+    torch.testing.assert_close(norm, expected.expand_as(norm), rtol=1e-15, atol=0)
+
+
 def test_model_of_energies_and_kernel_modifiers(make, tmp_path):
     """An AllegroEnergyModel has no module of derivatives; a modifier may choose kernels."""
     model = make()

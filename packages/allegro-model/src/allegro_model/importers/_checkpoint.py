@@ -80,7 +80,7 @@ def _version(hyper: Any, code: str) -> tuple[int, ...]:
     info = hyper.get("info_dict")
     versions = info.get("versions") if isinstance(info, Mapping) else None
     text = str(versions.get(code, "999.0")) if isinstance(versions, Mapping) else "999.0"
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def _weights(
@@ -187,10 +187,10 @@ def _annotate_outputs(func: ModuleView, config: Mapping[str, Any], version: tupl
     _mlp(func.child("edge_readout.mlp_module"), nonlinearity, get("forward_normalize", True))
     average, names = config["avg_num_neighbors"], list(config["type_names"])
     values = [average[name] for name in names] if isinstance(average, Mapping) else [average]
-    dtype = core.child("tps.0").weights.dtype if version >= (0, 8) else torch.float64
+    dtype = core.child("tps.0").weights.dtype if version >= (0, 8, 2) else torch.float64
     norm = torch.tensor(
         [1 / sqrt(value) for value in values], dtype=dtype
-    )  # rounded as allegro does from 0.8 on
+    )  # rounded as allegro does from 0.8.2 on
     core.child("avg_num_neighbors_norm").attributes["norm_const"] = norm
     func.child("edge_eng_sum.norm_module").attributes["norm_const"] = norm
     scale_shift = func.child("per_type_energy_scale_shift")

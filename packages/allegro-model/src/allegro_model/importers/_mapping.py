@@ -186,7 +186,7 @@ def _irreps(source: Source, core: Any) -> dict[str, Any]:
 def _norms(source: Source, core: Any) -> dict[str, Any]:
     """Return the average number of neighbors, one or one per type."""
     readout = source.parts["edge_eng_sum"]
-    if hasattr(core, "avg_num_neighbors_norm"):  # from allegro 0.8 on
+    if hasattr(core, "avg_num_neighbors_norm"):  # from allegro 0.8.2 on
         norm = core.avg_num_neighbors_norm.norm_const.detach().cpu().double().flatten()
         last = readout.norm_module.norm_const.detach().cpu().double().flatten()
     else:
