@@ -55,6 +55,25 @@ def _to_scalars_backward(
     return scaled + _scaled_to_basis(w, f) + _scaled_to_atoms(w, basis)
 
 
+def _to_scalars_second(
+    w: Shape,
+    basis: Shape,
+    f: Shape,
+    s: Shape,
+    by_w: Any,
+    by_y: Any,
+    by_f: Any,
+    c: Any,
+    o: Any,
+    dims: Any,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """Its seven sums over edges."""
+    scaled = _scaled_to_weights(basis, f, s, c, o, dims) + _scaled_to_atoms(w, basis)
+    return 2 * scaled + 3 * _to_scalars(w, basis)
+
+
 def _coefficients(spec: str) -> int:
     return len(coupling_table(*parse_spec(spec)).value)
 
@@ -76,6 +95,7 @@ def _operators() -> dict[Any, Callable[..., int]]:
         ours.to_basis: _to_basis,
         ours.to_scalars: _to_scalars,
         ours.to_scalars_backward: _to_scalars_backward,
+        ours.to_scalars_second: _to_scalars_second,
         ours.scaled_to_atoms: _scaled_to_atoms,
         ours.scaled_to_weights: _scaled_to_weights,
         ours.scaled_to_basis: _scaled_to_basis,

@@ -2,7 +2,8 @@
 
     python -m ci.regressions.lowered inference|fused|training PRESET    # prints them as JSON
 
-Bytes are those of the buffers that each kernel is given, once each (what caches save is not counted).
+Bytes are those of the buffers that each kernel reads and those that it writes, once each (what caches save is not
+counted); of a buffer that a generated kernel reaches in part, of a slice of it, those of the part.
 """
 
 from __future__ import annotations

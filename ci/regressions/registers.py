@@ -16,7 +16,7 @@ from benchmarks.common import ROOT, write_json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from equitensor.backends.triton import edge_atom, tensor_product
+from equitensor.backends.triton import edge_atom, edge_sums, second, tensor_product
 from equitensor.backends.triton.edge_layer import FORWARD, gradients_config
 from equitensor.backends.triton.edge_layer_gradients import edge_layer_backward_kernel
 from equitensor.backends.triton.edge_layer_kernels import edge_layer_kernel
@@ -139,6 +139,14 @@ def scalar_kernels(l_max: int, channels: int, dtype: torch.dtype) -> dict[str, S
     ):
         configs = edge_atom.configs_of(name, dims, channels, dtype)
         found[name] = Shaped(edge_atom.kernel_of(name, dims, channels, dtype, configs[0]), {}, configs)
+    started, backward = "started_to_scalars_backward", found["to_scalars_backward"].configs
+    kernel = edge_atom.kernel_of(started, dims, channels, dtype, backward[0])
+    found[started] = Shaped(kernel, {}, backward)
+    configs = second.configs_of(dims, channels, dtype)
+    found["to_scalars_second"] = Shaped(edge_sums.to_scalars_second_kernel(dims, dtype), {}, configs)
+    configs = edge_atom.configs_of("to_basis", dims, channels, dtype)
+    kernel = edge_atom.kernel_of("to_basis", dims, channels, dtype, configs[0], slabs=True)
+    found["to_basis of slabs"] = Shaped(kernel, {}, configs)
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Memory:
@@ -46,6 +47,41 @@ class Buffer:
 ITEMS = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "int16": 2, "int8": 1, "bool": 1}
 
 
+class Generated(NamedTuple):
+    """A kernel that Inductor generated: its parameters, and how often its source loads from and stores to each."""
+
+    parameters: tuple[str, ...]
+    loads: Counter[str]
+    stores: Counter[str]
+
+    def bytes(self, given: Sequence[Any]) -> int:
+        """Return the bytes read and written: of a buffer all, once each, or what the loads or stores reach if less.
+
+        A load or store reaches an element per point of the kernel's ranges: of a slice of a wider tensor not all.
+        """
+        named = dict(zip(self.parameters, given, strict=False))
+        points = math.prod(value for name, value in named.items() if name.endswith("numel"))
+        total = 0
+        for name, buffer in named.items():
+            if isinstance(buffer, Buffer):
+                times = [n for n in (self.loads[name], self.stores[name]) if n]
+                total += sum(min(buffer.nbytes, n * points * buffer.item) for n in times)
+                total += 0 if times else buffer.nbytes  # searched by a helper of Inductor's
+        return total
+
+
+def generated(source: str) -> dict[str, Generated]:
+    """Return the kernels that Inductor generated into a wrapper, by name."""
+    found = {}
+    for name, parameters, body in re.findall(
+        r"^def (triton_\w+)\(([^)]*)\):\n(.*?)^\'\'\'", source, re.M | re.S
+    ):
+        loads = Counter(re.findall(r"\btl\.load\((\w+)", body))
+        stores = Counter(re.findall(r"\btl\.(?:store|atomic_add)\((\w+)", body))
+        found[name] = Generated(tuple(re.findall(r"\w+(?= *[,:]|$)", parameters)), loads, stores)
+    return found
+
+
 class Cost:
     """What one run of a wrapper launches, reads and writes."""
 
@@ -59,11 +95,12 @@ class Cost:
         extent = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
         return Buffer(shape, stride, item, _Storage(self.memory, extent * item))
 
-    def launch(self, given: Sequence[Any], again: int = 0) -> None:
-        """Count a kernel; the last-named ``again`` of its buffers are both read and written."""
-        buffers = [g for g in given if isinstance(g, Buffer)]
+    def launch(self, given: Sequence[Any], kernel: Generated | None = None) -> None:
+        """Count a kernel, of which every buffer is read or written once, or what the source of a generated one says."""
         self.launches += 1
-        self.bytes += sum(b.nbytes for b in buffers) + sum(b.nbytes for b in buffers[:again])
+        self.bytes += (
+            sum(g.nbytes for g in given if isinstance(g, Buffer)) if kernel is None else kernel.bytes(given)
+        )
         self.largest = max([self.largest, *(g for g in given if isinstance(g, int))])
 
     def made(self, shape: Sequence[int], like: Buffer, *others: Any) -> Buffer:
@@ -82,12 +119,10 @@ class Cost:
 
 def run(source: str, inputs: Sequence[tuple[Sequence[int], Sequence[int], str]]) -> Cost:
     """Run a wrapper's ``call`` on records of its inputs, given by shape, stride and dtype."""
-    cost, both = Cost(), {}
-    for name, arguments in re.findall(r"^def (triton_\w+)\(([^)]*)\)", source, re.M):
-        both[name] = arguments.count("in_out_ptr")
+    cost, sources = Cost(), generated(source)
 
     def kernel(name: str) -> Any:
-        return SimpleNamespace(run=lambda *given, **named: cost.launch(given, both.get(name, 0)))
+        return SimpleNamespace(run=lambda *given, **named: cost.launch(given, sources.get(name)))
 
     def reinterpret(buffer: Buffer, shape: Sequence[int], stride: Sequence[int], offset: int = 0) -> Buffer:
         return Buffer(shape, stride, buffer.item, buffer.storage)

@@ -5,7 +5,7 @@ import torch
 from graphs import graph
 from torch.library import opcheck
 
-from equitensor import reference, row_offsets, to_atoms, to_basis, to_scalars, to_weights
+from equitensor import ScalarReader, reference, row_offsets, to_atoms, to_basis, to_scalars, to_weights
 
 
 def operands(centers, offsets, dims, channels, dtype=torch.float64):
@@ -69,6 +69,61 @@ def test_all_gradients_of_scalars_at_once(name):
     assert torch.autograd.gradcheck(lambda *t: backward(*t, *rest), (w, basis, features, scale))
     assert torch.autograd.gradgradcheck(lambda *t: backward(*t, *rest), (w, basis, features, scale))
     opcheck(backward.default, (w, basis, features, scale, *rest))
+    start = torch.randn_like(w).requires_grad_()
+    given = w, basis, features, scale
+    torch.testing.assert_close(backward(*given, *rest, start)[0], expected[0] + start, atol=1e-12, rtol=0)
+    f = lambda start, *t: backward(*t, *rest, start)  # noqa: E731
+    assert torch.autograd.gradcheck(f, (start, *given)) and torch.autograd.gradgradcheck(f, (start, *given))
+    opcheck(backward.default, (*given, *rest, start))
+    cotangents = [torch.randn_like(x) for x in (w, basis, features)]
+    opcheck(
+        torch.ops.equitensor.to_scalars_second.default, (*(x.detach() for x in given), *cotangents, *rest)
+    )
+    apart, at_once = (
+        torch.autograd.grad(backward(*given, *rest), given, cotangents, create_graph=kept)
+        for kept in (True, False)
+    )
+    for a, b in zip(apart, at_once, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("fixed", [(), (0,), (1, 2)], ids=str)
+def test_a_reader_has_the_values_and_derivatives_of_its_calls(fixed):
+    """Also where an operand needs no gradient, a call is not used, or w reaches the result otherwise."""
+    centers, offsets = graph("gaps")
+    given = [
+        x.requires_grad_(n not in fixed) for n, x in enumerate(operands(centers, offsets, [1, 3], 2)[:3])
+    ]
+    needed = [x for x in given if x.requires_grad]
+
+    def together(w, basis, features):
+        read = ScalarReader(w)
+        first = read(basis, features, centers, offsets)
+        second = read(basis, features * first.sum(), centers, offsets)
+        read(basis, features, centers, offsets)
+        return first * read(basis, features, centers, offsets), second, w * 2.0
+
+    def apart(w, basis, features):
+        read = lambda f: to_scalars(w, basis, f, centers, offsets)  # noqa: E731
+        first = read(features)
+        return first * read(features), read(features * first.sum()), w * 2.0
+
+    def derivatives(f):
+        total = sum(x.square().sum() for x in f(*given))
+        first = torch.autograd.grad(total, needed, create_graph=True)
+        return (*first, *torch.autograd.grad(sum(g.square().sum() for g in first), needed))
+
+    for a, b in zip(
+        (*together(*given), *derivatives(together)), (*apart(*given), *derivatives(apart)), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=0, rtol=1e-13)
+
+    def free(*leaves):
+        rest = iter(leaves)
+        return together(*(next(rest) if x.requires_grad else x for x in given))
+
+    assert torch.autograd.gradcheck(free, needed)
+    assert torch.autograd.gradgradcheck(free, needed)
 
 
 def test_third_derivative():

@@ -10,7 +10,16 @@ import pytest
 import torch
 from graphs import GRAPHS, graph
 
-from equitensor import TensorProduct, reference, row_offsets, to_atoms, to_basis, to_scalars, to_weights
+from equitensor import (
+    ScalarReader,
+    TensorProduct,
+    reference,
+    row_offsets,
+    to_atoms,
+    to_basis,
+    to_scalars,
+    to_weights,
+)
 from equitensor.irreps import spherical_irreps
 
 DEVICE = os.environ.get("EQUITENSOR_GPU_TESTS_ON", "cuda")
@@ -94,6 +103,27 @@ def test_values(l_max, channels, dtype):
 @pytest.mark.parametrize("l_max, channels", [(1, 7), (2, 64), (3, 128)])
 def test_derivatives(l_max, channels, dtype):
     check(l_max, channels, *graph("gaps"), dtype, derivatives=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("l_max, channels", [(1, 7), (2, 64), (3, 128)])
+def test_derivatives_of_a_reader_whose_calls_depend_on_each_other(l_max, channels, dtype):
+    centers, offsets = graph("gaps")
+    dims = [2 * ell + 1 for ell in range(l_max + 1)]
+    exact = [t.to(dtype) for t in operands(l_max, channels, centers, len(offsets) - 1)[:3]]
+    results = []
+    for device, kind in ((DEVICE, dtype), ("cpu", torch.float64)):
+        leaves = [t.to(device, kind).requires_grad_() for t in exact]
+        w, y, f = leaves
+        rest = centers.to(device), offsets.to(device), dims
+        read = ScalarReader(w) if not results else lambda *t, w=w: reference.to_scalars(w, *t)
+        first = read(y, f, *rest)
+        total = (read(y, f * (1 + first.mean()), *rest) * first).mean()
+        forces = torch.autograd.grad(total, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in forces), leaves)
+        results.append([*(g.detach() for g in forces), *second])
+    for got, expected in zip(*results, strict=True):
+        assert_near(got, expected, dtype)
 
 
 def test_a_center_of_many_edges_and_more_atoms_than_run_at_once():

@@ -33,6 +33,20 @@ for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         expected = reference.to_scalars_backward(w, y, f, s, centers, offsets, list(dims))
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, atol=10 * tolerance, rtol=0)
+        got = triton.to_scalars_backward(w, y, f, s, centers, offsets, list(dims), w.flip(0))
+        for a, b in zip(got, (expected[0] + w.flip(0), *expected[1:]), strict=True):
+            torch.testing.assert_close(a, b, atol=10 * tolerance, rtol=0)
+        given = (w, y, f, s, w.flip(0), y.flip(0), f.flip(0), centers, offsets, list(dims))
+        expected = reference.to_scalars_second(*given)
+        for config in triton.second.configs_of(dims, channels, dtype):
+            got = triton.to_scalars_second(*given, config)
+            for a, b in zip(got, expected, strict=True):
+                torch.testing.assert_close(a, b, atol=20 * tolerance, rtol=0)
+        slabs = f.transpose(0, 1).contiguous().transpose(0, 1)
+        assert triton.edge_atom._in_slabs(slabs)
+        for scale in (None, s):
+            a, b = (triton.to_basis(w, x, centers, offsets, list(dims), scale=scale) for x in (f, slabs))
+            assert torch.equal(a, b)
         # what a compiler is given instead of a kernel
         pointwise = triton.edge_atom._one_block(y, f, centers)
         expected = reference.to_weights(y, f, centers, offsets, [sum(dims)])
@@ -93,7 +107,7 @@ import equitensor as eq
 irreps = "0e+1o+2e"
 tp = eq.TensorProduct(irreps, irreps, irreps)
 
-def operators(w, y, f, s, x, b, weights, centers):
+def operators(w, y, f, s, x, b, weights, slabs, centers):
     offsets = eq.row_offsets(centers, f.shape[0])
     return (
         eq.to_atoms(w, y, centers, offsets), eq.to_weights(y, f, centers, offsets),
@@ -101,6 +115,9 @@ def operators(w, y, f, s, x, b, weights, centers):
         eq.to_atoms(w, y, centers, offsets, scale=s), eq.to_weights(y, f, centers, offsets, scale=s),
         eq.to_basis(w, f, centers, offsets, scale=s), tp(x, b, weights), tp.pull_back(x, b, weights),
         *torch.ops.equitensor.to_scalars_backward(w, y, f, s, centers, offsets, [1, 3, 5]),
+        *torch.ops.equitensor.to_scalars_backward(w, y, f, s, centers, offsets, [1, 3, 5], w),
+        *torch.ops.equitensor.to_scalars_second(w, y, f, s, w, y, f, centers, offsets, [1, 3, 5]),
+        eq.to_basis(w, slabs, centers, offsets),
         torch.ops.equitensor.contract_weights(x, b, f, str(tp.spec), True),
     )
 
@@ -109,13 +126,14 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
         shapes = (40, 3, 64), (40, 9), (6, 9, 64), (40, 64), (6, 9, 64), (6, 9, 64), tp.weight_shape(64)
         arguments = [torch.empty(s, dtype=dtype, device="cuda") for s in shapes]
         arguments[3] = torch.empty_strided((40, 64), (128, 1), dtype=dtype, device="cuda")  # a slice
+        arguments.append(torch.empty(9, 6, 64, dtype=dtype, device="cuda").transpose(0, 1))
         arguments.append(torch.empty(40, dtype=torch.int64, device="cuda"))
         plain = make_fx(operators, tracing_mode="fake")(*arguments)
         lowered = make_fx(dispatch_functionalize(plain), tracing_mode="fake")(*arguments)
     nodes = lowered.graph.nodes
     assert not any("equitensor" in str(n.target) for n in nodes)
     kernels = [n for n in nodes if "triton_kernel_wrapper_functional" in str(n.target)]
-    assert len(kernels) == 11
+    assert len(kernels) == 14
     assert not any("clone" in str(n.target) for n in nodes)  # of slices
     for n in kernels:
         outs = {name for name in n.kwargs["kwargs"] if name.startswith("out")}

@@ -32,7 +32,7 @@ for dims, channels in (((1, 3), 40), ((4,), 150)):
             same(name, getattr(edge_atom, name)(*arguments, config), expected)
     arguments, name = (w, y, f, s, centers, offsets, dims), "to_scalars_backward"
     for config in edge_atom.configs_of(name, dims, channels, double):
-        parts = edge_atom.to_scalars_backward(*arguments, config)
+        parts = edge_atom.to_scalars_backward(*arguments, config=config)
         for part, expected in zip(parts, reference.to_scalars_backward(*arguments), strict=True):
             same(name, part, expected)
 for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):

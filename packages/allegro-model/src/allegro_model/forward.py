@@ -28,7 +28,7 @@ from allegro_model.radial import (
     two_body_embedding,
 )
 from allegro_model.track import Layer
-from equitensor import row_offsets, spherical_harmonics, to_atoms, to_scalars
+from equitensor import ScalarReader, row_offsets, spherical_harmonics, to_atoms
 
 
 class Fixed(NamedTuple):
@@ -123,10 +123,10 @@ def _layers(
     offsets: Tensor,
 ) -> Tensor:
     """Return the energy of each edge before norm and scale, (E,)."""
-    scalars = [_apply(w.scalar_maps[0], hidden)]
+    read_two_body, scalars = ScalarReader(two_body), [_apply(w.scalar_maps[0], hidden)]
     for k in range(len(fixed.layers)):
         features = covector(to_atoms(hidden.unsqueeze(1), y, center, offsets))  # (N, D, C)
-        read = to_scalars(two_body, y, features, center, offsets)  # (E, C)
+        read = read_two_body(y, features, center, offsets)  # (E, C)
         hidden = torch.cat([*scalars, read], 1)
         hidden = hidden_layers(
             hidden, w.latent_hidden[k], fixed.latent_nonlinearity, fixed.mlp_dtype

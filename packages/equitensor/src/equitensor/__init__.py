@@ -6,8 +6,10 @@ from equitensor._spherical_harmonics import spherical_harmonics
 from equitensor._tensor_product import TensorProduct, tensor_product
 from equitensor.backends import reference
 from equitensor.edge_atom import row_offsets, to_atoms, to_basis, to_scalars, to_weights
+from equitensor.reader import ScalarReader
 
 __all__ = [
+    "ScalarReader",
     "TensorProduct",
     "edge_atom",
     "edge_layer",

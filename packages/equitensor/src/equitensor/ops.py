@@ -231,7 +231,7 @@ def _register(name: str, entry: Operator) -> CustomOpDef:
         if entry.together and all(ctx.needs_input_grad[: len(entry.gradients)]):
             all_of_them = getattr(torch.ops.equitensor, f"{name}_backward")
             gradients = all_of_them(
-                *ctx.saved_tensors[:3], g, *ctx.saved_tensors[3:], *ctx.rest, *ctx.sources
+                *ctx.saved_tensors[:3], g, *ctx.saved_tensors[3:], *ctx.rest, None, *ctx.sources
             )
             return (*gradients, *found[len(gradients) :])
         for n, gradient in enumerate(entry.gradients):

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from equitensor.backends.scaled import one_by_one, scaled
+from equitensor.backends.scaled import one_by_one, scaled, second_order
 from equitensor.irreps import irreps_slices
 from equitensor.paths import Spec, admissible_paths
 from equitensor.wigner import coupling
@@ -85,6 +85,7 @@ def to_scalars(
 
 scaled_to_atoms, scaled_to_weights, scaled_to_basis = scaled(to_atoms, to_weights, to_basis)
 to_scalars_backward = one_by_one(scaled_to_atoms, scaled_to_weights, scaled_to_basis)
+to_scalars_second = second_order(to_scalars, scaled_to_atoms, scaled_to_weights)
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from equitensor.backends.scaled import one_by_one, scaled
+from equitensor.backends.scaled import one_by_one, scaled, second_order
 from equitensor.irreps import irreps_dim, irreps_slices
 from equitensor.paths import Path, Spec, admissible_paths
 from equitensor.wigner import coupling
@@ -47,6 +47,7 @@ def to_scalars(
 
 scaled_to_atoms, scaled_to_weights, scaled_to_basis = scaled(to_atoms, to_weights, to_basis)
 to_scalars_backward = one_by_one(scaled_to_atoms, scaled_to_weights, scaled_to_basis)
+to_scalars_second = second_order(to_scalars, scaled_to_atoms, scaled_to_weights)
 
 
 def edge_layer(

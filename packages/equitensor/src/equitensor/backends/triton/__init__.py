@@ -15,6 +15,7 @@ from equitensor.backends.triton.edge_atom import (
     to_scalars_backward,
     to_weights,
 )
+from equitensor.backends.triton.second import to_scalars_second
 from equitensor.backends.triton.tensor_product import contract, contract_weights
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "to_basis",
     "to_scalars",
     "to_scalars_backward",
+    "to_scalars_second",
     "to_weights",
 ]

@@ -34,6 +34,8 @@ ROWS = 4
 _SCALED = "scaled_"
 """Prefix of the operators with a scale."""
 _BACKWARD = "to_scalars_backward"
+_STARTED = "started_to_scalars_backward"
+"""That, with a gradient by w to begin with."""
 
 
 @cache
@@ -46,14 +48,18 @@ def configs_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype) -> 
     return rule, *(c for c in others if not whole or (tiles(channels, c.block) == 1) == single)
 
 
-def kernel_of(operator: str, dims: Dims, channels: int, dtype: torch.dtype, config: TileConfig) -> Any:
-    """Return the operator's kernel for these blocks and this tile config."""
-    if operator in ("to_scalars", _BACKWARD):
-        return (to_scalars_kernel if operator == "to_scalars" else to_scalars_backward_kernel)(dims, dtype)
+def kernel_of(
+    operator: str, dims: Dims, channels: int, dtype: torch.dtype, config: TileConfig, slabs: bool = False
+) -> Any:
+    """Return the operator's kernel for these blocks and this tile config; ``slabs``: see :func:`to_basis_kernel`."""
+    if operator == "to_scalars":
+        return to_scalars_kernel(dims, dtype)
+    if operator in (_BACKWARD, _STARTED):
+        return to_scalars_backward_kernel(dims, dtype, operator == _STARTED)
     scaled, plain = operator.startswith(_SCALED), operator.removeprefix(_SCALED)
     if plain == "to_basis":
         single = isinstance(channels, int) and tiles(channels, config.block) == 1
-        return to_basis_kernel(dims, dtype, single, scaled)
+        return to_basis_kernel(dims, dtype, single, scaled, slabs)
     return (to_atoms_kernel if plain == "to_atoms" else to_weights_kernel)(dims, dtype, scaled)
 
 
@@ -105,6 +111,11 @@ def _rows(scale: Tensor) -> tuple[Tensor, dict[str, int]]:
     return scale, {"S": scale.stride(0)}
 
 
+def _in_slabs(features: Tensor) -> bool:
+    """Return whether features (N, D, C) lie as (D, N, C) in memory, as a batched product per component leaves them."""
+    return not features.is_contiguous() and features.transpose(0, 1).is_contiguous()
+
+
 def _run(
     operator: str,
     tensors: tuple[Tensor, ...],
@@ -117,6 +128,9 @@ def _run(
     *operands, offsets, out = tensors
     name = operator if scale is None else _SCALED + operator
     kernel, config = _config(name, tuple(dims), channels, operands[0], config)
+    if operator == "to_basis" and _in_slabs(operands[1]):
+        kernel = kernel_of(name, tuple(dims), channels, operands[0].dtype, config, slabs=True)
+        operands[1] = operands[1].transpose(0, 1)
     grid = (offsets.shape[0] - 1, 1 if operator == "to_basis" else tiles(channels, config.block))
     given, constants = [t.contiguous() for t in operands], {"C": channels, **config.constants}
     if scale is not None:
@@ -248,20 +262,26 @@ def to_scalars_backward(
     centers: Tensor,
     offsets: Tensor,
     dims: Dims,
+    start: Tensor | None = None,
     config: TileConfig | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the three gradients of :func:`to_scalars` in one pass over the edges, each operand read once.
 
-    A program needs all channels of an edge; where they do not fit one, it is a pass for each gradient.
+    The one by w is added to ``start``. A program needs all channels of an edge; where they do not fit one, it is a
+    pass for each gradient.
     """
     channels, dims = w.shape[2], tuple(dims)
     candidates = configs_of(_BACKWARD, dims, width(channels), w.dtype)
     if not isinstance(channels, int) or tiles(channels, candidates[0].block) > 1:
-        return _one_by_one(w, basis, features, scale, centers, offsets, dims)
+        return _one_by_one(w, basis, features, scale, centers, offsets, dims, start)
     kernel, config = _config(_BACKWARD, dims, channels, w, config)
     out = w.new_empty(w.shape), basis.new_empty(basis.shape), features.new_empty(features.shape)
     scale, strides = _rows(scale)
-    given = (w.contiguous(), basis.contiguous(), features.contiguous(), scale, offsets.contiguous())
+    given = [w.contiguous(), basis.contiguous(), features.contiguous(), scale]
+    if start is not None:
+        kernel = kernel_of(_STARTED, dims, channels, w.dtype, config)
+        given.append(start.contiguous())
     constants: dict[str, Any] = {"C": channels, **strides, **config.constants}
-    launch(kernel, (offsets.shape[0] - 1, 1), (*given, *out), **constants, num_warps=config.warps)
+    grid = offsets.shape[0] - 1, 1
+    launch(kernel, grid, (*given, offsets.contiguous(), *out), **constants, num_warps=config.warps)
     return out

@@ -46,9 +46,10 @@ def _basis(k: int, d: int) -> str:
     return f"y{k} = tl.load(basis + e * {d} + {k}, mask=real, other=0.0).to(ACC)[:, None]"
 
 
-def _features(k: int, d: int) -> str:
-    """Load component ``k`` of ``d`` of the atom's features, a row."""
-    return f"f{k} = tl.load(features + (i * {d} + {k}) * C + u, mask=inside, other=0.0).to(ACC)[None, :]"
+def _features(k: int, d: int, slabs: bool = False) -> str:
+    """Load component ``k`` of ``d`` of the atom's features, a row; of (d, atoms, C) in memory if ``slabs``."""
+    place = f"(i + {k} * tl.num_programs(0).to(tl.int64))" if slabs else f"(i * {d} + {k})"
+    return f"f{k} = tl.load(features + {place} * C + u, mask=inside, other=0.0).to(ACC)[None, :]"
 
 
 def _signature(name: str, *tensors: str, scaled: bool = False) -> str:
@@ -126,11 +127,16 @@ def to_scalars_kernel(dims: Dims, dtype: torch.dtype) -> Any:
 
 
 @cache
-def to_basis_kernel(dims: Dims, dtype: torch.dtype, single: bool, scaled: bool = False) -> Any:
-    """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers."""
+def to_basis_kernel(
+    dims: Dims, dtype: torch.dtype, single: bool, scaled: bool = False, slabs: bool = False
+) -> Any:
+    """Return the kernel of to_basis; ``single`` when one block holds all channels, so features stay in registers.
+
+    ``slabs``: the features lie as (D, N, C) in memory.
+    """
     d, r = sum(dims), len(dims)
     lines = [_signature("to_basis", "w", "features", scaled=scaled), _HEAD]
-    features, weights = [_features(k, d) for k in range(d)], _weights(r, scaled)
+    features, weights = [_features(k, d, slabs) for k in range(d)], _weights(r, scaled)
     if single:
         lines += [f"    {line}" for line in features]
         lines += [_LOOP]
@@ -152,20 +158,23 @@ def to_basis_kernel(dims: Dims, dtype: torch.dtype, single: bool, scaled: bool =
 
 
 @cache
-def to_scalars_backward_kernel(dims: Dims, dtype: torch.dtype) -> Any:
-    """Return the kernel of all gradients of to_scalars, for tile configs whose block holds all channels."""
+def to_scalars_backward_kernel(dims: Dims, dtype: torch.dtype, started: bool = False) -> Any:
+    """Return the kernel of all gradients of to_scalars, for tile configs whose block holds all channels.
+
+    ``started``: the gradient by w is added to ``by_w``, its last operand before the offsets.
+    """
     d, r = sum(dims), len(dims)
-    names = ("w", "basis", "features", "scale", "offsets", "out", "out_basis", "out_features")
-    lines = [f"def to_scalars_backward({', '.join(names)}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):"]
+    given = ("w", "basis", "features", "scale", *(("by_w",) if started else ()), "offsets")
+    names = ", ".join((*given, "out", "out_basis", "out_features"))
+    lines = [f"def to_scalars_backward({names}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):"]
     lines += [_HEAD]
     for k in range(d):
         lines += [f"    {_features(k, d)}", f"    a{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)"]
     lines += [_LOOP]
     lines += [f"        {line}" for line in [*_weights(r, True), *_sums_of_blocks(dims)]]
-    lines += [
-        f"        tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], s{b} * g, mask=both)"
-        for b in range(r)
-    ]
+    for b in range(r):
+        value = f"tl.fma(s{b}, g, {_row('by_w', r, b)})" if started else f"s{b} * g"
+        lines.append(f"        tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], {value}, mask=both)")
     for k, b in _components(dims):
         lines.append(f"        tl.store(out_basis + e * {d} + {k}, tl.sum(w{b} * f{k}, axis=1), mask=real)")
         lines.append(f"        a{k} = tl.fma(y{k}, w{b}, a{k})")
@@ -174,3 +183,37 @@ def to_scalars_backward_kernel(dims: Dims, dtype: torch.dtype) -> Any:
         for k in range(d)
     ]
     return build("to_scalars_backward", lines, dtype)
+
+
+@cache
+def to_scalars_second_kernel(dims: Dims, dtype: torch.dtype) -> Any:
+    """Return the kernel of the gradients by w, features and scale of the gradients of to_scalars."""
+    d, r = sum(dims), len(dims)
+    given = "w, basis, features, scale, by_w, by_basis, by_features, offsets, out, out_features, out_scale"
+    lines = [f"def to_scalars_second({given}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):", _HEAD]
+    for k in range(d):
+        other = _features(k, d).replace("features", "by_features").replace(f"f{k} =", f"v{k} =")
+        lines += [f"    {_features(k, d)}", f"    {other}", f"    a{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)"]
+    lines += [_LOOP, f"        {_SCALE}", "        t = tl.zeros((ROWS, BLOCK), dtype=ACC)"]
+    for b in range(r):
+        inside = [k for k, block in _components(dims) if block == b]
+        body = [f"x = {_row('w', r, b)}", f"h = {_row('by_w', r, b)}", "gx = g * x", "gh = g * h"]
+        for n, k in enumerate(inside):
+            body += [_basis(k, d), _basis(k, d).replace("basis", "by_basis").replace(f"y{k} =", f"z{k} =")]
+            body += [
+                f"s = {f'tl.fma(y{k}, f{k}, s)' if n else f'y{k} * f{k}'}",
+                f"p = {f'tl.fma(z{k}, f{k}, p)' if n else f'z{k} * f{k}'}",
+                f"p = tl.fma(y{k}, v{k}, p)",
+                f"a{k} = tl.fma(z{k}, gx, tl.fma(y{k}, gh, a{k}))",
+            ]
+        body += [
+            f"tl.store(out + (e * {r} + {b})[:, None] * C + u[None, :], p * g, mask=both)",
+            "t = tl.fma(x, p, tl.fma(h, s, t))",
+        ]
+        lines += [f"        {line}" for line in body]
+    lines += ["        tl.store(out_scale + e[:, None] * C + u[None, :], t, mask=both)"]
+    lines += [
+        f"    tl.store(out_features + (i * {d} + {k}) * C + u, tl.sum(a{k}, axis=0), mask=inside)"
+        for k in range(d)
+    ]
+    return build("to_scalars_second", lines, dtype)
