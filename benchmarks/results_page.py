@@ -54,6 +54,7 @@ TABLES = {
     for table in (
         plain(speed.gpu),
         plain(runs.accuracy, other=NEQUIP),
+        plain(runs.literature),
         plain(runs.first),
         plain(runs.demo),
         plain(runs.physics),

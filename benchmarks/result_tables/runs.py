@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.accuracy.literature import HEADER, rows_of
 from benchmarks.result_tables.records import (
     NAMES,
     digits,
@@ -106,6 +107,11 @@ def accuracy() -> str:
             cells += [f"{run['epochs']} in {seconds:.0f} s", f"{energy:.1f}, {forces:.0f}"]
         rows.append([NAMES[name], *cells])
     return table("data | epochs | errors | nequip-allegro: epochs | errors", rows)
+
+
+def literature() -> str:
+    """Return errors of long runs beside published ones."""
+    return table(HEADER, rows_of(record("literature")["runs"]))
 
 
 def demo() -> str:
