@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from localgraph import inductor_workaround
 from mlip_train.data.batches import Batch
+from mlip_train.steps.together import kernels_together
 
 TRACE_SIZES = (40_009, 1_009, 37)
 """Edges, atoms and frames of the traced example: size hints decide what Inductor runs in parallel."""
@@ -35,7 +36,7 @@ def compile_function(
     callable, int
         The compiled function and the number of nodes of its graph.
     """
-    with inductor_workaround():
+    with inductor_workaround(), kernels_together():
         graph, fakes = _trace(function, weights, data)
         with torch.no_grad(), tracing(TracingContext(fakes[0].fake_mode)):
             run: Any = compile_fx(graph, fakes)
