@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mlip_export._precision import PRECISIONS, can_bf16
 from mlip_export._trace import trace
 from mlip_export.graphs import example_graphs
 from mlip_export.model_file import Metadata, write_exported
+from mlip_export.products.pack import LANES
+from mlip_export.products.rewrite import Products
 from mlip_export.runtime import gpu_architecture
 
 ISAS = ("native", "avx512", "avx2")
@@ -103,7 +106,10 @@ def compile(
     module = ready.for_inference()
     for p in module.parameters():
         p.requires_grad_(False)
-    program = trace(module, graphs.traced, INDEX_LIMIT if device == "cuda" else None, precision == "bf16")
+    lanes = LANES.get(inductor.code_of(isa)) if device == "cpu" and precision == "float32" else None
+    products = None if lanes is None else Products(lanes)
+    limit = INDEX_LIMIT if device == "cuda" else None
+    program = trace(module, graphs.traced, limit, precision == "bf16", products)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
         function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision)
@@ -117,6 +123,7 @@ def compile(
             exporter_version=__version__,
             training=dict(training or {}),
             verification=found,
+            products={} if products is None else asdict(products),
         )
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)

@@ -32,6 +32,7 @@ def describe(metadata: Metadata) -> str:
         ("cutoff", f"{m.cutoff:g} Å" + ("" if len(distinct) == 1 else f" ({len(distinct)} values by pair)")),
         ("units", f"{m.length_unit}, {m.energy_unit}"),
         ("precision", _precision(m)),
+        ("matrix products", _products(m.products)),
         ("runs on", f"{m.device} ({m.isa}), torch {'.'.join(m.torch_version.split('.')[:2])}"),
         (
             "one call",
@@ -65,6 +66,16 @@ def _precision(m: Metadata) -> str:
     products = "" if m.precision == "float32" else f" with {m.precision} products"
     layers = ", fused layers" if m.config.get("fused_layers") else ""
     return f"{m.dtype} network{products}{layers}, float64 geometry, energies and forces"
+
+
+def _products(found: dict[str, Any]) -> str:
+    kernels = dict(found.get("kernels", {}))
+    theirs, ours = kernels.pop("torch", 0), sum(kernels.values())
+    if not ours:
+        return "torch's"
+    ratios = found["over_torch"].values()
+    measured = f"{min(ratios):g} to {max(ratios):g} times as fast as torch.mm" if ratios else "not compared"
+    return f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; {measured} when exported)"
 
 
 def _error(found: dict[str, Any]) -> str:

@@ -10,10 +10,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from localgraph import energies_and_edge_forces
 from mlip_export._limits import widths
 from mlip_export.graphs import Inputs
+from mlip_export.products.rewrite import Products, use_packed_products
 
 
 def trace(
-    module: torch.nn.Module, example: Inputs, index_limit: int | None = None, bf16: bool = False
+    module: torch.nn.Module,
+    example: Inputs,
+    index_limit: int | None = None,
+    bf16: bool = False,
+    products: Products | None = None,
 ) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
@@ -32,6 +37,8 @@ def trace(
         that smaller indices do.
     bf16 : bool
         Round the operands of products of float32 matrices, and the products, to bf16.
+    products : Products, optional
+        Let products with constant float32 matrices run in our kernel where it is faster, and record which.
     """
 
     def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,6 +49,8 @@ def trace(
         if bf16:
             _round_products(joint.graph)
             joint.recompile()
+        if products is not None:
+            use_packed_products(joint, products)
         program = _export(joint, example, None, None)
         if index_limit is None:
             return program

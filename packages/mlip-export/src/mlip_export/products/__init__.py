@@ -1,0 +1,1 @@
+"""Products with constant float32 matrices on a CPU: packed at export, activations in the kernel's epilogue."""

@@ -1,0 +1,59 @@
+"""Time of a product by torch's library and by our kernel, on this processor."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Collection
+
+import torch
+from torch._inductor.codecache import CppCodeCache
+
+from mlip_export.products.ops import source
+from mlip_export.products.pack import pack
+
+ROWS, ROUNDS = 1920, 7
+
+
+def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, int], float]:
+    """Return how many times as fast as ``torch.mm`` our kernel is for matrices (inner, columns), on one thread.
+
+    Both write to a buffer that exists; least time of alternating calls.
+    """
+    functions = "".join(_function(columns, lanes) for columns in sorted({n for _, n in shapes}))
+    library = CppCodeCache.load(source() + functions)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {
+            shape: _ratio(getattr(library, f"product_{shape[1]}"), *shape, lanes) for shape in sorted(shapes)
+        }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _function(columns: int, lanes: int) -> str:
+    return f"""
+extern "C" void product_{columns}(const float* a, const float* b, float* c, int64_t K) {{
+  using P = mlip_product::Of<{lanes}>;
+  P::Operands o{{}};
+  o.a = a; o.b = b; o.c = c; o.K = o.a_row = K; o.c_row = {columns};
+  P::rows<{columns}, mlip_product::PLAIN>(o, 0, {ROWS});
+}}
+"""
+
+
+def _ratio(function: ctypes._CFuncPtr, inner: int, columns: int, lanes: int) -> float:
+    x, w, out = torch.randn(ROWS, inner), torch.randn(inner, columns), torch.empty(ROWS, columns)
+    packed = pack(w, lanes)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, packed, out)]
+    best = [math.inf, math.inf]
+    for _ in range(ROUNDS):
+        for k, call in enumerate(
+            (lambda: torch.mm(x, w, out=out), lambda: function(*pointers, ctypes.c_int64(inner)))
+        ):
+            begin = time.perf_counter()
+            call()
+            best[k] = min(best[k], time.perf_counter() - begin)
+    return best[0] / best[1]

@@ -1,0 +1,183 @@
+"""Rewriting of a traced graph: products with constant matrices by our kernel, with what follows in its epilogue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mlip_export.products import ops
+from mlip_export.products.measure import faster
+from mlip_export.products.pack import pack
+
+aten = torch.ops.aten
+_VIEWS = (aten.view.default, aten.select.int, aten.t.default)
+"""Operations between a constant and a product."""
+CLEARLY = 0.95
+"""Ratio of times below which torch's product is clearly faster: ours also saves passes over its result."""
+
+
+@dataclass
+class Products:
+    """Which products of a program run in our kernel, and what that was chosen by."""
+
+    lanes: int
+    """Elements of a vector register of the code."""
+    over_torch: dict[str, float] = field(default_factory=dict)
+    """By "inner x columns": how many times as fast as ``torch.mm`` our kernel was, on one thread."""
+    kernels: dict[str, int] = field(default_factory=dict)
+    """Number of products by what the kernel does behind them; ``torch`` counts those left to torch."""
+
+
+def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
+    """Let products of float32 matrices with constants run in our kernel, where torch's is not clearly faster.
+
+    A product whose result goes through silu gives silu and its derivative, and the backward pass multiplies by that; a
+    product with one inner element becomes an outer product by broadcasting, one with one column a sum.
+    """
+    graph, lanes, done = graph_module.graph, record.lanes, Counter[str]()
+    for node in list(graph.nodes):
+        if node.target is aten.mm.default and node.meta["val"].dtype == torch.float32:
+            _narrow(node, done)
+    products = {
+        node: matrix
+        for node in graph.nodes
+        if node.target is aten.mm.default
+        and node.meta["val"].dtype == torch.float32
+        and (matrix := _constant(graph_module, node.args[1])) is not None
+        and min(matrix.shape) > 1
+    }
+    ratios = faster({(m.shape[0], m.shape[1]) for m in products.values()}, lanes) if products else {}
+    record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
+    for node, matrix in list(products.items()):
+        if ratios[matrix.shape[0], matrix.shape[1]] < CLEARLY:
+            del products[node]
+            done["torch"] += 1
+    slopes = {
+        node: slope
+        for node, matrix in products.items()
+        if (slope := _silu(graph_module, node, matrix, lanes))
+    }
+    done["silu"] = len(slopes)
+    for node in slopes:
+        del products[node]
+    for slope in slopes.values():
+        for times in [user for user in slope.users if user.target is aten.mul.Tensor]:
+            if found := _behind(times.args[0], products):
+                _times(graph_module, times, slope, found, products, lanes)
+                del products[found[0]]
+                done["times"] += 1
+    for node, matrix in products.items():
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(_call(graph_module, ops.product, node.args[0], matrix, lanes))
+        done["plain"] += 1
+    graph.eliminate_dead_code()
+    graph_module.recompile()
+    record.kernels = {kind: number for kind, number in sorted(done.items()) if number}
+
+
+def _narrow(node: fx.Node, done: Counter[str]) -> None:
+    """Replace a product with one inner element, or with one column, by pointwise operations and sums."""
+    graph, (x, w) = node.graph, node.args
+    inner, columns = w.meta["val"].shape
+    with graph.inserting_before(node):
+        if inner == 1:
+            node.replace_all_uses_with(graph.call_function(aten.mul.Tensor, (x, w)))
+            done["outer"] += 1
+        elif columns == 1:
+            row = graph.call_function(aten.t.default, (w,))
+            parts, first, total = _parts(x), 0, None
+            for part in parts:
+                width = part.meta["val"].shape[1]
+                weights = graph.call_function(aten.slice.Tensor, (row, 1, first, first + width))
+                term = graph.call_function(aten.mul.Tensor, (part, weights))
+                term = graph.call_function(aten.sum.dim_IntList, (term, [1], True))
+                total = term if total is None else graph.call_function(aten.add.Tensor, (total, term))
+                first += width
+            node.replace_all_uses_with(total)
+            done["sum"] += 1
+
+
+def _parts(x: fx.Node) -> list[fx.Node]:
+    """Return the matrices that ``x`` puts side by side."""
+    if x.target is aten.cat.default and x.args[1:] == (1,):
+        return list(x.args[0])
+    return [x]
+
+
+def _constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
+    """Return the value of a node that depends on constants alone."""
+    if node.op == "get_attr":
+        value = getattr(graph_module, node.target)
+        return value if isinstance(value, Tensor) else None
+    if node.op == "call_function" and node.target in _VIEWS:
+        base = _constant(graph_module, node.args[0])
+        return None if base is None else node.target(base, *node.args[1:])
+    return None
+
+
+def _call(
+    graph_module: fx.GraphModule, op: Any, x: fx.Node, matrix: Tensor, lanes: int, *operands: Any
+) -> fx.Node:
+    """Insert a product; its packed matrix becomes a constant of the graph."""
+    name = f"_packed_{sum(1 for key in graph_module._buffers if key.startswith('_packed_'))}"
+    graph_module.register_buffer(name, pack(matrix.detach(), lanes))
+    packed = graph_module.graph.get_attr(name)
+    arguments = (x, packed, *operands, matrix.shape[1], lanes)
+    return graph_module.graph.call_function(op._opoverload, arguments)
+
+
+def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: int) -> fx.Node | None:
+    """Fuse a product with the silu behind it; return the derivative, None where something else reads the product."""
+    graph = graph_module.graph
+    forward = [user for user in node.users if user.target is aten.silu.default]
+    backward = [
+        user for user in node.users if user.target is aten.silu_backward.default and user.args[1] is node
+    ]
+    if not forward or len(forward) + len(backward) < len(node.users):
+        return None
+    with graph.inserting_before(node):
+        both = _call(graph_module, ops.product_silu, node.args[0], matrix, lanes)
+        value = graph.call_function(aten.select.int, (both, 0, 0))
+        slope = graph.call_function(aten.select.int, (both, 0, 1))
+    for user in forward:
+        user.replace_all_uses_with(value)
+    for user in backward:
+        with graph.inserting_before(user):
+            user.replace_all_uses_with(graph.call_function(aten.mul.Tensor, (user.args[0], slope)))
+    for user in (*forward, *backward):
+        graph.erase_node(user)
+    value.meta = slope.meta = dict(node.meta)
+    return slope
+
+
+def _behind(node: fx.Node, products: dict[fx.Node, Tensor]) -> tuple[fx.Node, fx.Node | None] | None:
+    """Return the product (and the other term) that ``node`` is, or is the sum of, if nothing else reads them."""
+    if len(node.users) > 1:
+        return None
+    if node in products:
+        return node, None
+    if node.target is aten.add.Tensor and not node.kwargs:
+        for term, other in (node.args, node.args[::-1]):
+            if term in products and len(term.users) == 1:
+                return term, other
+    return None
+
+
+def _times(
+    graph_module: fx.GraphModule,
+    times: fx.Node,
+    slope: fx.Node,
+    found: tuple[fx.Node, fx.Node | None],
+    products: dict[fx.Node, Tensor],
+    lanes: int,
+) -> None:
+    """Compute a sum and its product with ``slope`` in the epilogue of a product."""
+    node, addend = found
+    with graph_module.graph.inserting_before(times):
+        new = _call(graph_module, ops.product_times, node.args[0], products[node], lanes, slope, addend)
+    times.replace_all_uses_with(new)
+    graph_module.graph.erase_node(times)

@@ -1,0 +1,155 @@
+"""Products with constant matrices: packing, kernel against float64, rewriting of graphs, and what is measured."""
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mlip_export import inductor
+from mlip_export.products import ops, rewrite
+from mlip_export.products.measure import faster
+from mlip_export.products.pack import LANES, pack, panel_width, unpack
+from mlip_export.products.rewrite import Products, use_packed_products
+
+HERE = LANES.get(inductor.isa_of_this_machine())
+needs_kernel = pytest.mark.skipif(HERE is None, reason="the kernel is for x86 with AVX2 or AVX-512")
+SHAPES = [(8, 32), (37, 1 + 16), (5, 7), (64, 192), (33, 100)]
+"""Inner size and columns: whole panels, whole vectors, less than a vector, and what is left over."""
+
+
+@pytest.mark.parametrize("lanes", LANES.values())
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packing_keeps_the_matrix(shape, lanes):
+    matrix = torch.randn(shape)
+    packed = pack(matrix, lanes)
+    assert packed.dim() == 1 and packed.numel() % (lanes * shape[0]) == 0
+    assert torch.equal(unpack(packed, *shape, lanes), matrix)
+
+
+def test_panels_are_packed_row_by_row():
+    width = panel_width(8)
+    matrix = torch.arange(3.0 * (width + 8)).view(3, -1)
+    assert torch.equal(pack(matrix, 8)[: 3 * width].view(3, width), matrix[:, :width])
+    assert torch.equal(pack(matrix, 8)[3 * width :].view(3, 8), matrix[:, width:])
+
+
+def kernels(shape, lanes):
+    """Return a compiled function of the three kernels of one matrix, for any number of rows, and the matrix."""
+    matrix = torch.randn(shape) / shape[0] ** 0.5
+    packed, n = pack(matrix, lanes), shape[1]
+
+    def all_of_them(x, factor, addend):
+        return (
+            ops.product(x, packed, n, lanes),
+            ops.product_silu(x, packed, n, lanes),
+            ops.product_times(x, packed, factor, None, n, lanes),
+            ops.product_times(x, packed, factor, addend, n, lanes),
+        )
+
+    torch._dynamo.reset()
+    return torch.compile(all_of_them, dynamic=True, fullgraph=True), matrix
+
+
+@needs_kernel
+@pytest.mark.parametrize("lanes", [n for n in LANES.values() if HERE and n <= HERE])
+@pytest.mark.parametrize("shape", SHAPES[1:3])
+def test_kernels_agree_with_float64(shape, lanes):
+    compiled, matrix = kernels(shape, lanes)
+    for rows in (
+        7,
+        2,
+        100,
+        599,
+    ):  # rows of whole tiles and others, of one block and of several, one thread and two
+        # strided operands, as slices of wider matrices are
+        x = (3.0 * torch.randn(rows, shape[0] + 3))[:, 1:-2]
+        factor, addend = torch.randn(rows, shape[1] + 5)[:, 5:], torch.randn(rows, shape[1])
+        plain, both, times, sum_times = (t.double() for t in compiled(x, factor, addend))
+        exact = x.double() @ matrix.double()
+        s = exact.sigmoid()
+        for found, expected in (
+            (plain, exact),
+            (both[0], exact * s),
+            (both[1], s + exact * s * (1 - s)),
+            (times, exact * factor),
+            (sum_times, (exact + addend) * factor),
+        ):
+            torch.testing.assert_close(found, expected, rtol=2e-6, atol=4e-6)
+
+
+@needs_kernel
+def test_silu_of_large_and_small_numbers():
+    lanes = HERE
+    packed = pack(torch.eye(2), lanes)
+    compiled = torch.compile(lambda x: ops.product_silu(x, packed, 2, lanes), dynamic=True, fullgraph=True)
+    x = torch.tensor([[-200.0, 200.0], [-87.5, 87.5], [-20.0, 20.0], [1e-20, -1e-20], [0.0, -1e-3]])
+    value, slope = compiled(x).double()
+    exact = x.double().requires_grad_(True)
+    y = torch.nn.functional.silu(exact)
+    (derivative,) = torch.autograd.grad(y.sum(), exact)
+    torch.testing.assert_close(value, y.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(slope, derivative, rtol=1e-6, atol=1e-6)
+
+
+def traced(function, *arguments):
+    """Return the graph of a function and its input's gradient."""
+
+    def with_gradient(x):
+        x = x.detach().requires_grad_(True)
+        y = function(x)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        return y.detach(), gradient
+
+    return make_fx(with_gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+
+
+A, B, ONE = torch.randn(6, 20), torch.randn(20, 12), torch.randn(32, 1)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x @ A, {"plain": 2}),
+        (lambda x: torch.nn.functional.silu(x @ A) @ B, {"silu": 1, "times": 1, "plain": 2}),
+        # the product is read beside silu
+        (lambda x: (torch.nn.functional.silu(h := x @ A) + h) @ B, {"plain": 4}),
+        (lambda x: torch.cat([torch.nn.functional.silu(x @ A), x @ A @ B], 1) @ ONE, None),
+        # not a constant
+        (lambda x: x.t() @ x, {}),
+        (lambda x: x.double() @ A.double(), {}),
+    ],
+)
+def test_rewritten_graphs_compute_the_same(function, expected, monkeypatch):
+    monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, 1.0))
+    x = torch.randn(9, 6)
+    graph = traced(function, x)
+    before = graph(x)
+    record = Products(HERE)
+    use_packed_products(graph, record)
+    counts = record.kernels
+    for found, right in zip(graph(x), before, strict=True):
+        torch.testing.assert_close(found, right, rtol=2e-5, atol=2e-5)
+    left = sum(node.target is torch.ops.aten.mm.default for node in graph.graph.nodes)
+    if expected is None:
+        assert counts["sum"] == counts["outer"] == 1 and left == 0
+    else:
+        assert counts == expected
+        assert left == 0 if expected else left > 0
+
+
+@needs_kernel
+def test_a_product_that_torch_does_faster_is_left_to_torch(monkeypatch):
+    monkeypatch.setattr(
+        rewrite, "faster", lambda shapes, lanes: {s: 0.9 if s == (6, 20) else 1.5 for s in shapes}
+    )
+    graph, record = traced(lambda x: x @ A, torch.randn(9, 6)), Products(HERE)
+    use_packed_products(graph, record)
+    assert record.kernels == {"plain": 1, "torch": 1}
+    assert record.over_torch == {"6x20": 0.9, "20x6": 1.5}
+
+
+@needs_kernel
+def test_measured_ratios_are_of_the_shapes_asked_for():
+    found = faster([(64, 64), (8, 32)], HERE)
+    assert sorted(found) == [(8, 32), (64, 64)]
+    assert all(0.02 < ratio < 50 for ratio in found.values())
