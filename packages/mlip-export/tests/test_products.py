@@ -46,7 +46,7 @@ def kernels(shape, lanes):
         )
 
     torch._dynamo.reset()
-    return torch.compile(all_of_them, dynamic=True, fullgraph=True), matrix
+    return torch.compile(all_of_them, fullgraph=True), matrix
 
 
 @needs_kernel
@@ -63,6 +63,8 @@ def test_kernels_agree_with_float64(shape, lanes):
         # strided operands, as slices of wider matrices are
         x = (3.0 * torch.randn(rows, shape[0] + 3))[:, 1:-2]
         factor, addend = torch.randn(rows, shape[1] + 5)[:, 5:], torch.randn(rows, shape[1])
+        for operand in (x, factor, addend):
+            torch._dynamo.mark_dynamic(operand, 0)
         plain, both, times, sum_times = (t.double() for t in compiled(x, factor, addend))
         exact = x.double() @ matrix.double()
         s = exact.sigmoid()
@@ -80,7 +82,7 @@ def test_kernels_agree_with_float64(shape, lanes):
 def test_silu_of_large_and_small_numbers():
     lanes = HERE
     packed = pack(torch.eye(2), lanes)
-    compiled = torch.compile(lambda x: ops.product_silu(x, packed, 2, lanes), dynamic=True, fullgraph=True)
+    compiled = torch.compile(lambda x: ops.product_silu(x, packed, 2, lanes), fullgraph=True)
     x = torch.tensor([[-200.0, 200.0], [-87.5, 87.5], [-20.0, 20.0], [1e-20, -1e-20], [0.0, -1e-3]])
     value, slope = compiled(x).double()
     exact = x.double().requires_grad_(True)
