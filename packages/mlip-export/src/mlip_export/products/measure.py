@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+import tempfile
 import time
 from collections.abc import Collection
+from unittest import mock
 
 import torch
 from torch._inductor.codecache import CppCodeCache
@@ -22,7 +25,11 @@ def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, i
     Both write to a buffer that exists; least processor time of alternating calls, which other processes disturb little.
     """
     functions = "".join(_function(columns, lanes) for columns in sorted({n for _, n in shapes}))
-    library = CppCodeCache.load(source() + functions)
+    with (
+        tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
+        mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
+    ):
+        library = CppCodeCache.load(source() + functions)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
