@@ -54,12 +54,8 @@ def kernels(shape, lanes):
 @pytest.mark.parametrize("shape", SHAPES[1:3])
 def test_kernels_agree_with_float64(shape, lanes):
     compiled, matrix = kernels(shape, lanes)
-    for rows in (
-        7,
-        2,
-        100,
-        599,
-    ):  # rows of whole tiles and others, of one block and of several, one thread and two
+    # rows of whole tiles and others, of one block and of several, one thread and two
+    for rows in (7, 2, 100, 599):
         # strided operands, as slices of wider matrices are
         x = (3.0 * torch.randn(rows, shape[0] + 3))[:, 1:-2]
         factor, addend = torch.randn(rows, shape[1] + 5)[:, 5:], torch.randn(rows, shape[1])
@@ -90,6 +86,8 @@ def test_silu_of_large_and_small_numbers():
     (derivative,) = torch.autograd.grad(y.sum(), exact)
     torch.testing.assert_close(value, y.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(slope, derivative, rtol=1e-6, atol=1e-6)
+    x[1, 0] = torch.nan
+    assert compiled(x)[:, 1].isnan().all(), "not a number must not become one"
 
 
 def traced(function, *arguments):
@@ -137,6 +135,25 @@ def test_rewritten_graphs_compute_the_same(function, expected, monkeypatch):
     else:
         assert counts == expected
         assert left == 0 if expected else left > 0
+
+
+@needs_kernel
+def test_terms_that_broadcast_stay_outside(monkeypatch):
+    """The kernel reads addend and factor element by element."""
+    monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, 1.0))
+
+    def function(x):
+        h = x @ A
+        y = torch.nn.functional.silu(h)
+        return y, torch.ops.aten.silu_backward(y @ B @ B.t() + x[:, :1], h)
+
+    x = torch.randn(9, 6)
+    graph = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
+    before, record = graph(x), Products(HERE)
+    use_packed_products(graph, record)
+    assert record.kernels == {"plain": 2, "silu": 1}
+    for found, right in zip(graph(x), before, strict=True):
+        torch.testing.assert_close(found, right, rtol=2e-5, atol=2e-5)
 
 
 @needs_kernel

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from mlip_export.products import ops
 from mlip_export.products.measure import faster
@@ -66,13 +67,15 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
         del products[node]
     for slope in slopes.values():
         for times in [user for user in slope.users if user.target is aten.mul.Tensor]:
-            if found := _behind(times.args[0], products):
+            if found := _behind(times.args[0], slope, products):
                 _times(graph_module, times, slope, found, products, lanes)
                 del products[found[0]]
                 done["times"] += 1
     for node, matrix in products.items():
         with graph.inserting_before(node):
-            node.replace_all_uses_with(_call(graph_module, ops.product, node.args[0], matrix, lanes))
+            new = _call(graph_module, ops.product, node.args[0], matrix, lanes)
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
         done["plain"] += 1
     graph.eliminate_dead_code()
     graph_module.recompile()
@@ -85,7 +88,9 @@ def _narrow(node: fx.Node, done: Counter[str]) -> None:
     inner, columns = w.meta["val"].shape
     with graph.inserting_before(node):
         if inner == 1:
-            node.replace_all_uses_with(graph.call_function(aten.mul.Tensor, (x, w)))
+            outer = graph.call_function(aten.mul.Tensor, (x, w))
+            outer.meta = dict(node.meta)
+            node.replace_all_uses_with(outer)
             done["outer"] += 1
         elif columns == 1:
             row = graph.call_function(aten.t.default, (w,))
@@ -97,6 +102,7 @@ def _narrow(node: fx.Node, done: Counter[str]) -> None:
                 term = graph.call_function(aten.sum.dim_IntList, (term, [1], True))
                 total = term if total is None else graph.call_function(aten.add.Tensor, (total, term))
                 first += width
+            total.meta = dict(node.meta)
             node.replace_all_uses_with(total)
             done["sum"] += 1
 
@@ -154,17 +160,32 @@ def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: in
     return slope
 
 
-def _behind(node: fx.Node, products: dict[fx.Node, Tensor]) -> tuple[fx.Node, fx.Node | None] | None:
-    """Return the product (and the other term) that ``node`` is, or is the sum of, if nothing else reads them."""
-    if len(node.users) > 1:
+def _behind(
+    node: Any, slope: fx.Node, products: dict[fx.Node, Tensor]
+) -> tuple[fx.Node, fx.Node | None] | None:
+    """Return the product (and the other term) that ``node`` is, or is the sum of, if nothing else reads them.
+
+    All have the size and dtype of ``slope``: the kernel does not broadcast.
+    """
+    if not isinstance(node, fx.Node) or len(node.users) > 1:
         return None
     if node in products:
-        return node, None
+        return (node, None) if _alike(node, slope) else None
     if node.target is aten.add.Tensor and not node.kwargs:
         for term, other in (node.args, node.args[::-1]):
-            if term in products and len(term.users) == 1:
+            if term in products and len(term.users) == 1 and _alike(term, slope) and _alike(other, slope):
                 return term, other
     return None
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two nodes are matrices of one size and dtype, as far as is known without assuming it."""
+    if not (isinstance(one, fx.Node) and isinstance(other, fx.Node)):
+        return False
+    a, b = one.meta.get("val"), other.meta.get("val")
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.ndim != b.ndim or a.dtype != b.dtype:
+        return False
+    return all(statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True))
 
 
 def _times(
@@ -179,5 +200,6 @@ def _times(
     node, addend = found
     with graph_module.graph.inserting_before(times):
         new = _call(graph_module, ops.product_times, node.args[0], products[node], lanes, slope, addend)
+    new.meta = dict(times.meta)
     times.replace_all_uses_with(new)
     graph_module.graph.erase_node(times)
