@@ -1,11 +1,17 @@
 """Products with constant matrices: packing, kernel against float64, rewriting of graphs, and what is measured."""
 
+import itertools
+import time
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import localgraph
 from mlip_export import inductor
-from mlip_export.products import ops, rewrite
+from mlip_export.graphs import example_graphs
+from mlip_export.loaded import open_function
+from mlip_export.products import choose, ops, rewrite
 from mlip_export.products.measure import faster
 from mlip_export.products.pack import LANES, pack, panel_width, unpack
 from mlip_export.products.rewrite import Products, use_packed_products
@@ -172,3 +178,83 @@ def test_measured_ratios_are_of_the_shapes_asked_for():
     found = faster([(64, 64), (8, 32)], HERE)
     assert sorted(found) == [(8, 32), (64, 64)]
     assert all(0.02 < ratio < 50 for ratio in found.values())
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("torch_seconds", "packed_seconds", "chosen"),
+    [
+        ((0.03, 0.03), (0.0, 0.0), "packed"),
+        ((0.0, 0.0), (0.03, 0.03), "torch"),
+        ((0.0, 0.03), (0.03, 0.0), "torch"),
+    ],
+)
+def test_the_program_that_is_faster_with_every_number_of_threads_is_chosen(
+    monkeypatch, torch_seconds, packed_seconds, chosen
+):
+    monkeypatch.setattr(choose, "SECONDS", 0.0)
+
+    def busy(seconds):
+        def function():
+            end = time.perf_counter() + seconds[torch.get_num_threads() - 1]
+            while time.perf_counter() < end:
+                pass
+
+        return function
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        record = Products(HERE)
+        choose.choose({"torch": busy(torch_seconds), "packed": busy(packed_seconds)}, (), record)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert record.chosen == chosen
+    names = [f"{a}, {b}" for a, b in itertools.product(("torch", "packed"), ("1 thread", "2 threads"))]
+    assert sorted(record.milliseconds) == sorted(names)
+
+
+class Network(torch.nn.Module):
+    """A potential of pairs of one type with float32 matrices."""
+
+    type_names, elements, cutoff, cutoffs = ("X",), ("H",), 3.0, torch.full((1, 1), 3.0, dtype=torch.float64)
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.ParameterList(
+            torch.randn(n, m) / n**0.5 for n, m in ((8, 64), (64, 64), (64, 1))
+        )
+
+    def forward(self, edge_vectors, edge_index, types):
+        r = edge_vectors.square().sum(1, keepdim=True).sqrt()
+        x = ((3.0 - r) * torch.arange(1, 9)).sin().float()
+        for w in self.weights[:2]:
+            x = torch.nn.functional.silu(x @ w)
+        pairs = (x @ self.weights[2]).flatten().double()
+        return pairs.new_zeros(types.shape[0]).index_add(0, edge_index[0], pairs)
+
+
+@needs_kernel
+@pytest.mark.parametrize("chosen", ["torch", "packed"])
+def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, chosen):
+    monkeypatch.setattr(choose, "SECONDS", 0.0)
+    times = iter([[2.0, 1.0], [1.0, 2.0]][chosen == "torch"] * 2)
+    monkeypatch.setattr(
+        choose, "_least", lambda f, i, clock: dict(zip(f, (next(times), next(times)), strict=True))
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model = Network()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)
+    program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
+    assert record.chosen == chosen and record.ours == 5
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert any("mlip_export.product" in t for t in targets) == (chosen == "packed")
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a.pt2"]
+    for compiled in (function, open_function(tmp_path / "a.pt2")):
+        for inputs in graphs.compared.values():
+            expected = localgraph.energies_and_edge_forces(model, *inputs)
+            for found, right in zip(compiled(*inputs), expected, strict=True):
+                torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)

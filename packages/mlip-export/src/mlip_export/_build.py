@@ -29,6 +29,7 @@ def build_verified(
     graphs: Graphs,
     isa: str,
     precision: str,
+    function: Function | None = None,
 ) -> tuple[Function, dict[str, Any]]:
     """Build with fusion, or without where that disagrees with eager; then compare with float64, in the precision.
 
@@ -47,6 +48,8 @@ def build_verified(
         To compare on.
     isa, precision : str
         As for :func:`mlip_export.compile`.
+    function : callable, optional
+        The program built with fusion, where ``path`` holds it already.
 
     Returns
     -------
@@ -62,21 +65,25 @@ def build_verified(
     """
     fused, place = inductor.options(isa), graphs.traced.types.device
 
-    def build(options: Mapping[str, Any]) -> tuple[Function, dict[str, Any]]:
+    def build(options: Mapping[str, Any]) -> Function:
         inductor.build(program, path, options)
-        function = open_function(path)
+        return open_function(path)
+
+    def compare(function: Function) -> dict[str, Any]:
         with product_precision(place.type, "float32"):
             if precision == "bf16":
                 eager = partial(energies_and_edge_forces, model)
                 verify(eager, model, graphs.compared, kind_of(model), (1,))
-                return function, {}
-            return function, verify(function, model, graphs.compared, agreement_of(model)).to_dict()
+                return {}
+            return verify(function, model, graphs.compared, agreement_of(model)).to_dict()
 
+    function = function or build(fused)
     try:
-        function, found = build(fused)
+        found = compare(function)
     except Disagreement as e:
         log.warning("the fused program is wrong (%s); building it again without fusion", e)
-        function, found = build(fused | {"max_fusion_size": 1})
+        function = build(fused | {"max_fusion_size": 1})
+        found = compare(function)
     with product_precision(place.type, setting(place.type, precision)):
         lost = error(function, reference, graphs.reference, place, bound_of(model, precision))
     return function, found | {"float64": lost.to_dict()}

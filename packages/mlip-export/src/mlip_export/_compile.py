@@ -20,6 +20,7 @@ from mlip_export._precision import PRECISIONS, can_bf16
 from mlip_export._trace import trace
 from mlip_export.graphs import example_graphs
 from mlip_export.model_file import Metadata, write_exported
+from mlip_export.products.choose import fastest
 from mlip_export.products.pack import LANES
 from mlip_export.products.rewrite import Products
 from mlip_export.runtime import gpu_architecture
@@ -109,10 +110,13 @@ def compile(
     lanes = LANES.get(inductor.code_of(isa)) if device == "cpu" and precision == "float32" else None
     products = None if lanes is None else Products(lanes)
     limit = INDEX_LIMIT if device == "cuda" else None
-    program = trace(module, graphs.traced, limit, precision == "bf16", products)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision)
+        if products is None:
+            program, built = trace(module, graphs.traced, limit, precision == "bf16"), None
+        else:
+            program, built = fastest(module, graphs, candidate, isa, products)
+        function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision, built)
         metadata = Metadata(
             **model_fields(ready),
             **sizes(program, function, graphs),

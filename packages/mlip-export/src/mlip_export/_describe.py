@@ -69,13 +69,19 @@ def _precision(m: Metadata) -> str:
 
 
 def _products(found: dict[str, Any]) -> str:
-    kernels = dict(found.get("kernels", {}))
-    theirs, ours = kernels.pop("torch", 0), sum(kernels.values())
-    if not ours:
+    times = found.get("milliseconds")
+    if not times:
         return "torch's"
-    ratios = found["over_torch"].values()
-    measured = f"{min(ratios):g} to {max(ratios):g} times as fast as torch.mm" if ratios else "not compared"
-    return f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; {measured} when exported)"
+    measured = "; ".join(f"{name} {value:.3g} ms" for name, value in times.items())
+    kernels = dict(found["kernels"])
+    theirs = kernels.pop("torch", 0)
+    if found["chosen"] == "torch":
+        return f"torch's (measured when exported: {measured})"
+    ours = sum(kernels.values())
+    return (
+        f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; measured when exported: "
+        f"{measured})"
+    )
 
 
 def _error(found: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.fx.experimental import _config as fx_config
@@ -18,7 +20,6 @@ def trace(
     example: Inputs,
     index_limit: int | None = None,
     bf16: bool = False,
-    products: Products | None = None,
 ) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
@@ -37,25 +38,44 @@ def trace(
         that smaller indices do.
     bf16 : bool
         Round the operands of products of float32 matrices, and the products, to bf16.
-    products : Products, optional
-        Let products with constant float32 matrices run in our kernel where it is faster, and record which.
     """
-
-    def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
-        return energies_and_edge_forces(module, edge_vectors, edge_index, types)
-
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        joint = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+        joint = _joint(module, example)
         if bf16:
             _round_products(joint.graph)
             joint.recompile()
-        if products is not None:
-            use_packed_products(joint, products)
         program = _export(joint, example, None, None)
         if index_limit is None:
             return program
         width = widths(program, example)
         return _export(joint, example, index_limit // width.edge, index_limit // width.atom)
+
+
+def trace_both(
+    module: torch.nn.Module, example: Inputs, products: Products
+) -> tuple[torch.export.ExportedProgram, torch.export.ExportedProgram | None]:
+    """Trace ``module`` as :func:`trace` does, and with constant float32 matrices in our kernel of products.
+
+    The second is None where that kernel computes nothing; ``products`` records what it does.
+    """
+    with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        joint = _joint(module, example)
+        packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
+        use_packed_products(packed, products)
+        plain = _export(joint, example, None, None)
+        return plain, _export(packed, example, None, None) if products.ours else None
+
+
+def _joint(module: torch.nn.Module, example: Inputs) -> torch.fx.GraphModule:
+    """Return the graph of energies and edge forces."""
+
+    def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        return energies_and_edge_forces(module, edge_vectors, edge_index, types)
+
+    joint: torch.fx.GraphModule = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+        *example
+    )
+    return joint
 
 
 def _round_products(graph: torch.fx.Graph) -> None:

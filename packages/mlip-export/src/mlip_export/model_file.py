@@ -74,8 +74,9 @@ class Metadata:
     bytes_per_atom: int
     """Memory that a call takes per atom beside its inputs, measured at export."""
     products: dict[str, Any]
-    """Products with constant matrices on a CPU: vector length of our kernel, how many times as fast as ``torch.mm`` it
-    was for each (inner x columns), and how many it computes; empty where torch computes all."""
+    """Products with constant matrices on a CPU: ``chosen``, ``packed`` (our kernel) or ``torch``; what that was chosen
+    by, ``milliseconds`` of the whole program with each; and of our kernel the vector length, how many times as fast as
+    ``torch.mm`` it was for each (inner x columns), and how many it computes. Empty where there was no choice."""
     shortest_distance: float = SHORTEST_DISTANCE
     """Å; hosts refuse geometries with nearer atoms."""
     length_unit: str = "angstrom"

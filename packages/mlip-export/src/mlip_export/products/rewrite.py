@@ -18,7 +18,7 @@ aten = torch.ops.aten
 _VIEWS = (aten.view.default, aten.select.int, aten.t.default)
 """Operations between a constant and a product."""
 CLEARLY = 0.9
-"""Ratio of times below which torch's product is clearly faster: ours also saves passes over its result."""
+"""Ratio of times below which torch's product is clearly faster than one of ours that saves a pass over its result."""
 
 
 @dataclass
@@ -31,10 +31,21 @@ class Products:
     """By "inner x columns": how many times as fast as ``torch.mm`` our kernel was, on one thread."""
     kernels: dict[str, int] = field(default_factory=dict)
     """Number of products by what the kernel does behind them; ``torch`` counts those left to torch."""
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    """Time of a call of the whole program by its products, ``packed`` or ``torch``, and number of threads."""
+    chosen: str = "torch"
+    """``packed`` where our kernel is in the exported model: it was faster with every number of threads."""
+
+    @property
+    def ours(self) -> int:
+        """Number of products that the kernel computes where it is chosen."""
+        return sum(self.kernels.get(kind, 0) for kind in ("plain", "silu", "times"))
 
 
 def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
-    """Let products of float32 matrices with constants run in our kernel, where torch's is not clearly faster.
+    """Let products of float32 matrices with constants run in our kernel, where torch's is not faster.
+
+    Where the kernel saves a pass over the result, torch's must be clearly faster to be kept.
 
     A product whose result goes through silu gives silu and its derivative, and the backward pass multiplies by that; a
     product with one inner element becomes an outer product by broadcasting, one with one column a sum.
@@ -72,6 +83,9 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
                 del products[found[0]]
                 done["times"] += 1
     for node, matrix in products.items():
+        if ratios[matrix.shape[0], matrix.shape[1]] < 1.0:
+            done["torch"] += 1
+            continue
         with graph.inserting_before(node):
             new = _call(graph_module, ops.product, node.args[0], matrix, lanes)
         new.meta = dict(node.meta)

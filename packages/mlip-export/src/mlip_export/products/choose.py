@@ -1,0 +1,97 @@
+"""Choice between our kernel of products and torch's, by the time of the whole compiled program."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from mlip_export import inductor
+from mlip_export._trace import trace_both
+from mlip_export.graphs import Graphs, Inputs
+from mlip_export.loaded import Function, open_function
+from mlip_export.products.rewrite import Products
+
+TIMED = "125 atoms"
+"""The graph of the comparison that programs are timed on."""
+SECONDS, ROUNDS = 2.0, (7, 60)
+"""Time spent per number of threads, and bounds of the number of calls of each program."""
+
+
+def fastest(
+    module: torch.nn.Module, graphs: Graphs, path: Path, isa: str, products: Products
+) -> tuple[torch.export.ExportedProgram, Function | None]:
+    """Trace and build a model with either kind of products, and leave the faster one at ``path``.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As for :func:`mlip_export._trace.trace`.
+    graphs : Graphs
+        To trace and time on.
+    path : Path
+        The file to build, in a folder that may hold others meanwhile.
+    isa : str
+        As for :func:`mlip_export.compile`.
+    products : Products
+        Records what was measured and chosen.
+
+    Returns
+    -------
+    program : ExportedProgram
+        The one chosen.
+    function : callable, optional
+        It compiled, from ``path``; None where there is nothing to choose, and nothing was built.
+    """
+    plain, packed = trace_both(module, graphs.traced, products)
+    if packed is None:
+        return plain, None
+    programs = {"torch": plain, "packed": packed}
+    built = {}
+    for name, program in programs.items():
+        (folder := path.parent / name).mkdir()
+        built[name] = folder / path.name
+        inductor.build(program, built[name], inductor.options(isa))
+    functions = {name: open_function(place) for name, place in built.items()}
+    choose(functions, graphs.compared[TIMED], products)
+    os.replace(built[products.chosen], path)
+    return programs[products.chosen], functions[products.chosen]
+
+
+def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> None:
+    """Time the functions ``torch`` and ``packed``; choose the second if it is faster with every number of threads.
+
+    Thread counts are one, where processor time counts, and what torch is set to, where time on the clock does.
+    """
+    before, faster = torch.get_num_threads(), True
+    try:
+        for threads in sorted({1, before}):
+            torch.set_num_threads(threads)
+            least = _least(functions, inputs, time.thread_time if threads == 1 else time.perf_counter)
+            for name, seconds in least.items():
+                products.milliseconds[f"{name}, {threads} thread{'s' * (threads > 1)}"] = round(
+                    1e3 * seconds, 3
+                )
+            faster = faster and least["packed"] < least["torch"]
+    finally:
+        torch.set_num_threads(before)
+    products.chosen = "packed" if faster else "torch"
+
+
+def _least(functions: Mapping[str, Function], inputs: Inputs, clock: Callable[[], float]) -> dict[str, float]:
+    """Return the least time of a call of each function, called in turn."""
+    best = dict.fromkeys(functions, math.inf)
+    for function in functions.values():
+        function(*inputs)
+    end, rounds = time.perf_counter() + SECONDS, 0
+    while rounds < ROUNDS[0] or (rounds < ROUNDS[1] and time.perf_counter() < end):
+        rounds += 1
+        for name, function in functions.items():
+            begin = clock()
+            function(*inputs)
+            best[name] = min(best[name], clock() - begin)
+    return best
