@@ -22,6 +22,11 @@ SHAPES = [(8, 32), (37, 1 + 16), (5, 7), (64, 192), (33, 100)]
 """Inner size and columns: whole panels, whole vectors, less than a vector, and what is left over."""
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("lanes", LANES.values())
 @pytest.mark.parametrize("shape", SHAPES)
 def test_packing_keeps_the_matrix(shape, lanes):
@@ -249,7 +254,7 @@ def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, cho
         p.requires_grad_(False)
     graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)
     program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
-    assert record.chosen == chosen and record.ours == 5
+    assert record.chosen == chosen and record.ours == 4
     targets = {str(node.target) for node in program.graph.nodes}
     assert any("mlip_export.product" in t for t in targets) == (chosen == "packed")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a.pt2"]
