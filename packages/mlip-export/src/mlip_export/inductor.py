@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,8 +50,7 @@ def can_target() -> bool:
 def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str, Any]) -> None:
     """Compile ``program`` into ``path``, in a cache of its own that is removed afterwards."""
     with (
-        tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
-        mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
+        private_cache(),
         warnings.catch_warnings(),
         inductor_workaround(),
     ):
@@ -59,6 +59,23 @@ def build(program: torch.export.ExportedProgram, path: Path, chosen: Mapping[str
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(path), inductor_configs=dict(chosen)
         )
+
+
+@contextlib.contextmanager
+def private_cache() -> Iterator[None]:
+    """Let Inductor write to a folder of its own, which is removed at the end.
+
+    The programs that tell it which instruction sets compiler and processor have stay in the user's cache, where the
+    next process finds them: they take seconds.
+    """
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+    valid_vec_isa_list()
+    with (
+        tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
+        mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
+    ):
+        yield
 
 
 def code_of(isa: str) -> str:

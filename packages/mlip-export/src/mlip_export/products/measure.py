@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
-import tempfile
 import time
-from collections.abc import Collection
-from unittest import mock
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch._inductor.codecache import CppCodeCache
 
+from mlip_export import inductor
 from mlip_export.products.ops import source
 from mlip_export.products.pack import pack
 
@@ -25,10 +24,7 @@ def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, i
     Both write to a buffer that exists; least processor time of alternating calls, which other processes disturb little.
     """
     functions = "".join(_function(columns, lanes) for columns in sorted({n for _, n in shapes}))
-    with (
-        tempfile.TemporaryDirectory(prefix="mlip-export-") as cache,
-        mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}),
-    ):
+    with inductor.private_cache():
         library = CppCodeCache.load(source() + functions)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -51,15 +47,17 @@ extern "C" void product_{columns}(const float* a, const float* b, float* c, int6
 """
 
 
-def _ratio(function: ctypes._CFuncPtr, inner: int, columns: int, lanes: int) -> float:
+def _ratio(function: Callable[..., Any], inner: int, columns: int, lanes: int) -> float:
     x, w, out = torch.randn(ROWS, inner), torch.randn(inner, columns), torch.empty(ROWS, columns)
     packed = pack(w, lanes)
     pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, packed, out)]
     best = [math.inf, math.inf]
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: torch.mm(x, w, out=out),
+        lambda: function(*pointers, ctypes.c_int64(inner)),
+    )
     for _ in range(ROUNDS):
-        for k, call in enumerate(
-            (lambda: torch.mm(x, w, out=out), lambda: function(*pointers, ctypes.c_int64(inner)))
-        ):
+        for k, call in enumerate(calls):
             begin = time.thread_time()
             call()
             best[k] = min(best[k], time.thread_time() - begin)

@@ -57,7 +57,7 @@ def _(x: Tensor, packed: Tensor, factor: Tensor, addend: Tensor | None, columns:
     return x.new_empty(x.shape[0], columns)
 
 
-class _Kernel(CppTemplate):  # type: ignore[misc]
+class _Kernel(CppTemplate):
     """One product: A, the packed matrix and, for ``TIMES``, factor and addend, to one flat buffer."""
 
     def __init__(self, nodes: list[Any], layout: Any, epilogue: str, columns: int, lanes: int):
@@ -116,7 +116,8 @@ def _lower(epilogue: str, operands: list[Any], columns: int, lanes: int) -> Any:
     size = [sympy.Integer(2)] * (epilogue == "SILU") + [rows, sympy.Integer(columns)]
     count = sympy.expand(sympy.prod(size))
     layout = ir.FixedLayout(torch.device("cpu"), torch.float32, [count + _LEAD], [sympy.Integer(1)])
-    flat = _Kernel(nodes, layout, epilogue, columns, lanes).generate().output_node()
+    kernel: Any = _Kernel(nodes, layout, epilogue, columns, lanes)
+    flat = kernel.generate().output_node()
     view = ir.FixedLayout(
         torch.device("cpu"),
         torch.float32,

@@ -17,7 +17,7 @@ def panel_width(lanes: int) -> int:
 def pack(matrix: Tensor, lanes: int) -> Tensor:
     """Return a matrix (K, N) as panels of columns one after the other, the last one padded to whole vectors, flat."""
     parts = []
-    for panel in matrix.split(panel_width(lanes), 1):
+    for panel in torch.split(matrix, panel_width(lanes), 1):
         missing = -panel.shape[1] % lanes
         parts.append(torch.nn.functional.pad(panel, (0, missing)).contiguous().flatten())
     return torch.cat(parts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -87,7 +88,7 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
             done["torch"] += 1
             continue
         with graph.inserting_before(node):
-            new = _call(graph_module, ops.product, node.args[0], matrix, lanes)
+            new = _call(graph_module, ops.product, _nodes(node)[0], matrix, lanes)
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         done["plain"] += 1
@@ -98,7 +99,8 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
 
 def _narrow(node: fx.Node, done: Counter[str]) -> None:
     """Replace a product with one inner element, or with one column, by pointwise operations and sums."""
-    graph, (x, w) = node.graph, node.args
+    graph = node.graph
+    x, w = _nodes(node)
     inner, columns = w.meta["val"].shape
     with graph.inserting_before(node):
         if inner == 1:
@@ -108,23 +110,28 @@ def _narrow(node: fx.Node, done: Counter[str]) -> None:
             done["outer"] += 1
         elif columns == 1:
             row = graph.call_function(aten.t.default, (w,))
-            parts, first, total = _parts(x), 0, None
-            for part in parts:
+            terms, first = [], 0
+            for part in _parts(x):
                 width = part.meta["val"].shape[1]
                 weights = graph.call_function(aten.slice.Tensor, (row, 1, first, first + width))
                 term = graph.call_function(aten.mul.Tensor, (part, weights))
-                term = graph.call_function(aten.sum.dim_IntList, (term, [1], True))
-                total = term if total is None else graph.call_function(aten.add.Tensor, (total, term))
+                terms.append(graph.call_function(aten.sum.dim_IntList, (term, [1], True)))
                 first += width
+            total = reduce(lambda a, b: graph.call_function(aten.add.Tensor, (a, b)), terms)
             total.meta = dict(node.meta)
             node.replace_all_uses_with(total)
             done["sum"] += 1
 
 
+def _nodes(node: fx.Node) -> list[fx.Node]:
+    """Return the arguments of a product or sum of tensors."""
+    return cast("list[fx.Node]", list(node.args))
+
+
 def _parts(x: fx.Node) -> list[fx.Node]:
     """Return the matrices that ``x`` puts side by side."""
     if x.target is aten.cat.default and x.args[1:] == (1,):
-        return list(x.args[0])
+        return list(cast("list[fx.Node]", x.args[0]))
     return [x]
 
 
@@ -160,7 +167,7 @@ def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: in
     if not forward or len(forward) + len(backward) < len(node.users):
         return None
     with graph.inserting_before(node):
-        both = _call(graph_module, ops.product_silu, node.args[0], matrix, lanes)
+        both = _call(graph_module, ops.product_silu, _nodes(node)[0], matrix, lanes)
         value = graph.call_function(aten.select.int, (both, 0, 0))
         slope = graph.call_function(aten.select.int, (both, 0, 1))
     for user in forward:
@@ -186,7 +193,8 @@ def _behind(
     if node in products:
         return (node, None) if _alike(node, slope) else None
     if node.target is aten.add.Tensor and not node.kwargs:
-        for term, other in (node.args, node.args[::-1]):
+        one, two = _nodes(node)
+        for term, other in ((one, two), (two, one)):
             if term in products and len(term.users) == 1 and _alike(term, slope) and _alike(other, slope):
                 return term, other
     return None
@@ -213,7 +221,7 @@ def _times(
     """Compute a sum and its product with ``slope`` in the epilogue of a product."""
     node, addend = found
     with graph_module.graph.inserting_before(times):
-        new = _call(graph_module, ops.product_times, node.args[0], products[node], lanes, slope, addend)
+        new = _call(graph_module, ops.product_times, _nodes(node)[0], products[node], lanes, slope, addend)
     new.meta = dict(times.meta)
     times.replace_all_uses_with(new)
     graph_module.graph.erase_node(times)
