@@ -1,6 +1,7 @@
 """Products with constant matrices: packing, kernel against float64, rewriting of graphs, and what is measured."""
 
 import itertools
+import sys
 import time
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import localgraph
+import mlip_export
 from mlip_export import inductor
 from mlip_export.graphs import example_graphs
 from mlip_export.loaded import open_function
@@ -238,6 +240,13 @@ class Network(torch.nn.Module):
             x = torch.nn.functional.silu(x @ w)
         pairs = (x @ self.weights[2]).flatten().double()
         return pairs.new_zeros(types.shape[0]).index_add(0, edge_index[0], pairs)
+
+
+def test_without_the_templates_of_inductor_products_are_left_to_torch(toy, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "mlip_export.products.choose", None)
+    found = mlip_export.compile(toy(("H", "O"), 3.5, dtype="float32"), tmp_path / "a.pt2")
+    assert found.products == {}
+    assert ("matrix products are left to torch" in caplog.text) == (HERE is not None)
 
 
 @needs_kernel

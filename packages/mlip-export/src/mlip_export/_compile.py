@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,12 +19,13 @@ from mlip_export._limits import INDEX_LIMIT, sizes
 from mlip_export._model import kind_of, model_fields, prepared, reference_model
 from mlip_export._precision import PRECISIONS, can_bf16
 from mlip_export._trace import trace
-from mlip_export.graphs import example_graphs
+from mlip_export.graphs import Graphs, example_graphs
+from mlip_export.loaded import Function
 from mlip_export.model_file import Metadata, write_exported
-from mlip_export.products.choose import fastest
 from mlip_export.products.pack import LANES
-from mlip_export.products.rewrite import Products
 from mlip_export.runtime import gpu_architecture
+
+log = logging.getLogger("mlip_export")
 
 ISAS = ("native", "avx512", "avx2")
 
@@ -107,15 +109,14 @@ def compile(
     module = ready.for_inference()
     for p in module.parameters():
         p.requires_grad_(False)
-    lanes = LANES.get(inductor.code_of(isa)) if device == "cpu" and precision == "float32" else None
-    products = None if lanes is None else Products(lanes)
-    limit = INDEX_LIMIT if device == "cuda" else None
+    bf16, limit = precision == "bf16", INDEX_LIMIT if device == "cuda" else None
+    record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        if products is None:
-            program, built = trace(module, graphs.traced, limit, precision == "bf16"), None
+        if device == "cpu" and precision == "float32":
+            program, built, record = _fastest(module, graphs, candidate, isa)
         else:
-            program, built = fastest(module, graphs, candidate, isa, products)
+            program, built = trace(module, graphs.traced, limit, bf16), None
         function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision, built)
         metadata = Metadata(
             **model_fields(ready),
@@ -127,11 +128,30 @@ def compile(
             exporter_version=__version__,
             training=dict(training or {}),
             verification=found,
-            products={} if products is None else asdict(products),
+            products=record,
         )
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)
     return metadata
+
+
+def _fastest(
+    module: torch.nn.Module, graphs: Graphs, path: Path, isa: str
+) -> tuple[torch.export.ExportedProgram, Function | None, dict[str, Any]]:
+    """Return the program with the faster products, compiled where it had to be to know, and what was measured."""
+    lanes = LANES.get(inductor.code_of(isa))
+    if lanes is not None:
+        try:
+            from mlip_export.products.choose import fastest
+            from mlip_export.products.rewrite import Products
+        except (ImportError, AttributeError) as e:  # Inductor's templates are not public
+            log.warning(
+                "matrix products are left to torch %s, which lacks what ours need: %s", torch.__version__, e
+            )
+        else:
+            products = Products(lanes)
+            return *fastest(module, graphs, path, isa, products), asdict(products)
+    return trace(module, graphs.traced), None, {}
 
 
 def _check_arguments(path: Path, device: str, isa: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.fx.experimental import _config as fx_config
@@ -12,7 +10,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from localgraph import energies_and_edge_forces
 from mlip_export._limits import widths
 from mlip_export.graphs import Inputs
-from mlip_export.products.rewrite import Products, use_packed_products
 
 
 def trace(
@@ -40,33 +37,18 @@ def trace(
         Round the operands of products of float32 matrices, and the products, to bf16.
     """
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        joint = _joint(module, example)
+        joint = joint_graph(module, example)
         if bf16:
             _round_products(joint.graph)
             joint.recompile()
-        program = _export(joint, example, None, None)
+        program = export(joint, example, None, None)
         if index_limit is None:
             return program
         width = widths(program, example)
-        return _export(joint, example, index_limit // width.edge, index_limit // width.atom)
+        return export(joint, example, index_limit // width.edge, index_limit // width.atom)
 
 
-def trace_both(
-    module: torch.nn.Module, example: Inputs, products: Products
-) -> tuple[torch.export.ExportedProgram, torch.export.ExportedProgram | None]:
-    """Trace ``module`` as :func:`trace` does, and with constant float32 matrices in our kernel of products.
-
-    The second is None where that kernel computes nothing; ``products`` records what it does.
-    """
-    with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        joint = _joint(module, example)
-        packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
-        use_packed_products(packed, products)
-        plain = _export(joint, example, None, None)
-        return plain, _export(packed, example, None, None) if products.ours else None
-
-
-def _joint(module: torch.nn.Module, example: Inputs) -> torch.fx.GraphModule:
+def joint_graph(module: torch.nn.Module, example: Inputs) -> torch.fx.GraphModule:
     """Return the graph of energies and edge forces."""
 
     def evaluate(edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +79,7 @@ def _round_products(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def _export(
+def export(
     joint: torch.fx.GraphModule, example: Inputs, max_edges: int | None, max_atoms: int | None
 ) -> torch.export.ExportedProgram:
     edges = torch.export.Dim("edges", min=1, max=max_edges)

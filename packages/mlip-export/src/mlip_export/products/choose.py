@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -9,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch.fx.experimental import _config as fx_config
 
 from mlip_export import inductor
-from mlip_export._trace import trace_both
+from mlip_export._trace import export, joint_graph
 from mlip_export.graphs import Graphs, Inputs
 from mlip_export.loaded import Function, open_function
-from mlip_export.products.rewrite import Products
+from mlip_export.products.rewrite import Products, use_packed_products
 
 TIMED = "125 atoms"
 """The graph of the comparison that programs are timed on."""
@@ -47,7 +49,7 @@ def fastest(
     function : callable, optional
         It compiled, from ``path``; None where there is nothing to choose, and nothing was built.
     """
-    plain, packed = trace_both(module, graphs.traced, products)
+    plain, packed = _traced(module, graphs.traced, products)
     if packed is None:
         return plain, None
     programs = {"torch": plain, "packed": packed}
@@ -60,6 +62,21 @@ def fastest(
     choose(functions, graphs.compared[TIMED], products)
     os.replace(built[products.chosen], path)
     return programs[products.chosen], functions[products.chosen]
+
+
+def _traced(
+    module: torch.nn.Module, example: Inputs, products: Products
+) -> tuple[torch.export.ExportedProgram, torch.export.ExportedProgram | None]:
+    """Trace ``module``, and trace it with constant float32 matrices in our kernel.
+
+    The second is None where that kernel computes nothing; ``products`` records what it does.
+    """
+    with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        joint = joint_graph(module, example)
+        packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
+        use_packed_products(packed, products)
+        plain = export(joint, example, None, None)
+        return plain, export(packed, example, None, None) if products.ours else None
 
 
 def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> None:
