@@ -152,8 +152,10 @@ def install(
 
 
 def quiet(session: nox.Session) -> dict[str, str]:
-    """Return the environment variables of tests: one thread, and a cache of compiled kernels per session."""
-    return {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()).resolve() / "inductor")}
+    """Return the environment variables of tests: one thread; kernels and counted lines of the session alone."""
+    own = Path(session.create_tmp()).resolve()
+    files = {"TORCHINDUCTOR_CACHE_DIR": str(own / "inductor"), "COVERAGE_FILE": str(own / "coverage")}
+    return ENVIRONMENT | files
 
 
 def pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
