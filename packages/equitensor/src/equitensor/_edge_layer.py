@@ -70,6 +70,7 @@ def edge_layer(
 
     Examples
     --------
+    >>> import torch
     >>> from equitensor import row_offsets
     >>> centers = torch.tensor([0, 0, 2])
     >>> x, w, basis = torch.ones(3, 2), torch.ones(3, 1, 4), torch.ones(3, 1)
