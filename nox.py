@@ -171,9 +171,9 @@ def count(session: nox.Session, *arguments: str) -> None:
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:
-    """Run tests in two processes that share the work."""
+    """Run tests in two processes that share the work; say which take longest."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
-    pytest(session, "-n", "2", "--dist", "worksteal", *arguments)
+    pytest(session, "-n", "2", "--dist", "worksteal", "--durations=10", "--durations-min=5", *arguments)
 
 
 @nox.session
