@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import localgraph
 import mlip_export
 from mlip_export import inductor
+from mlip_export._describe import _products
 from mlip_export.graphs import example_graphs
 from mlip_export.loaded import open_function
 from mlip_export.products import choose, ops, rewrite
@@ -178,6 +180,7 @@ def test_a_product_that_torch_does_faster_is_left_to_torch(monkeypatch):
     use_packed_products(graph, record)
     assert record.kernels == {"plain": 1, "torch": 1}
     assert record.over_torch == {"6x20": 0.8, "20x6": 1.5}
+    assert record.speedup == round(2 / (1 / 0.8 + 1 / 1.5), 3)
 
 
 @needs_kernel
@@ -249,10 +252,39 @@ def test_without_the_templates_of_inductor_products_are_left_to_torch(toy, tmp_p
     assert ("matrix products are left to torch" in caplog.text) == (HERE is not None)
 
 
+def test_what_info_says_of_products():
+    assert _products({}) == "torch's"
+    found = asdict(Products(16, speedup=1.25, kernels={"plain": 3, "silu": 1, "torch": 2}, chosen="packed"))
+    said = "4 of 6 by mlip-export's kernel (16 lanes; measured when exported: "
+    assert _products(found) == said + "1.25 times as fast as torch.mm)"
+    found["milliseconds"] = {"torch, 1 thread": 2.0, "packed, 1 thread": 1.0}
+    assert _products(found) == said + "torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
+    found["chosen"] = "torch"
+    assert _products(found) == "torch's (measured when exported: torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
+
+
+@needs_kernel
+@pytest.mark.parametrize(("ratio", "built"), [(1.2, []), (1.05, ["torch", "packed"])])
+def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monkeypatch, ratio, built):
+    monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, ratio))
+    places = []
+    monkeypatch.setattr(inductor, "build", lambda program, path, chosen: places.append(path.parent.name))
+    monkeypatch.setattr(choose, "open_function", lambda path: lambda *given: None)
+    monkeypatch.setattr(choose.os, "replace", lambda a, b: None)
+    model = Network().requires_grad_(False)
+    graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)
+    program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
+    assert places == built and (function is None) == (not built)
+    assert bool(record.milliseconds) == bool(built) and record.speedup == ratio
+    if not built:
+        assert record.chosen == "packed" and "mlip_export.product" in str(program.graph)
+
+
 @needs_kernel
 @pytest.mark.parametrize("chosen", ["torch", "packed"])
 def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, chosen):
     monkeypatch.setattr(choose, "SECONDS", 0.0)
+    monkeypatch.setattr(choose, "CLEAR", float("inf"))
     times = iter([[2.0, 1.0], [1.0, 2.0]][chosen == "torch"] * 2)
     monkeypatch.setattr(
         choose, "_least", lambda f, i, clock: dict(zip(f, (next(times), next(times)), strict=True))

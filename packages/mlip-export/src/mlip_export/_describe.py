@@ -69,19 +69,16 @@ def _precision(m: Metadata) -> str:
 
 
 def _products(found: dict[str, Any]) -> str:
-    times = found.get("milliseconds")
-    if not times:
+    if not found:
         return "torch's"
-    measured = "; ".join(f"{name} {value:.3g} ms" for name, value in times.items())
+    times = "; ".join(f"{name} {value:.3g} ms" for name, value in found["milliseconds"].items())
+    measured = "measured when exported: " + (times or f"{found['speedup']:.2f} times as fast as torch.mm")
     kernels = dict(found["kernels"])
     theirs = kernels.pop("torch", 0)
     if found["chosen"] == "torch":
-        return f"torch's (measured when exported: {measured})"
+        return f"torch's ({measured})" if times else "torch's"
     ours = sum(kernels.values())
-    return (
-        f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; measured when exported: "
-        f"{measured})"
-    )
+    return f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; {measured})"
 
 
 def _error(found: dict[str, Any]) -> str:

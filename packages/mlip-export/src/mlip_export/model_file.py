@@ -75,8 +75,9 @@ class Metadata:
     """Memory that a call takes per atom beside its inputs, measured at export."""
     products: dict[str, Any]
     """Products with constant matrices on a CPU: ``chosen``, ``packed`` (our kernel) or ``torch``; what that was chosen
-    by, ``milliseconds`` of the whole program with each; and of our kernel the vector length, how many times as fast as
-    ``torch.mm`` it was for each (inner x columns), and how many it computes. Empty where there was no choice."""
+    by, the ``speedup`` of our kernel over ``torch.mm`` or the ``milliseconds`` of the whole program with each; and of
+    our kernel the vector length, the speedup for each (inner x columns), and how many products it computes. Empty
+    where there was no choice."""
     shortest_distance: float = SHORTEST_DISTANCE
     """Å; hosts refuse geometries with nearer atoms."""
     length_unit: str = "angstrom"

@@ -30,12 +30,16 @@ class Products:
     """Elements of a vector register of the code."""
     over_torch: dict[str, float] = field(default_factory=dict)
     """By "inner x columns": how many times as fast as ``torch.mm`` our kernel was, on one thread."""
+    speedup: float = 1.0
+    """The same for all products that the kernel may compute, weighted by their operations."""
     kernels: dict[str, int] = field(default_factory=dict)
     """Number of products by what the kernel does behind them; ``torch`` counts those left to torch."""
     milliseconds: dict[str, float] = field(default_factory=dict)
-    """Time of a call of the whole program by its products, ``packed`` or ``torch``, and number of threads."""
+    """Time of a call of the whole program by its products, ``packed`` or ``torch``, and number of threads; empty where
+    ``speedup`` decided."""
     chosen: str = "torch"
-    """``packed`` where our kernel is in the exported model: it was faster with every number of threads."""
+    """``packed`` where our kernel is in the exported model: ``speedup`` is clear, or the whole program was faster with
+    every number of threads."""
 
     @property
     def ours(self) -> int:
@@ -65,6 +69,9 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
     }
     ratios = faster({(m.shape[0], m.shape[1]) for m in products.values()}, lanes) if products else {}
     record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
+    work = [(m.numel(), ratios[m.shape[0], m.shape[1]]) for m in products.values()]
+    if work:
+        record.speedup = round(sum(n for n, _ in work) / sum(n / ratio for n, ratio in work), 3)
     for node, matrix in list(products.items()):
         if ratios[matrix.shape[0], matrix.shape[1]] < CLEARLY:
             del products[node]
