@@ -255,10 +255,10 @@ def test_without_the_templates_of_inductor_products_are_left_to_torch(toy, tmp_p
 def test_what_info_says_of_products():
     assert _products({}) == "torch's"
     found = asdict(Products(16, speedup=1.25, kernels={"plain": 3, "silu": 1, "torch": 2}, chosen="packed"))
-    said = "4 of 6 by mlip-export's kernel (16 lanes; measured when exported: "
-    assert _products(found) == said + "1.25 times as fast as torch.mm)"
+    text = "4 of 6 by mlip-export's kernel (16 lanes; measured when exported: "
+    assert _products(found) == text + "1.25 times as fast as torch.mm)"
     found["milliseconds"] = {"torch, 1 thread": 2.0, "packed, 1 thread": 1.0}
-    assert _products(found) == said + "torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
+    assert _products(found) == text + "torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
     found["chosen"] = "torch"
     assert _products(found) == "torch's (measured when exported: torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
 
