@@ -164,10 +164,17 @@ print("equal")
 
 
 def test_interpreter_gives_the_reference_values_and_gradients():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.5")
     from pathlib import Path
 
     assert run(INTERPRETED, str(Path(__file__).parent), TRITON_INTERPRET="1").endswith("equal\n")
+
+
+def test_an_older_triton_is_named(monkeypatch):
+    launches = pytest.importorskip("equitensor.backends.triton.edge_layer")
+    monkeypatch.setattr(launches.triton, "__version__", "3.4.0")
+    with pytest.raises(RuntimeError, match=r"needs Triton 3\.5 or newer, got 3\.4\.0"):
+        launches._sizes(torch.zeros(2, 16), torch.zeros(2, 3, 16), torch.zeros(16, 1))
 
 
 TRACED = (
@@ -212,5 +219,5 @@ print("traced")
 
 
 def test_compilers_see_two_kernels_on_a_gpu_and_no_product():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.5")
     assert run(TRACED).endswith("traced\n")

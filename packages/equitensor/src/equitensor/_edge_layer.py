@@ -67,6 +67,8 @@ def edge_layer(
         from 16 (O may be 1), S ≤ 128, C ≤ 64, H ≤ 256, O ≤ 64, R ≤ 4.
     NotImplementedError
         For an operand with a forward-mode tangent.
+    RuntimeError
+        On a GPU with Triton older than 3.5.
 
     Examples
     --------

@@ -57,12 +57,18 @@ def gradients_config(degrees: int) -> LayerConfig:
     return LayerConfig(rows=16, block=16, warps=8, columns=64 if degrees <= 3 else 32)
 
 
+OLDEST = (3, 5)
+"""The oldest Triton whose ``tl.range`` takes ``disable_licm``."""
 LARGEST = {"S": 128, "C": 64, "H": 256, "O": 64, "R": 4}
 """The largest sizes for which the kernels are compiled and their spills counted."""
 
 
 def _sizes(x: Tensor, w: Tensor, last: Tensor) -> tuple[int, int, int, int, int]:
-    """Return S, C, R, H and O, or refuse those that have no kernel."""
+    """Return S, C, R, H and O, or refuse those that have no kernel, and a Triton that lacks what the kernels use."""
+    if tuple(int(n) for n in triton.__version__.split(".")[:2]) < OLDEST:
+        raise RuntimeError(
+            f"edge_layer: the fused kernel needs Triton {OLDEST[0]}.{OLDEST[1]} or newer, got {triton.__version__}"
+        )
     sizes = {"S": x.shape[1], "C": w.shape[2], "R": w.shape[1], "H": last.shape[0], "O": last.shape[1]}
     for name, size in sizes.items():
         power = name == "R" or (isinstance(size, int) and size & (size - 1) == 0)
