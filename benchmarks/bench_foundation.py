@@ -243,6 +243,7 @@ def timing(options: argparse.Namespace) -> None:
                 arguments = ["worker", options.archive, "--program", program, "--file", path]
                 arguments += ["--threads", threads, "--memory-limit", options.memory_limit]
                 programs[program] = Worker(__file__, arguments, threads)
+        record()
         for atoms in options.atoms if programs else ():
             row = row_of(atoms, threads, programs, options)
             seen |= row.pop("versions")
@@ -254,7 +255,6 @@ def timing(options: argparse.Namespace) -> None:
             rows[threads, atoms] = row
             print(json.dumps(row), flush=True)
             record()
-        record()
         for process in programs.values():
             process.close()
 

@@ -13,10 +13,7 @@ from mlip_export.graphs import Inputs
 
 
 def trace(
-    module: torch.nn.Module,
-    example: Inputs,
-    index_limit: int | None = None,
-    bf16: bool = False,
+    module: torch.nn.Module, example: Inputs, index_limit: int | None = None, bf16: bool = False
 ) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 

@@ -51,13 +51,10 @@ def fastest(
     function : callable, optional
         It compiled, from ``path``; None where nothing had to be built to choose.
     """
-    plain, packed = _traced(module, graphs.traced, products)
-    if packed is None:
-        return plain, None
-    if products.speedup >= CLEAR:
-        products.chosen = "packed"
-        return packed, None
-    programs = {"torch": plain, "packed": packed}
+    programs = _traced(module, graphs.traced, products)
+    if len(programs) == 1:
+        ((products.chosen, program),) = programs.items()
+        return program, None
     built = {}
     for name, program in programs.items():
         (folder := path.parent / name).mkdir()
@@ -71,17 +68,22 @@ def fastest(
 
 def _traced(
     module: torch.nn.Module, example: Inputs, products: Products
-) -> tuple[torch.export.ExportedProgram, torch.export.ExportedProgram | None]:
-    """Trace ``module``, and trace it with constant float32 matrices in our kernel.
+) -> dict[str, torch.export.ExportedProgram]:
+    """Trace ``module`` as ``torch``, and as ``packed`` with constant float32 matrices in our kernel.
 
-    The second is None where that kernel computes nothing; ``products`` records what it does.
+    Only the first where that kernel computes nothing, only the second where it is clearly faster; ``products`` records
+    what it does.
     """
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = joint_graph(module, example)
         packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
         use_packed_products(packed, products)
-        plain = export(joint, example, None, None)
-        return plain, export(packed, example, None, None) if products.ours else None
+        found = {"torch": joint, "packed": packed}
+        if not products.ours:
+            del found["packed"]
+        elif products.speedup >= CLEAR:
+            del found["torch"]
+        return {name: export(graph, example, None, None) for name, graph in found.items()}
 
 
 def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> None:
