@@ -6,13 +6,19 @@ import this file instead of nox).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +52,23 @@ COVERED = dict.fromkeys(PACKAGES, 80)
 BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+# The process whose sessions share wheels and compiled kernels, and how many processes tests of one session take.
+RUN = os.environ.setdefault("NOX_RUN", str(os.getpid()))
+WORKERS = os.environ.setdefault("NOX_WORKERS", "2")
 
 # uv, where it is at hand, fills an environment in a third of pip's time; tests do not write bytecode.
 nox.options.default_venv_backend = "uv|virtualenv"
 os.environ.setdefault("UV_COMPILE_BYTECODE", "1")
-nox.options.sessions = [
+nox.options.sessions = [  # the longest first, where they run in pairs
     "lint",
     "spelling",
     "types",
+    "docs",
+    "integration",
     "test",
     "lowest",
-    "integration",
     "interop",
     "mace",
-    "docs",
     "site",
 ]
 nox.options.stop_on_first_error = True
@@ -73,19 +82,36 @@ def metadata(package: str) -> dict:
     return tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text())
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock: of sessions that run at the same time, the first makes what they share."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def shared(session: nox.Session) -> Path:
+    """The folder that the sessions of this run share; those of runs that have ended are removed."""
+    folder = Path(session.cache_dir).resolve() / "runs" / RUN
+    for old in folder.parent.glob("*"):
+        if old != folder and not Path("/proc", old.name).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def wheel(session: nox.Session, package: str) -> Path:
     """The package's wheel, built from its sdist once per run of nox."""
-    folder = Path(session.cache_dir) / "wheels" / str(os.getpid())
+    folder = shared(session)
     built = folder / package
-    if not built.exists():
-        for old in folder.parent.glob("*") if folder.parent.exists() else ():
-            if old != folder and not Path("/proc", old.name).exists():  # of a run that has ended
-                shutil.rmtree(old, ignore_errors=True)
-        session.install("-q", "build", *BUILD_REQUIRES)
-        part = folder / f"{package}.part"
-        build = ("python", "-m", "build", "--no-isolation", "--outdir", str(part))
-        session.run(*build, f"packages/{package}", silent=True)
-        part.rename(built)
+    with locked(folder / f"{package}.lock"):
+        if not built.exists():
+            session.install("-q", "build", *BUILD_REQUIRES)
+            part = folder / f"{package}.part"
+            build = ("python", "-m", "build", "--no-isolation", "--outdir", str(part))
+            session.run(*build, f"packages/{package}", silent=True)
+            part.rename(built)
     (path,) = built.glob("*.whl")
     return path
 
@@ -99,13 +125,14 @@ def link_torch(session: nox.Session) -> set[str]:
     """
     key = f"{sys.version_info.major}.{sys.version_info.minor}-{zlib.crc32(CONSTRAINTS.read_bytes()):08x}"
     layer = Path(session.cache_dir) / f"torch-{key}"
-    if not layer.exists():
-        part = layer.with_name(f"{layer.name}-{os.getpid()}.part")
-        session.install("-q", "pip")  # uv makes environments without it
-        target = ("-c", str(CONSTRAINTS), "--no-deps", "--target", str(part))
-        session.run("python", "-m", "pip", "install", "-q", *target, "torch")
-        shutil.rmtree(part / "bin")  # its scripts name no environment's Python
-        part.rename(layer)
+    with locked(layer.with_suffix(".lock")):
+        if not layer.exists():
+            part = layer.with_name(f"{layer.name}-{os.getpid()}.part")
+            session.install("-q", "pip")  # uv makes environments without it
+            target = ("-c", str(CONSTRAINTS), "--no-deps", "--target", str(part))
+            session.run("python", "-m", "pip", "install", "-q", *target, "torch")
+            shutil.rmtree(part / "bin")  # its scripts name no environment's Python
+            part.rename(layer)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(str(session.run("python", "-c", where, silent=True)).strip())
     if not (site / "torch").exists():
@@ -158,22 +185,63 @@ def quiet(session: nox.Session) -> dict[str, str]:
     return ENVIRONMENT | files
 
 
-def pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
+def compiling(session: nox.Session) -> dict[str, str]:
+    """As ``quiet``, for what takes no times: g++ compiles the same source with the same options once per run."""
+    path = os.pathsep.join([str(ROOT / "ci" / "compiler"), os.environ["PATH"]])
+    return quiet(session) | {"PATH": path, "COMPILED": str(shared(session) / "compiled")}
+
+
+def pytest(session: nox.Session, *arguments: str, times: bool = False, **options: Any) -> None:
     """Run pytest against the installed packages."""
+    environment = quiet(session) if times else compiling(session)
     session.run(
-        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, env=quiet(session), **options
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, env=environment, **options
     )
 
 
 def count(session: nox.Session, *arguments: str) -> None:
     """Compare or update the exact counters."""
-    session.run("python", "-m", "ci.regressions", "counters", *arguments, env=quiet(session))
+    session.run("python", "-m", "ci.regressions", "counters", *arguments, env=compiling(session))
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:
-    """Run tests in two processes that share the work; say which take longest."""
+    """Run tests in two processes that share the work (in one where sessions run in pairs); say which take longest."""
     session.install("-q", "-c", str(CONSTRAINTS), "pytest-xdist")
-    pytest(session, "-n", "2", "--dist", "worksteal", "--durations=10", "--durations-min=5", *arguments)
+    pytest(session, "-n", WORKERS, "--dist", "worksteal", "--durations=10", "--durations-min=5", *arguments)
+
+
+@nox.session(venv_backend="none")
+def pairs(session: nox.Session) -> None:
+    """Every default session, two at a time with one process each: while one installs, the other keeps a core busy.
+
+    The output of a session is printed when it ends; after a failure no other starts.
+    """
+    listed = str(session.run("nox", "-f", "nox.py", "--list", "--json", external=True, silent=True))
+    order = list(nox.options.sessions)
+    names = [s["session"] for s in sorted(json.loads(listed), key=lambda s: order.index(s["name"]))]
+
+    def run(name: str) -> subprocess.CompletedProcess:
+        session.log(f"{name} starts")
+        command = ["nox", "-f", "nox.py", "-s", name]
+        environment = os.environ | {"NOX_WORKERS": "1"}
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    failed = []
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run, name) for name in names]
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            done = future.result()
+            print(done.stdout, flush=True)
+            if done.returncode:
+                failed.append(done.args[-1])
+                for other in futures:
+                    other.cancel()
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session
@@ -223,7 +291,9 @@ def interop(session: nox.Session) -> None:
     folder = "packages/allegro-model/interop"
     run_tests(session, "-W", "default", f"--ignore={folder}/test_versions.py", folder, *session.posargs)
     if not session.posargs:
-        session.run("python", "ci/readme_examples.py", "docs/tutorials/import-model.md", env=quiet(session))
+        session.run(
+            "python", "ci/readme_examples.py", "docs/tutorials/import-model.md", env=compiling(session)
+        )
 
 
 @nox.session(tags=["equitensor"])
@@ -286,7 +356,7 @@ def docs(session: nox.Session) -> None:
     for package in PACKAGES:
         module = package.replace("-", "_")
         pytest(session, "--doctest-modules", "--pyargs", module, success_codes=[0, 5])
-    session.run("python", "ci/readme_examples.py", *session.posargs, env=quiet(session))
+    session.run("python", "ci/readme_examples.py", *session.posargs, env=compiling(session))
 
 
 @nox.session
@@ -352,7 +422,7 @@ def benchmarks(session: nox.Session, beside: str) -> None:
         )
         table = ("--benchmark-disable-gc", "--benchmark-columns=min,rounds", "--benchmark-sort=name")
         out = str(folder / name)
-        pytest(session, "benchmarks", *rounds, *table, f"--benchmark-json={out}", *arguments)
+        pytest(session, "benchmarks", *rounds, *table, f"--benchmark-json={out}", *arguments, times=True)
         return out
 
     check = ("python", "-m", "ci.regressions", "ratios")

@@ -4,7 +4,8 @@
 
 Blocks of one file share a folder, and its Python blocks share a namespace. Paths in `docs/` and `lammps/` are as in the
 checkout, whose place is `$REPOSITORY`. A `yaml` or `text` block whose first line is `# NAME.EXT` or `# in.NAME` is
-written to that file. Two files run at a time. Without arguments every file runs but those of `ELSEWHERE`.
+written to that file. Two files run at a time, or `$NOX_WORKERS`. Without arguments every file runs but those of
+`ELSEWHERE`.
 
 A block that cannot run here (SLURM, a GPU) has the line `<!-- not run: REASON -->` above its fence; the report counts
 such blocks. `sh` blocks show `pip install` and are for reading. Other languages, and fences that are indented, are
@@ -140,7 +141,7 @@ def main() -> None:
     """Run the pages named, or all."""
     named = [Path(p).resolve() for p in sys.argv[1:]] or pages()
     total = Count(0, 0)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(int(os.environ.get("NOX_WORKERS", "2"))) as pool:
         try:
             for page, count in zip(named, pool.map(run, named), strict=True):
                 total = Count(total.ran + count.ran, total.not_run + count.not_run)
