@@ -76,7 +76,7 @@ def write_record(path: Path | None, **content: Any) -> None:
         return
     script = Path(sys.argv[0]).resolve()
     name = (
-        ".".join(script.relative_to(ROOT).with_suffix("").parts)
+        ".".join(script.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         if script.is_relative_to(ROOT)
         else script.stem
     )

@@ -1,37 +1,9 @@
-"""What a potential must do beyond small errors: each check returns figures, asserts a bound and draws its panel.
-
-    mlip-export compile example -o example.pt2
-    mlip-export compile example -o example64.pt2 --dtype float64
-    python -m benchmarks.physics example.pt2 example64.pt2 --json benchmarks/results/physics.json
-        --picture benchmarks/results/physics.png [--quick] [--only dimers cutoff extensivity random energy]
-
-The first model is the one that users run, the second the same in float64, which bounds what rounding does.
-
-- ``dimers``: energy of every pair of elements from 0.5 Å to the cutoff. Repulsion has no hole: up to half the sum of
-  the covalent radii and 0.25 Å more, the energy falls with the distance at every step.
-- ``cutoff``: the force of a pair vanishes with its derivative at the cutoff: as the square of the distance to it, the
-  order that the polynomial envelope gives. Beyond the cutoff it is zero.
-- ``extensivity``: two systems out of each other's reach have the sum of their energies, and so has a periodic system
-  repeated along each axis.
-- ``random``: random elements at random places (down to 0.7 Å apart) give finite energies and forces that sum to zero.
-- ``energy``: velocity Verlet conserves the energy; its error falls with the square of the time step, in float32 too.
-
-The exit status is 1 if a bound is exceeded.
-"""
+"""Checks that any potential must pass: dimers, cutoffs, extensivity, random places, conservation of energy."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
 from itertools import combinations_with_replacement
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
@@ -39,27 +11,11 @@ from ase.data import atomic_numbers, covalent_radii
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from benchmarks.common import write_record
+from benchmarks.physics.outcome import Models, Outcome
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 from scipy.spatial.distance import pdist
 
 from mlip_export.ase import Calculator
-
-
-class Outcome(NamedTuple):
-    """Figures of a check, the bounds it exceeds in words, and what draws its panel."""
-
-    figures: dict[str, Any]
-    faults: list[str]
-    draw: Callable[[Axes], None]
-
-
-class Models(NamedTuple):
-    """The exported model and its float64 twin."""
-
-    used: Calculator
-    exact: Calculator
 
 
 def _pair(a: str, b: str, r: float, calculator: Calculator) -> tuple[float, float]:
@@ -94,7 +50,7 @@ def dimers(models: Models, quick: bool) -> Outcome:
 
     lowest = min(depth, key=depth.__getitem__)
     figures = {"pairs": len(curves), "least energy at 0.5 Å less the atoms', eV": {lowest: depth[lowest]}}
-    return Outcome(figures, faults, draw)
+    return Outcome(figures, faults, (draw,))
 
 
 def cutoff(models: Models, quick: bool) -> Outcome:
@@ -125,7 +81,7 @@ def cutoff(models: Models, quick: bool) -> Outcome:
         "pairs": len(orders),
         "least and largest order": [round(min(orders), 3), round(max(orders), 3)],
     }
-    return Outcome(figures, faults, draw)
+    return Outcome(figures, faults, (draw,))
 
 
 def _crowd(rng: np.random.Generator, names: list[str], count: int, apart: float) -> Atoms:
@@ -167,7 +123,7 @@ def extensivity(models: Models, quick: bool) -> Outcome:
         axis.bar(list(worst), list(worst.values()), color=["#1668b4", "#b8b8b8"])
         axis.set(yscale="log", ylabel="largest difference, eV/atom", title="Extensivity")
 
-    return Outcome({"largest difference, eV/atom": worst}, faults, draw)
+    return Outcome({"largest difference, eV/atom": worst}, faults, (draw,))
 
 
 def random(models: Models, quick: bool) -> Outcome:
@@ -192,7 +148,7 @@ def random(models: Models, quick: bool) -> Outcome:
 
     figures = {"configurations": count, "median largest force, eV/Å": round(float(np.median(largest)), 1)}
     figures["largest sum of forces over the largest force"] = float(f"{max(sums):.2g}")
-    return Outcome(figures, faults, draw)
+    return Outcome(figures, faults, (draw,))
 
 
 def energy(models: Models, quick: bool) -> Outcome:
@@ -232,47 +188,4 @@ def energy(models: Models, quick: bool) -> Outcome:
 
     rounded = {label: {str(dt): float(f"{x:.3g}") for dt, x in d.items()} for label, d in deviation.items()}
     figures = {"length_fs": length, "std of total energy by dt in fs, meV/atom": rounded}
-    return Outcome(figures | {"order": {k: round(v, 3) for k, v in orders.items()}}, faults, draw)
-
-
-CHECKS = {f.__name__: f for f in (dimers, cutoff, extensivity, random, energy)}
-
-
-def main() -> int:
-    """Run the checks, print, draw and record; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, help="the exported model")
-    parser.add_argument("exact", type=Path, help="the same exported in float64")
-    parser.add_argument("--quick", action="store_true", help="a few of each, for tests")
-    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
-    models = Models(Calculator(options.model), Calculator(options.exact))
-    outcomes = {}
-    for name in options.only:
-        outcomes[name] = CHECKS[name](models, options.quick)
-        print(name, outcomes[name].figures, *outcomes[name].faults, sep="\n  ", flush=True)
-    if options.picture:
-        figure, axes = plt.subplots(
-            1, len(outcomes), figsize=(3.6 * len(outcomes), 3.2), layout="constrained", squeeze=False
-        )
-        for axis, outcome in zip(axes[0], outcomes.values(), strict=True):
-            outcome.draw(axis)
-            axis.spines[["top", "right"]].set_visible(False)
-            for side in (axis.xaxis, axis.yaxis):
-                if side.get_scale() == "log":
-                    side.set_minor_formatter(NullFormatter())
-        figure.savefig(options.picture, dpi=120)
-    kept = {name: outcome._asdict() for name, outcome in outcomes.items()}
-    write_record(
-        options.json,
-        checks={n: {"figures": o["figures"], "faults": o["faults"]} for n, o in kept.items()},
-    )
-    return int(any(outcome.faults for outcome in outcomes.values()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Outcome(figures | {"order": {k: round(v, 3) for k, v in orders.items()}}, faults, (draw,))
