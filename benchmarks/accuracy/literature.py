@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.literature runs/acac runs/3bpa --json benchmarks/results/literature.json
 
 A folder's name is that of its configuration here. Every row names the frames on which our model was scored, how many of
-the planned steps were done, and the seconds of training. Energies are of the whole molecule, as published.
+the planned steps were done, and the seconds of training. Energies are of the whole molecule, as published,
+and of silicon per atom.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks.common import history, write_record
 
 MACE = "Batatia et al., arXiv 2206.07697"
 ALLEGRO = "Musaelian et al., Nat. Commun. 14, 579 (2023)"
+PYXTAL = "PyXtal_FF, examples/UCSD-Si-214-25, 4,000 epochs"
 PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] = {
     "acac": (
         "rmse",
@@ -31,8 +33,10 @@ PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] 
         {"Allegro": (3.84, 12.98, ALLEGRO), "NequIP": (3.3, 10.8, MACE), "MACE": (3.0, 8.8, MACE)},
     ),
     "aspirin": ("mae", 21, "test frames of split 01", {"Allegro": (2.3, 7.3, ALLEGRO)}),
+    "silicon": ("mae", 1, "published test frames", {"SO(3) network": (3.95, 82.6, PYXTAL)}),
 }
-"""Per configuration: error, atoms of the molecule, frames of the publications, and meV, meV/Å and source by model."""
+"""Per configuration: error, atoms of the molecule (1: energies are per atom), frames of the publications, and
+meV, meV/Å and source by model."""
 
 
 def read(folder: Path) -> dict[str, Any]:

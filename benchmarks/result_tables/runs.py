@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from benchmarks.accuracy.literature import HEADER, rows_of
 from benchmarks.result_tables.records import (
@@ -132,3 +133,21 @@ def physics() -> str:
         facts = json.dumps(check["figures"], ensure_ascii=False).translate(str.maketrans("", "", '{}"'))
         rows.append([name, facts, "; ".join(check["faults"]) or "none"])
     return table("check | figures | bounds exceeded", rows)
+
+
+def material(name: str) -> str:
+    """Return the figures of one material's check, and the bounds that it exceeds."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['mean']:g} ± {value['standard error']:g}"
+        return ", ".join(f"{x:g}" for x in (value if isinstance(value, list) else [value]))
+
+    (check,) = record(name)["checks"].values()
+    rows = [[key, cell(value)] for key, value in check["figures"].items()]
+    return table("quantity | value", [*rows, ["bounds exceeded", "; ".join(check["faults"]) or "none"]])
+
+
+def silicon() -> str:
+    """Return errors of the silicon potential beside published ones."""
+    return table(HEADER.replace("meV |", "meV/atom |", 1), rows_of(record("literature_silicon")["runs"]))
