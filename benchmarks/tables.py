@@ -179,6 +179,21 @@ TABLES: dict[str, list[str]] = {
         "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/example.pt2 {work}/example64.pt2 "
         "--json {results}/physics.json --picture {results}/physics.png",
     ],
+    "water": [
+        "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
+        "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",
+        "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/example.pt2 {work}/example64.pt2 --only water "
+        "--json {results}/physics_water.json --picture {results}/physics_water.png",
+    ],
+    "silicon": [
+        "OMP_NUM_THREADS=1 {python} -m mlip_train.cli fit benchmarks/accuracy/silicon.yaml output={work}/runs/silicon",
+        "{python} -m benchmarks.accuracy.literature {work}/runs/silicon --json {results}/literature_silicon.json",
+        "{python} -m mlip_export.cli compile {work}/runs/silicon/model.safetensors -o {work}/silicon.pt2",
+        "{python} -m mlip_export.cli compile {work}/runs/silicon/model.safetensors -o {work}/silicon64.pt2 "
+        "--dtype float64",
+        "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/silicon.pt2 {work}/silicon64.pt2 --only silicon "
+        "--json {results}/physics_silicon.json --picture {results}/physics_silicon.png",
+    ],
 }
 
 
