@@ -91,14 +91,14 @@ def _two_body(model: Parameters) -> BesselWeights | SplineWeights:
 class FoldedAllegro(nn.Module):
     """An Allegro model for evaluation: the same energies, with all that depends on weights alone computed once."""
 
-    def __init__(self, model: Parameters):
+    def __init__(self, model: Parameters, folded: Folded | None = None):
         super().__init__()
         self.fixed, self.dtype = model.fixed, model.config.dtype
         c = model.config
         self.type_names, self.elements = tuple(c.type_names), c.element_of_types()
         self.cutoff, self.cutoffs = c.cutoff, torch.tensor(c.cutoff_matrix(), dtype=torch.float64)
         with torch.no_grad():
-            leaves, self._shape = tree_flatten(fold(model))
+            leaves, self._shape = tree_flatten(fold(model) if folded is None else folded)
         for position, leaf in enumerate(leaves):
             self.register_buffer(f"folded_{position}", leaf.detach().clone(), persistent=False)
 

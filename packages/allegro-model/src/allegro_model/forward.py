@@ -27,6 +27,7 @@ from allegro_model.radial import (
     scaled_lengths,
     two_body_embedding,
 )
+from allegro_model.table import TableWeights, tabulated
 from allegro_model.track import Layer
 from equitensor import ScalarReader, row_offsets, spherical_harmonics, to_atoms
 
@@ -58,7 +59,7 @@ class Folded(NamedTuple):
     """
 
     cutoffs: Tensor  # (T²,) float64, Å
-    two_body: BesselWeights | SplineWeights
+    two_body: BesselWeights | SplineWeights | TableWeights
     embed_hidden: tuple[Tensor, ...]
     tensor_embed: Tensor  # (H, R, C)
     scalar_maps: tuple[tuple[Tensor, ...], ...]  # each (H, S) or none
@@ -85,9 +86,8 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
     envelope = polynomial_cutoff(x, fixed.cutoff_exponent)  # (E,)
     y = spherical_harmonics(fixed.l_max, edge_vectors, dtype=dtype)  # (E, D)
 
-    embedding = two_body_embedding(w.two_body, fixed.spline_span, x, envelope, pair)  # (E, E_d)
-    hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity, fixed.mlp_dtype)  # (E, H)
-    two_body = (hidden @ w.tensor_embed.flatten(1)).view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
+    hidden, two_body = two_body_features(fixed, w, x, envelope, pair)
+    two_body = two_body.view(-1, *w.tensor_embed.shape[1:])  # (E, R, C)
     norm = w.density_norm[types]  # (N,)
 
     densities: list[Tensor] = []
@@ -110,6 +110,17 @@ def atom_energies(fixed: Fixed, w: Folded, edge_vectors: Tensor, edge_index: Ten
         pairs = (_pair_energies(fixed, w, length, edge_types, pair) * envelope).view(-1, 1, 1)
         energy = energy + to_atoms(pairs, ones.double(), center, offsets).flatten()
     return energy
+
+
+def two_body_features(
+    fixed: Fixed, w: Folded, x: Tensor, envelope: Tensor, pair: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the hidden layer (E, H) of edges of scaled lengths x, and the weights (E, R·C) of their tensors."""
+    if isinstance(w.two_body, TableWeights):
+        return tabulated(w.two_body, w.two_body.intervals.numel() // fixed.num_types**2, x, pair)
+    embedding = two_body_embedding(w.two_body, fixed.spline_span, x, envelope, pair)  # (E, E_d)
+    hidden = hidden_layers(embedding, w.embed_hidden, fixed.embed_nonlinearity, fixed.mlp_dtype)
+    return hidden, hidden @ w.tensor_embed.flatten(1)
 
 
 def _layers(

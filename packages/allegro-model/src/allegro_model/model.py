@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -14,6 +14,7 @@ from allegro_model.config import AllegroConfig
 from allegro_model.fold import FoldedAllegro, fold
 from allegro_model.forward import Folded, atom_energies
 from allegro_model.parameters import Parameters
+from allegro_model.tabulate import tabulate
 
 
 class Allegro(Parameters):
@@ -131,3 +132,35 @@ class Allegro(Parameters):
     def for_inference(self) -> FoldedAllegro:
         """Return an equal module for evaluation only, with the folded weights as constants."""
         return FoldedAllegro(self)
+
+    def tabulated(
+        self, tolerance: float, graphs: Iterable[tuple[Tensor, Tensor, Tensor]] = ()
+    ) -> tuple[FoldedAllegro, dict[str, Any]]:
+        """Return :meth:`for_inference` with the two-body features read from a table, and what was measured of it.
+
+        A quintic polynomial per interval of the length and ordered pair of types, with two continuous derivatives where
+        two meet, so that forces are the exact derivative of the energy. Each pair has as many intervals as it takes.
+
+        Parameters
+        ----------
+        tolerance : float
+            Largest difference of a force in float64, eV/Å: of two atoms at lengths from near 0 to the cutoff, of
+            every pair, and of edges and atoms of ``graphs``. At least 1e-9.
+        graphs : iterable of (edge_vectors, edge_index, types)
+            More to compare on, with the arguments of :meth:`forward` on the CPU.
+
+        Returns
+        -------
+        module : FoldedAllegro
+            Of this model's dtype, on its device.
+        report : dict
+            ``tolerance``; ``max_force`` (eV/Å) and ``max_energy`` (eV per atom of the graphs), the largest differences
+            found; ``intervals``, the fewest and the most of a pair; ``bytes`` of the tables.
+
+        Raises
+        ------
+        ValueError
+            If the tables do not reach the tolerance with 2,048 intervals per pair, or take more than 256 MiB; for a
+            model with ``mlp_dtype``.
+        """
+        return tabulate(self, tolerance, graphs)

@@ -16,7 +16,7 @@ from localgraph import EdgeModel, atomic_write, load_model
 from mlip_export import inductor
 from mlip_export._build import build_verified
 from mlip_export._limits import INDEX_LIMIT, sizes
-from mlip_export._model import kind_of, model_fields, prepared, reference_model
+from mlip_export._model import for_inference, kind_of, model_fields, prepared, reference_model
 from mlip_export._precision import PRECISIONS, can_bf16
 from mlip_export._trace import trace
 from mlip_export.graphs import Graphs, example_graphs
@@ -39,6 +39,7 @@ def compile(
     isa: str = "native",
     precision: str = "float32",
     fused: bool = False,
+    two_body_table: float | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Metadata:
     """Compile a model with its edge forces into one exported model that every host loads.
@@ -70,6 +71,12 @@ def compile(
         Evaluate a layer's work on edges by one kernel whose hidden layers stay on chip: cuda with ``precision="tf32"``,
         for models whose config has ``fused_layers``, which the metadata's config then holds as true. Sizes without a
         kernel are refused. Without it a model is exported composed, however it was trained.
+    two_body_table : float, optional
+        Read what a model computes of an edge's length and types alone from tables, whose forces differ from the
+        model's by at most this, eV/Å, from 1e-9 to 1e-6: for float32 models with a method ``tabulated``, such as
+        Allegro. Measured in float64 before anything is compiled, on two atoms of every pair of types at lengths from
+        near 0 to the cutoff (relative there for forces above 1 eV/Å) and on clusters; the metadata holds what was
+        found. Off by default: the tables of many types are large.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
@@ -106,17 +113,16 @@ def compile(
             f"precision must be 'float32' for a model without float32 weights, got {precision!r}"
         )
     graphs = example_graphs(ready.cutoffs, torch.device(device))
-    module = ready.for_inference()
+    module, table = for_inference(ready, two_body_table, graphs.compared)
     for p in module.parameters():
         p.requires_grad_(False)
     bf16, limit = precision == "bf16", INDEX_LIMIT if device == "cuda" else None
-    record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
         if device == "cpu" and precision == "float32":
             program, built, record = _fastest(module, graphs, candidate, isa)
         else:
-            program, built = trace(module, graphs.traced, limit, bf16), None
+            program, built, record = trace(module, graphs.traced, limit, bf16), None, {}
         function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision, built)
         metadata = Metadata(
             **model_fields(ready),
@@ -129,6 +135,7 @@ def compile(
             training=dict(training or {}),
             verification=found,
             products=record,
+            two_body_table=table,
         )
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)

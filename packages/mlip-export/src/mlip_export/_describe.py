@@ -33,6 +33,7 @@ def describe(metadata: Metadata) -> str:
         ("units", f"{m.length_unit}, {m.energy_unit}"),
         ("precision", _precision(m)),
         ("matrix products", _products(m.products)),
+        *([("two-body table", _table(m.two_body_table))] if m.two_body_table else []),
         ("runs on", f"{m.device} ({m.isa}), torch {'.'.join(m.torch_version.split('.')[:2])}"),
         (
             "one call",
@@ -79,6 +80,15 @@ def _products(found: dict[str, Any]) -> str:
         return f"torch's ({measured})" if times else "torch's"
     ours = sum(kernels.values())
     return f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; {measured})"
+
+
+def _table(found: dict[str, Any]) -> str:
+    fewest, most = found["intervals"]
+    return (
+        f"forces within {found['tolerance']:g} eV/Å of the model in float64 (largest difference found "
+        f"{found['max_force']:.2g}), {fewest:,} to {most:,} intervals per pair of types, "
+        f"{found['bytes'] / 2**20:.1f} MiB"
+    )
 
 
 def _error(found: dict[str, Any]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from localgraph import EdgeModel
+from mlip_export.graphs import Inputs
 
 
 def _module(model: EdgeModel) -> nn.Module:
@@ -44,6 +46,41 @@ def reference_model(model: EdgeModel) -> EdgeModel:
     config = model.to_config()
     exact = {key: value for key, value in {"dtype": "float64", "mlp_dtype": None}.items() if key in config}
     return prepared(_rebuilt(model, **exact) if "dtype" in config else model, None, "cpu")
+
+
+TABLE_ERRORS = 1e-9, 1e-6
+"""eV/Å; above, compiled code would differ from the eager model by more than rounding does."""
+MEASURED = ("125 atoms", "64 atoms, few neighbors", "27 atoms and 5 isolated", "2 atoms")
+"""Graphs on which tables are compared with the model in float64: small ones."""
+
+
+def for_inference(
+    model: EdgeModel, two_body_table: float | None, graphs: Mapping[str, Inputs]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the module to export, with tables of this tolerance if given, and what was measured of them."""
+    if two_body_table is None:
+        return model.for_inference(), {}
+    least, most = TABLE_ERRORS
+    if not least <= two_body_table <= most:
+        raise ValueError(f"two_body_table must be from {least:g} to {most:g} eV/Å, got {two_body_table!r}")
+    tabulated = getattr(model, "tabulated", None)
+    if tabulated is None:
+        raise ValueError(
+            f"two_body_table must be None for model {model.model_name!r}, which has no method tabulated, got "
+            f"{two_body_table!r}"
+        )
+    if kind_of(model) != "float32":
+        raise ValueError(
+            f"two_body_table must be None for a model without float32 weights, got {two_body_table!r}"
+        )
+    measured = [tuple(t.cpu() for t in graphs[name]) for name in MEASURED]
+    try:
+        module, report = tabulated(two_body_table, measured)
+    except ValueError as e:
+        raise ValueError(
+            f"two_body_table must be an error that tables of this model keep, got {two_body_table!r}: {e}"
+        ) from e
+    return module, report
 
 
 def _rebuilt(model: EdgeModel, **changes: Any) -> EdgeModel:

@@ -192,6 +192,15 @@ def _add_compile(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="one kernel per layer whose hidden layers stay on chip (CUDA with --precision tf32)",
     )
+    p.add_argument(
+        "--two-body-table",
+        type=float,
+        nargs="?",
+        const=1e-7,
+        metavar="ERROR",
+        help="read what lengths and types of edges alone decide from tables: faster, with forces off by at most this, "
+        "1e-9 to 1e-6 eV/Å (default without a number: 1e-7)",
+    )
 
 
 def _add_fetch(p: argparse.ArgumentParser) -> None:

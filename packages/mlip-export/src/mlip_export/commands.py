@@ -22,6 +22,7 @@ def compile(options: argparse.Namespace) -> None:
         isa=options.isa,
         precision=options.precision,
         fused=options.fused,
+        two_body_table=options.two_body_table,
     )
     print(f"wrote {output}")
     print(describe(metadata))

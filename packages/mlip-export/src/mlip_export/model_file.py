@@ -78,6 +78,10 @@ class Metadata:
     by, the ``speedup`` of our kernel over ``torch.mm`` or the ``milliseconds`` of the whole program with each; and of
     our kernel the vector length, the speedup for each (inner x columns), and how many products it computes. Empty
     where there was no choice."""
+    two_body_table: dict[str, Any]
+    """Tables of what edges' lengths and types alone decide: the ``tolerance`` of forces and the largest difference
+    found, ``max_force``, eV/Å, and of energies ``max_energy``, eV per atom; the fewest and most ``intervals`` of a pair
+    of types, and ``bytes``. Empty without tables."""
     shortest_distance: float = SHORTEST_DISTANCE
     """Å; hosts refuse geometries with nearer atoms."""
     length_unit: str = "angstrom"
