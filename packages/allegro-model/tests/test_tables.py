@@ -162,7 +162,7 @@ def test_what_tables_do_not_reach_is_refused(small, few, monkeypatch):
         rough.tabulated(1e-9)
     vectors, index, types = few()
     monkeypatch.setattr(tabulate, "ROUNDS", 1)
-    monkeypatch.setattr(tabulate, "MARGIN", 0.01)
+    monkeypatch.setattr(tabulate, "PAIR_MARGIN", 0.01)
     with pytest.raises(
         ValueError, match=r"tolerance must be one that tables reach, got 1e-06 eV/Å and forces"
     ):

@@ -144,8 +144,9 @@ class Allegro(Parameters):
         Parameters
         ----------
         tolerance : float
-            Largest difference of a force in float64, eV/Å: of two atoms at lengths from near 0 to the cutoff, of
-            every pair, and of edges and atoms of ``graphs``. At least 1e-9.
+            Largest difference of a force in float64, eV/Å, at least 1e-9. Measured with a margin for other structures:
+            a twentieth of it for two atoms of every pair at lengths from near 0 to the cutoff (relative for forces
+            above 1 eV/Å), and a quarter for edges and atoms of ``graphs``.
         graphs : iterable of (edge_vectors, edge_index, types)
             More to compare on, with the arguments of :meth:`forward` on the CPU.
 

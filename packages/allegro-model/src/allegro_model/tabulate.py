@@ -29,8 +29,8 @@ LARGEST = 256 * 2**20
 """Bytes of the tables of all pairs."""
 POINTS = 32
 """Lengths in a cell that are compared."""
-MARGIN = 10.0
-"""A pair alone is to be this much better than the tolerance: many edges sum up in an atom."""
+PAIR_MARGIN, GRAPH_MARGIN = 20.0, 4.0
+"""Two atoms, and graphs, are to be better than the tolerance by this: edges add up in an atom, structures differ."""
 LARGE = 1.0
 """eV/Å; larger forces of two atoms count by their relative error: models extrapolate to distances that do not occur."""
 ROUNDS = 5
@@ -45,14 +45,14 @@ def tabulate(
     if (kind := model.config.mlp_dtype) is not None:
         raise ValueError(f"mlp_dtype must be None for tables of the hidden layers, got {kind!r}")
     tables = _Tables(model)
-    goal = tolerance / MARGIN
+    goal = tolerance / PAIR_MARGIN
     checked = [(inputs, *tables.exact(inputs)) for inputs in graphs]
     for _ in range(ROUNDS):
         of_pairs = max(tables.refine(pair, goal) for pair in range(tables.pairs))
         energy, force = tables.error(checked)
-        if force <= tolerance:
+        if force <= tolerance / GRAPH_MARGIN:
             break
-        goal *= 0.5 * tolerance / force
+        goal *= 0.8 * tolerance / GRAPH_MARGIN / force
     else:
         raise ValueError(
             f"tolerance must be one that tables reach, got {tolerance!r} eV/Å and forces {force:.2g} eV/Å off"
