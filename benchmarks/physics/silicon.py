@@ -2,9 +2,9 @@
 
 - The energy has a minimum inside the volumes of the curve. The lattice constant is 5.469 ± 0.01 Å, as published for
   these data (Zuo et al., J. Phys. Chem. A 124, 731 (2020)), whose pressure vanishes at 5.4685 Å. The bulk modulus is
-  88.5 ± 5 GPa: pressures of the training cells strained by ±2 % along an axis differ by 3.55 GPa. (Zuo et al. give
-  95 GPa by other calculations; measured are 5.431 Å and 98 GPa. PyXtal_FF's networks trained on these data have 85 to
-  91 GPa.)
+  88.5 ± 5 GPa: pressures of the training cells strained by ±2 % along an axis differ by 3.55 GPa. (Zuo et al. give 95
+  GPa by other calculations; measured are 5.431 Å and 98 GPa. PyXtal_FF's networks trained on these data have 85 to 91
+  GPa.)
 - Energies and stresses agree: at the minimum the pressure is below 0.05 GPa, and the bulk modulus from pressures is
   within 2 % of that from energies.
 - Acoustic sum rule: without imposing it, the acoustic modes at Γ are below 0.05 THz.
