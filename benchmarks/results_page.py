@@ -58,6 +58,7 @@ TABLES = {
         plain(runs.first),
         plain(runs.demo),
         plain(runs.physics),
+        plain(runs.silicon_errors, "literature_silicon"),
         plain(speed.systems, "systems_small"),
         plain(speed.inference, other=NEQUIP),
         plain(speed.floor, "inference_1", other=NEQUIP),
@@ -95,6 +96,10 @@ TABLES = {
 } | {
     f"model_{system}": Table(partial(speed.eager, system), (f"model_{system}",), NEQUIP)
     for system in ("water_192", "water_81")
+}
+TABLES |= {
+    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",))
+    for name in ("water", "silicon")
 }
 
 

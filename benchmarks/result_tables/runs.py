@@ -148,6 +148,6 @@ def material(name: str) -> str:
     return table("quantity | value", [*rows, ["bounds exceeded", "; ".join(check["faults"]) or "none"]])
 
 
-def silicon() -> str:
+def silicon_errors() -> str:
     """Return errors of the silicon potential beside published ones."""
     return table(HEADER.replace("meV |", "meV/atom |", 1), rows_of(record("literature_silicon")["runs"]))
