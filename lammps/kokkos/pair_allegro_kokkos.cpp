@@ -2,6 +2,7 @@
 
 #include "pair_allegro_kokkos.h"
 
+#include "device_stream.h"
 #include "edge_kernels.h"
 #include "edge_potential.h"
 
@@ -142,7 +143,14 @@ void PairAllegroKokkos<DeviceType>::fill(int first, int last, int64_t start, int
   }
   mlip::fill_edges<DeviceType>(reader(), first, rows, kinds, start, edges, rejects ? shortest_allowed_sq : 0.0,
                                d_offsets, d_vectors, d_index, d_types, d_atoms);
-  Kokkos::fence();
+  if (kokkos_stream() == nullptr) Kokkos::fence();
+}
+
+// LAMMPS and Kokkos run on the stream of the default instance; torch on the same one waits for nothing else.
+template <class DeviceType> void *const *PairAllegroKokkos<DeviceType>::kokkos_stream()
+{
+  if (ON_HOST || !mlip::takes_streams()) return nullptr;
+  return mlip::stream_of(typename DeviceType::execution_space(), stream) ? &stream : nullptr;
 }
 
 template <class DeviceType> void PairAllegroKokkos<DeviceType>::evaluate_chunk(int rows, int64_t edges)
@@ -155,7 +163,7 @@ template <class DeviceType> void PairAllegroKokkos<DeviceType>::evaluate_chunk(i
                            d_forces.data());
     else
       members[0]->evaluate_on_device(d_vectors.data(), d_index.data(), edges, d_types.data(), atoms, d_energies.data(),
-                                     d_forces.data());
+                                     d_forces.data(), kokkos_stream());
   } catch (const std::exception &e) {
     problem = e.what();
   }

@@ -75,6 +75,7 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
   void fill(int, int, int64_t, int64_t);    // edges of centers [first, last), which start at an offset
   void evaluate_chunk(int, int64_t);
   void scatter(int, int, int64_t);
+  void *const *kokkos_stream();             // on which torch can run too, else none
 
   Kokkos::View<int *, DeviceType> d_type_of;     // model's type of each LAMMPS type, -1 for NULL
   Doubles d_cutoffs_sq;                          // [center][neighbor] by LAMMPS type
@@ -82,6 +83,7 @@ template <class DeviceType> class PairAllegroKokkos : public PairAllegro {
   Kokkos::View<int *, DeviceType> d_atoms;       // (E) local or ghost atom of each neighbor
   Doubles d_vectors, d_energies, d_forces;       // (E, 3), (n + T), (E, 3)
   Doubles d_eatom, d_vatom, d_cvatom;            // (nall), (nall, 6), (nall, 9), of the present step
+  void *stream = nullptr;
 
   Reader reader();
   tagint tag_of(int);

@@ -2,6 +2,7 @@
 
 #include "edge_potential.h"
 
+#include "device_stream.h"
 #include "gpu_architecture.h"
 #include "model_archive.h"
 
@@ -291,7 +292,7 @@ struct EdgePotential::Implementation {
   }
 
   void evaluate(c10::Device from, const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
-                int64_t atoms, double *energies, double *edge_forces);
+                int64_t atoms, double *energies, double *edge_forces, void *const *stream = nullptr);
 
  private:
   // A graph on the device, and where its results go.
@@ -400,9 +401,11 @@ bool EdgePotential::Implementation::call(const Whole &all, int64_t first, int64_
 
 // Wraps memory at either place as inputs, runs the model, and copies the outputs to the same place.
 void EdgePotential::Implementation::evaluate(c10::Device from, const double *vectors, const int64_t *edge_index, int64_t edges,
-                                             const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
+                                             const int64_t *types, int64_t atoms, double *energies, double *edge_forces,
+                                             void *const *stream)
 {
   c10::InferenceMode guard;
+  const StreamGuard on_stream(stream, device.index());
   const auto doubles = at::TensorOptions().dtype(at::kDouble).device(from);
   const auto integers = at::TensorOptions().dtype(at::kLong).device(from);
   const int64_t rows = atoms - static_cast<int64_t>(info.type_names.size());
@@ -417,7 +420,7 @@ void EdgePotential::Implementation::evaluate(c10::Device from, const double *vec
           at::from_blob(const_cast<int64_t *>(types), {atoms}, integers).to(device),
           at::from_blob(energies, {atoms}, doubles), at::from_blob(edge_forces, {edges, 3}, doubles), rows},
          0, rows, 0, edges);
-    if (from.is_cuda()) torch::cuda::synchronize(from.index());    // the caller's stream is another one
+    if (from.is_cuda() && stream == nullptr) torch::cuda::synchronize(from.index());    // the caller's stream is another one
   } catch (const c10::Error &e) {
     throw std::runtime_error("evaluating the model failed in torch: " + first_line(e));
   }
@@ -430,9 +433,10 @@ void EdgePotential::evaluate(const double *vectors, const int64_t *edge_index, i
 }
 
 void EdgePotential::evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges,
-                                       const int64_t *types, int64_t atoms, double *energies, double *edge_forces)
+                                       const int64_t *types, int64_t atoms, double *energies, double *edge_forces,
+                                       void *const *stream)
 {
-  self->evaluate(self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces);
+  self->evaluate(self->device, vectors, edge_index, edges, types, atoms, energies, edge_forces, stream);
 }
 
 void set_threads(int threads) { at::set_num_threads(threads < 1 ? 1 : threads); }

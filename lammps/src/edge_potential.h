@@ -37,9 +37,11 @@ class EdgePotential {
   void evaluate(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
                 int64_t atoms, double *energies, double *edge_forces);
 
-  // The same with every pointer on the device of the model.
+  // The same with every pointer on the device of the model. With a pointer to the caller's stream (a cudaStream_t or
+  // hipStream_t) it runs there, after what the stream holds and without waiting; without, all work on the pointers must
+  // be done, and it waits for its own.
   void evaluate_on_device(const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,
-                          int64_t atoms, double *energies, double *edge_forces);
+                          int64_t atoms, double *energies, double *edge_forces, void *const *stream = nullptr);
 
  private:
   struct Implementation;

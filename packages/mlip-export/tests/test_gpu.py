@@ -15,8 +15,12 @@ import localgraph
 import mlip_export
 from mlip_export._verify import by_representatives
 from mlip_export.ase import Calculator
+from mlip_export.captured import Captured
 from mlip_export.chunks import evaluate
 from mlip_export.graphs import cluster
+from mlip_export.loaded import shared_function
+from mlip_export.recording import Repeated
+from mlip_export.runtime import EdgePotential
 
 DEVICE = os.environ.get("MLIP_EXPORT_GPU_TESTS_ON", "cuda")
 HERE = DEVICE == "cpu" or torch.cuda.is_available()
@@ -139,6 +143,116 @@ def test_two_streams(exported, models, reference):
     torch.cuda.synchronize()
     for results, given in zip(found, inputs, strict=True):
         assert_near(results, reference(*given))
+
+
+@pytest.fixture
+def replayed(exported):
+    """The package as a CUDA graph; what stands for one on a CPU."""
+    if DEVICE == "cuda":
+        return mlip_export.load(exported, cuda_graph=True)
+    plain = mlip_export.load(exported)
+    function = shared_function(exported, plain.device, single_threaded=True)
+    return EdgePotential(
+        Captured(function, plain.metadata, plain.device, Repeated), plain.metadata, plain.device
+    )
+
+
+def test_cuda_graph(replayed, models, reference):
+    """Sizes below and above the capacity, no edges, and none but padding left of the graph before."""
+    for atoms, isolated, recordings in (
+        (200, 3, 1),
+        (195, 0, 1),
+        (2, 0, 1),
+        (1, 4, 1),
+        (199, 1, 1),
+        (300, 0, 2),
+        (299, 2, 2),
+    ):
+        inputs = cluster(models[1].cutoffs, atoms, isolated=isolated, seed=atoms)
+        assert_near(replayed(*placed(inputs)), reference(*inputs))
+        assert replayed._function.recordings == recordings
+
+
+def test_cuda_graph_along_a_path(exported, replayed, models):
+    """Many replays, close to calls without a graph; the first results stay what they were."""
+    plain, inputs = mlip_export.load(exported), cluster(models[1].cutoffs, 120, seed=6)
+    first = replayed(*placed(inputs))
+    kept = [t.clone() for t in first]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(20):
+        moved = inputs.edge_vectors * (
+            1 + 0.02 * torch.rand(len(inputs.edge_vectors), 1, generator=generator)
+        )
+        few = placed(
+            (moved[: len(moved) - step], inputs.edge_index[:, : len(moved) - step].contiguous(), inputs.types)
+        )
+        assert_near(replayed(*few), [t.cpu() for t in plain(*few)], relative=2e-5)
+    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+@on_cuda
+def test_cuda_graph_does_not_wait_or_allocate(replayed, models):
+    """A replay launches one graph beside copies, and takes no memory but that of its results."""
+    inputs = placed(cluster(models[1].cutoffs, 200, seed=4))
+    function = replayed._function
+    for _ in range(3):
+        function(*inputs)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    ) as p:
+        results = function(*inputs)
+        torch.cuda.synchronize()
+    calls = [e.name for e in p.events()]
+    assert sum("GraphLaunch" in name for name in calls) == 1
+    assert sum("LaunchKernel" in name for name in calls) <= 4
+    assert torch.cuda.memory_allocated() - before <= sum(t.nbytes + 512 for t in results)
+
+
+@on_cuda
+def test_cuda_graph_on_two_streams(replayed, models, reference):
+    graphs = [cluster(models[1].cutoffs, 200, seed=k) for k in (1, 2)]
+    streams, found = [torch.cuda.Stream() for _ in graphs], []
+    moved = [placed(inputs) for inputs in graphs]
+    replayed(*moved[0])
+    torch.cuda.synchronize()
+    for turn in range(20):
+        with torch.cuda.stream(streams[turn % 2]):
+            found.append(replayed._function(*moved[turn % 2]))
+    torch.cuda.synchronize()
+    for turn, results in enumerate(found):
+        assert_near(results, reference(*graphs[turn % 2]))
+
+
+@on_cuda
+def test_what_cannot_be_captured_is_named(exported, models):
+    function = shared_function(exported, torch.device("cuda"), single_threaded=True)
+
+    def reads(*given):
+        energies, edge_forces = function(*given)
+        return energies * float(energies.sum() != 0), edge_forces
+
+    metadata, inputs = mlip_export.read_metadata(exported), placed(cluster(models[1].cutoffs, 30))
+    before = torch.cuda.current_stream()
+    with pytest.raises(mlip_export.CaptureError, match=r"captured: .*captur"):
+        Captured(reads, metadata, torch.device("cuda"))(*inputs)
+    assert torch.cuda.current_stream() == before
+    Captured(function, metadata, torch.device("cuda"))(*inputs)
+
+
+@on_cuda
+def test_cuda_graph_in_ase(exported):
+    atoms = ase.build.molecule("H2O")
+    atoms.set_cell(np.eye(3) * 3.2)
+    atoms.pbc = True
+    atoms = atoms.repeat(3)
+    found = []
+    for cuda_graph in (False, True):
+        atoms.calc = Calculator(exported, cuda_graph=cuda_graph)
+        found.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
 @on_cuda

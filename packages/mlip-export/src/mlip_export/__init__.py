@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from mlip_export._verify import Disagreement
     from mlip_export.memory import keep_freed_memory
     from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
+    from mlip_export.recording import CaptureError
     from mlip_export.runtime import EdgePotential, GeometryError, load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CaptureError",
     "Disagreement",
     "EdgePotential",
     "ExportedModelError",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CaptureError": "recording",
     "Disagreement": "_verify",
     "EdgePotential": "runtime",
     "GeometryError": "runtime",

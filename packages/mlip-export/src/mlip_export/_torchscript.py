@@ -20,7 +20,13 @@ def library() -> Path:
     files = [root / "torchscript" / "torchscript_class.cpp"]
     files += [
         root / "src" / name
-        for name in ("edge_potential.cpp", "edge_potential.h", "gpu_architecture.h", "model_archive.h")
+        for name in (
+            "edge_potential.cpp",
+            "device_stream.h",
+            "edge_potential.h",
+            "gpu_architecture.h",
+            "model_archive.h",
+        )
     ]
     digest = hashlib.sha256()
     for part in (f"torch {_version('torch')}", sys.platform, os.uname().machine, _place("torch")):

@@ -48,6 +48,8 @@ class Calculator(ASECalculator):
         values held per edge: the list with its skin, vectors and edge forces.
     device : str or torch.device, optional
         For CUDA models, which GPU.
+    cuda_graph : bool
+        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
     compute_stress : bool
         Compute ``stress`` and ``stresses`` in every evaluation of atoms with a cell.
 
@@ -63,7 +65,8 @@ class Calculator(ASECalculator):
     FileNotFoundError, mlip_export.ExportedModelError
         As :func:`mlip_export.load`.
     ValueError
-        For a negative ``skin``, ``max_edges`` below 1, or members of different elements, cutoffs or devices.
+        For a negative ``skin``, ``max_edges`` below 1, members of different elements, cutoffs or devices, or
+        ``cuda_graph`` and a model for a CPU.
 
     Notes
     -----
@@ -93,10 +96,11 @@ class Calculator(ASECalculator):
         skin: float = 0.5,
         max_edges: int | None = None,
         device: str | torch.device | None = None,
+        cuda_graph: bool = False,
         compute_stress: bool = True,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
-        self.members = load_members(path, device)
+        self.members = load_members(path, device, cuda_graph)
         self.potential = self.members.first
         self.max_edges = edges_per_call(max_edges, self.potential.metadata)
         self.edges = VerletList(self.potential.cutoffs.to(self.potential.device), skin)
@@ -111,6 +115,7 @@ class Calculator(ASECalculator):
             skin=skin,
             max_edges=max_edges,
             device=device,
+            cuda_graph=cuda_graph,
             compute_stress=compute_stress,
         )
         self.parameters = Parameters(

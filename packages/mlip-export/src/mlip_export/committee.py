@@ -91,9 +91,11 @@ def paths_of(path: Path | Sequence[Path]) -> list[Path]:
     return [path] if isinstance(path, (str, os.PathLike)) else list(path)
 
 
-def load_members(path: Path | Sequence[Path], device: str | torch.device | None = None) -> Members:
+def load_members(
+    path: Path | Sequence[Path], device: str | torch.device | None = None, cuda_graph: bool = False
+) -> Members:
     """Load one exported model, or each of a sequence."""
-    return Members([load(p, device) for p in paths_of(path)])
+    return Members([load(p, device, cuda_graph=cuda_graph) for p in paths_of(path)])
 
 
 def evaluate_members(

@@ -21,31 +21,39 @@ Function = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # torch unmaps the code of an exported model only when the process ends, so giving a CPU model back and loading it
 # again would map it twice: it is kept. A CUDA model holds device memory, which its last user gives back.
-_kept: dict[tuple[str, torch.device], Function] = {}
-_used: WeakValueDictionary[tuple[str, torch.device], Function] = WeakValueDictionary()
+Key = tuple[str, torch.device, bool]
+_kept: dict[Key, Function] = {}
+_used: WeakValueDictionary[Key, Function] = WeakValueDictionary()
 _lock = threading.RLock()
 _forks_are_watched = False
 
 
-def shared_function(path: str | os.PathLike[str], device: torch.device) -> Function:
-    """Return the compiled function of a file, the same object for equal contents and devices.
+def shared_function(
+    path: str | os.PathLike[str], device: torch.device, single_threaded: bool = False
+) -> Function:
+    """Return the compiled function of a file, the same object for equal contents, devices and ways to run.
 
     Raises
     ------
     ExportedModelError
         If torch cannot load it.
     """
-    key = (hashlib.sha256(Path(path).read_bytes()).hexdigest(), device)
+    key = (hashlib.sha256(Path(path).read_bytes()).hexdigest(), device, single_threaded)
     with _lock:
         function = _kept.get(key) or _used.get(key)
         if function is None:
-            function = open_function(path, device)
+            function = open_function(path, device, single_threaded)
             (_kept if device.type == "cpu" else _used)[key] = function
     return function
 
 
-def open_function(path: str | os.PathLike[str], device: torch.device | None = None) -> Function:
+def open_function(
+    path: str | os.PathLike[str], device: torch.device | None = None, single_threaded: bool = False
+) -> Function:
     """Load the compiled function of a file, without any check.
+
+    One that is single-threaded has none of the events by which torch lets threads share it, which a CUDA graph cannot
+    capture: its callers take turns.
 
     Raises
     ------
@@ -56,7 +64,9 @@ def open_function(path: str | os.PathLike[str], device: torch.device | None = No
     index = -1 if device is None or device.index is None else device.index
     with _lock:
         try:
-            function: Function = torch._inductor.aoti_load_package(str(Path(path)), device_index=index)
+            function: Function = torch._inductor.aoti_load_package(
+                str(Path(path)), run_single_threaded=single_threaded, device_index=index
+            )
         except RuntimeError as e:
             raise ExportedModelError(
                 f"{path} must be an exported model whose code loads here, got an error from torch: {e}"

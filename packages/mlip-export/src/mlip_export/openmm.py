@@ -39,7 +39,7 @@ class Potential:
         Element symbol of each particle the force applies to, in order.
     periodic : bool
         Use the periodic box of the context.
-    skin, max_edges, device
+    skin, max_edges, device, cuda_graph
         As for :func:`force`.
 
     Attributes
@@ -56,6 +56,7 @@ class Potential:
         skin: float,
         max_edges: int | None,
         device: str | None,
+        cuda_graph: bool = False,
     ):
         self._arguments = (
             tuple(os.path.abspath(p) for p in paths),
@@ -64,8 +65,9 @@ class Potential:
             skin,
             max_edges,
             device,
+            cuda_graph,
         )
-        self._members = load_members(list(self._arguments[0]), device)
+        self._members = load_members(list(self._arguments[0]), device, cuda_graph)
         first = self._members.first
         self._max_edges = edges_per_call(max_edges, first.metadata)
         self._types = first.types_of(list(symbols)).to(first.device)
@@ -118,6 +120,7 @@ def force(
     skin: float = 0.5,
     max_edges: int | None = None,
     device: str | torch.device | None = None,
+    cuda_graph: bool = False,
 ) -> openmm.PythonForce:
     """Return a force that adds the energy of an exported model to an OpenMM System.
 
@@ -142,6 +145,8 @@ def force(
         Edges evaluated per call, which bounds the memory of activations; by default the model's.
     device : str or torch.device, optional
         For CUDA models, which GPU.
+    cuda_graph : bool
+        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
 
     Returns
     -------
@@ -167,6 +172,7 @@ def force(
         skin,
         max_edges,
         None if device is None else str(device),
+        cuda_graph,
     )
     result = openmm.PythonForce(computation)
     result.computation = computation

@@ -12,6 +12,7 @@ from torch import Tensor
 from localgraph import types_of
 from mlip_export import inductor
 from mlip_export._precision import product_precision, setting
+from mlip_export.captured import Captured
 from mlip_export.chunks import Limits
 from mlip_export.loaded import Function, shared_function
 from mlip_export.model_file import ExportedModelError, Metadata, read_metadata
@@ -101,7 +102,9 @@ class EdgePotential:
         return types_of(atoms, self.type_names, self.metadata.elements)
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> EdgePotential:
+def load(
+    path: str | os.PathLike[str], device: str | torch.device | None = None, *, cuda_graph: bool = False
+) -> EdgePotential:
     """Load an exported model after checking that it fits this machine.
 
     Equal files share one loaded copy per device and process, so loading again costs no memory. After a process that
@@ -114,14 +117,23 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         An exported model, written by ``mlip-export compile``.
     device : str or torch.device, optional
         For a CUDA model, which GPU (``cuda:1``); by default the current one.
+    cuda_graph : bool
+        For a CUDA model, launch its kernels at once, as a CUDA graph that is captured at the first call, and again when
+        atoms or edges exceed its capacity (:class:`mlip_export.captured.Captured`). It is meant for small systems,
+        whose time is that of launches, and keeps the memory of a call.
 
     Raises
     ------
     FileNotFoundError, ExportedModelError
         If the file is missing, truncated, foreign, or made for another device, instruction set, torch or
         format version; the message says which.
+    ValueError
+        For ``cuda_graph`` and a model for a CPU. A potential that cannot be captured raises
+        :class:`mlip_export.CaptureError` when it is called.
     """
     metadata = read_metadata(path)
+    if cuda_graph and metadata.device != "cuda":
+        raise ValueError(f"cuda_graph must be False for a model for {metadata.device}, got {cuda_graph!r}")
     place = torch.device(metadata.device if device is None else device)
     mismatches = check_machine(metadata, place)
     if mismatches:
@@ -130,7 +142,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         raise ExportedModelError(
             f"device must be {metadata.device!r}, for which {path} was compiled, got {str(place)!r}"
         )
-    return EdgePotential(shared_function(path, place), metadata, place)
+    function = shared_function(path, place, single_threaded=cuda_graph)
+    return EdgePotential(Captured(function, metadata, place) if cuda_graph else function, metadata, place)
 
 
 def gpu_architecture(device: str | torch.device | None = None) -> str:

@@ -34,6 +34,8 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         Edges evaluated per call, which bounds the model's activations; by default the model's.
     device : str or torch.device, optional
         For CUDA models, which GPU.
+    cuda_graph : bool
+        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
     compute_forces, compute_stress : bool
         Return these; attributes of the same names change it later.
     energy_dtype : torch.dtype, optional
@@ -48,8 +50,8 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
     FileNotFoundError, mlip_export.ExportedModelError
         As :func:`mlip_export.load`.
     ValueError
-        For a negative ``skin`` or ``max_edges`` below 1; when called, for elements the model does not know, or a state
-        whose periodic axes are not known.
+        For a negative ``skin``, ``max_edges`` below 1, or ``cuda_graph`` and a model for a CPU; when called, for
+        elements the model does not know, or a state whose periodic axes are not known.
 
     Notes
     -----
@@ -64,16 +66,17 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
         skin: float = 0.5,
         max_edges: int | None = None,
         device: str | torch.device | None = None,
+        cuda_graph: bool = False,
         compute_forces: bool = True,
         compute_stress: bool = True,
         energy_dtype: torch.dtype | None = None,
         open_cells: bool = False,
     ):
         super().__init__()
-        self.members = load_members(path, device)
+        self.members = load_members(path, device, cuda_graph)
         self.potential = self.members.first
         self._paths = [os.path.abspath(p) for p in paths_of(path)]
-        self._given_device, self._lock = device, threading.Lock()
+        self._given_device, self._cuda_graph, self._lock = device, cuda_graph, threading.Lock()
         self._device = self.potential.device
         self._dtype = dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
@@ -90,6 +93,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
             skin=self.edges.skin,
             max_edges=self.max_edges,
             device=self._given_device,
+            cuda_graph=self._cuda_graph,
             compute_forces=self._compute_forces,
             compute_stress=self._compute_stress,
             energy_dtype=self._energy_dtype,

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 SOURCES = ("allegroplugin.cpp", "edge_potential.cpp", "pair_allegro.cpp")
-HEADERS = ("edge_potential.h", "gpu_architecture.h", "model_archive.h", "pair_allegro.h")
+HEADERS = ("device_stream.h", "edge_potential.h", "gpu_architecture.h", "model_archive.h", "pair_allegro.h")
 PLUGIN = "allegroplugin.so"
 
 
