@@ -49,6 +49,7 @@ PREDICTED = {
     "large, 5,184 atoms, float32, ms": 128.0,
     "large, 5,184 atoms, TF32, ms": 56.0,
     "small, 192 atoms, float32, ms": 0.86,
+    "small, 192 atoms, float32, CUDA graph, ms": 0.64,
     "small, training step of 256 frames, float32, ms": 24.0,
     "small, peak kB per edge": 19.7,
     "medium, peak kB per edge": 18.0,
@@ -207,6 +208,9 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
                 found[f"{preset}, {atoms:,} atoms, {label}, ms"] = value
         peak = find(f"export_{preset}", "peak_bytes_per_edge")
         found[f"{preset}, peak kB per edge"] = peak / 1e3 if peak else None
+    found["small, 192 atoms, float32, CUDA graph, ms"] = find(
+        "export_small", "ms", "192", "cuda graph float32"
+    )
     step = row("train", preset="small", frames=256, step="full")
     found["small, training step of 256 frames, float32, ms"] = step.get("ms")
     share = row("kernels", op="to_atoms", edges=468_000, l_max=2, channels=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,8 +15,10 @@ from benchmarks.systems import PRESETS, box, model
 
 import localgraph
 
-HOSTS = {"exported": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
+HOSTS = {"exported": "mlip_export", "cuda graph": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
 """What a step is timed in, with the module that it needs; those not installed are left out."""
+LAUNCHED = 1536
+"""Atoms of the largest system that is replayed as a CUDA graph: larger ones do not wait for launches."""
 
 
 def exact(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,9 +33,37 @@ def exact(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return energies.detach(), localgraph.forces(g, system.graph.edge_index, system.atoms)
 
 
-def errors(case: Case, reference: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
+def replayed(case: Case) -> Any:
+    """Return a call of an exported model as a CUDA graph, on a CPU by what stands for it in tests."""
+    import mlip_export
+    from mlip_export.captured import Captured
+    from mlip_export.loaded import shared_function
+    from mlip_export.recording import Repeated
+    from mlip_export.runtime import EdgePotential
+
+    if case.device.type == "cuda":
+        potential = mlip_export.load(case.exported, cuda_graph=True)
+    else:
+        plain = mlip_export.load(case.exported)
+        function = shared_function(case.exported, plain.device, single_threaded=True)
+        potential = EdgePotential(
+            Captured(function, plain.metadata, plain.device, Repeated), plain.metadata, plain.device
+        )
+    edges, atoms = case.edges, case.system.atoms
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        energies, g = potential(*edges)
+        return energies.sum(), localgraph.forces(g, edges[1], atoms)
+
+    return call
+
+
+def errors(
+    case: Case, reference: tuple[torch.Tensor, torch.Tensor], host: Callable[[Case], Any]
+) -> dict[str, float]:
     """Return the errors of an exported model per atom and force component, with the scale of the forces."""
-    energy, forces = INFERENCE["exported"](case)()
+    call = host(case)
+    energy, forces = (call(), call())[1]  # a graph is captured in the first
     difference = (forces.cpu() - reference[1]).abs()
     return {
         "energy_eV_per_atom": abs(float(energy) - float(reference[0].sum())) / case.system.atoms,
@@ -51,13 +82,20 @@ def measure(part: Part, preset: str, cases: dict[int, Case], references: dict[in
         for atoms, reference in references.items():
             label = f"{preset} {name} {atoms}"
             found["error"][f"{name} {atoms}"] = part.attempt(
-                label, lambda a=atoms, r=reference: errors(cases[a], r)
+                label, lambda a=atoms, r=reference: errors(cases[a], r, INFERENCE["exported"])
             )
+            if precision == "highest":
+                found["error"][f"cuda graph {atoms}"] = part.attempt(
+                    f"{label} cuda graph", lambda a=atoms, r=reference: errors(cases[a], r, replayed)
+                )
         for atoms, case in cases.items():
             hosts = HOSTS if precision == "highest" else {"exported": "mlip_export"}
             for host in (host for host, needs in hosts.items() if find_spec(needs)):
+                if host == "cuda graph" and atoms > LAUNCHED:
+                    continue
+                provider = replayed if host == "cuda graph" else INFERENCE[host]
                 label = f"{preset} {atoms} {host} {name}"
-                call = part.attempt(label, lambda c=case, h=host: INFERENCE[h](c))
+                call = part.attempt(label, lambda c=case, p=provider: p(c))
                 if call is None:
                     continue
                 timed = part.attempt(label, lambda c=call: part.milliseconds(c))
@@ -77,7 +115,7 @@ def main() -> None:
     part, preset = Part(f"export_{options.preset}", rest), options.preset
     device = part.device.type
     path = part.work / f"{preset}_{device}.pt2"
-    sizes = part.pick((4, 6, 8, 12, 20) if preset != "large" else (4, 6, 8, 12), (2,))
+    sizes = part.pick((2, 4, 6, 8, 12, 20) if preset != "large" else (2, 4, 6, 8, 12), (2,))
     sample = model(preset, **part.changes())
     begin = time.perf_counter()
     if not path.exists():

@@ -58,8 +58,8 @@ def assert_equal(found, expected):
 )
 def test_capacity(edges, atoms):
     found = capacity_for(edges, atoms)
-    assert edges < found.edges <= 1.1 * edges + EDGE_STEP + 1 and found.edges % EDGE_STEP == 0
-    assert atoms <= found.atoms <= 1.1 * atoms + ATOM_STEP and found.atoms % ATOM_STEP == 0
+    assert edges < found.edges <= 1.03 * edges + EDGE_STEP + 1 and found.edges % EDGE_STEP == 0
+    assert atoms <= found.atoms <= 1.03 * atoms + ATOM_STEP and found.atoms % ATOM_STEP == 0
     assert found.padding * found.per_row >= 2 * (found.edges - edges)
     assert found.per_row <= max(FEW, edges / atoms + 1)
 

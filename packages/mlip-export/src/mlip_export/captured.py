@@ -19,7 +19,7 @@ from mlip_export.loaded import Function
 from mlip_export.model_file import Metadata
 from mlip_export.recording import CaptureError, CudaGraph, Recording
 
-GROWTH = 1.1
+GROWTH = 1.03
 """Capacity over what is recorded for."""
 EDGE_STEP, ATOM_STEP = 256, 16
 """Capacities are multiples of these."""
