@@ -13,8 +13,8 @@
   Corso, Phys. Rev. B 60, 11427 (1999)). Its three branches agree to 0.02 THz, by symmetry.
 - The exported model's frequency there equals that of its float64 twin to 0.02 THz.
 
-Phonons are those of finite displacements of 0.02 Å in 6³ primitive cells (432 atoms; X and L are commensurate), by
-ASE.
+Phonons are those of finite displacements of 0.02 Å in 7³ primitive cells (686 atoms), by ASE. With an odd number no
+atom lies on the border, and 11 Å to it are more than the 10 Å that forces reach by a strictly local model of 5 Å.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def state(calculator: Calculator, quick: bool) -> tuple[float, Outcome]:
 
 def dispersion(models: Models, a0: float, quick: bool) -> Outcome:
     """Phonons at Γ as they come, and along the path and on a grid with the acoustic sum rule imposed."""
-    faults, cells, gamma = [], 4 if quick else 6, np.zeros((1, 3))
+    faults, cells, gamma = [], 5 if quick else 7, np.zeros((1, 3))
     atoms = bulk("Si", "diamond", a0)
     raw = frequencies(force_constants(atoms, models.exact, cells, impose=False), gamma)[0]
     used = frequencies(force_constants(atoms, models.used, cells, impose=False), gamma)[0]
