@@ -97,6 +97,10 @@ TABLES = {
     f"model_{system}": Table(partial(speed.eager, system), (f"model_{system}",), NEQUIP)
     for system in ("water_192", "water_81")
 }
+TABLES |= {
+    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",))
+    for name in ("water", "silicon")
+}
 
 
 def command_of(name: str, run: dict[str, Any]) -> str:
