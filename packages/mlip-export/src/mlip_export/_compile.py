@@ -76,7 +76,7 @@ def compile(
         model's by at most this, eV/Å, from 1e-9 to 1e-6: for float32 models with a method ``tabulated``, such as
         Allegro. Measured in float64 before anything is compiled, on two atoms of every pair of types at lengths from
         near 0 to the cutoff (relative there for forces above 1 eV/Å) and on clusters; the metadata holds what was
-        found. Off by default: the tables of many types are large.
+        found. Off by default: the tables of many types are large, and those of wide layers are not faster.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 

@@ -198,8 +198,8 @@ def _add_compile(p: argparse.ArgumentParser) -> None:
         nargs="?",
         const=1e-7,
         metavar="ERROR",
-        help="read what lengths and types of edges alone decide from tables: faster, with forces off by at most this, "
-        "1e-9 to 1e-6 eV/Å (default without a number: 1e-7)",
+        help="read what lengths and types of edges alone decide from tables, with forces off by at most this, 1e-9 to "
+        "1e-6 eV/Å (default without a number: 1e-7): faster for models of narrow layers",
     )
 
 
