@@ -98,8 +98,7 @@ TABLES = {
     for system in ("water_192", "water_81")
 }
 TABLES |= {
-    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",))
-    for name in ("water", "silicon")
+    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",)) for name in ("silicon",)
 }
 
 
