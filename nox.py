@@ -51,14 +51,14 @@ TORCHLESS = ("spice-data",)
 COVERED = dict.fromkeys(PACKAGES, 80)
 BUILD_REQUIRES = ("hatchling>=1.26",)  # what every package's build-system names
 # Threads that spin on shared cores distort everything; sessions that measure threads set their own.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # The process whose sessions share wheels and compiled kernels, and how many processes tests of one session take.
 RUN = os.environ.setdefault("NOX_RUN", str(os.getpid()))
 WORKERS = os.environ.setdefault("NOX_WORKERS", "2")
 
-# uv, where it is at hand, fills an environment in a third of pip's time; tests do not write bytecode.
+# uv, where it is at hand, fills an environment in a third of pip's time, and leaves bytecode to the first import: most
+# modules of scipy and others are never imported.
 nox.options.default_venv_backend = "uv|virtualenv"
-os.environ.setdefault("UV_COMPILE_BYTECODE", "1")
 nox.options.sessions = [  # the longest first, where they run in pairs
     "lint",
     "spelling",
@@ -117,9 +117,9 @@ def wheel(session: nox.Session, package: str) -> Path:
 
 
 def link_torch(session: nox.Session) -> set[str]:
-    """Put torch, not yet what it needs, into the session's environment by hard links to one installed copy.
+    """Put torch and what it needs into the session's new environment by hard links to one installed copy.
 
-    Unpacking and byte-compiling torch takes most of a minute; a run of all sessions would do it fifteen times. Pip
+    Unpacking and byte-compiling them takes more than a minute; a run of all sessions would do it fifteen times. Pip
     brings it, for it finds wheels where uv does not look (``--find-links`` of its configuration). Returns the names of
     what this torch needs in one version only: builds with CUDA name triton so, those for CPUs nothing.
     """
@@ -129,9 +129,10 @@ def link_torch(session: nox.Session) -> set[str]:
         if not layer.exists():
             part = layer.with_name(f"{layer.name}-{os.getpid()}.part")
             session.install("-q", "pip")  # uv makes environments without it
-            target = ("-c", str(CONSTRAINTS), "--no-deps", "--target", str(part))
+            target = ("-c", str(CONSTRAINTS), "--target", str(part))
             session.run("python", "-m", "pip", "install", "-q", *target, "torch")
-            shutil.rmtree(part / "bin")  # its scripts name no environment's Python
+            for other in ("bin", "share"):  # scripts name no environment's Python; manual pages
+                shutil.rmtree(part / other, ignore_errors=True)
             part.rename(layer)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(str(session.run("python", "-c", where, silent=True)).strip())
@@ -159,6 +160,8 @@ def install(
     session: nox.Session, *packages: str, extras: tuple[str, ...] = ("test",), lowest: bool = False
 ) -> None:
     """Install packages from their wheels, with their siblings' wheels, never by a sibling's name."""
+    torch = any(name not in TORCHLESS for package in packages for name in (package, *SIBLINGS[package]))
+    fixed = {"torch", *link_torch(session)} if torch else set()
     wanted: dict[str, str] = {}
     for package in packages:
         for sibling in SIBLINGS[package]:
@@ -167,8 +170,6 @@ def install(
         wanted[package] = (
             f"{wheel(session, package)}[{','.join(own)}]" if own else str(wheel(session, package))
         )
-    torch = any(package not in TORCHLESS for package in wanted)
-    fixed = {"torch", *link_torch(session)} if torch else set()
     pins = [pin for package in packages for pin in (lowest_pins(package, extras, fixed) if lowest else ())]
     constraints = Path(session.create_tmp()).resolve() / "constraints.txt"
     pinned = {re.split(r"[\[=]", pin)[0] for pin in pins}
@@ -186,9 +187,13 @@ def quiet(session: nox.Session) -> dict[str, str]:
 
 
 def compiling(session: nox.Session) -> dict[str, str]:
-    """As ``quiet``, for what takes no times: g++ compiles the same source with the same options once per run."""
+    """As ``quiet``, for what takes no times: what g++ makes and the models that tests export are made once per run."""
     path = os.pathsep.join([str(ROOT / "ci" / "compiler"), os.environ["PATH"]])
-    return quiet(session) | {"PATH": path, "COMPILED": str(shared(session) / "compiled")}
+    kept = {
+        "COMPILED": str(shared(session) / "compiled"),
+        "MLIP_EXPORT_TEST_CACHE": str(shared(session) / "exports"),
+    }
+    return quiet(session) | {"PATH": path} | kept
 
 
 def pytest(session: nox.Session, *arguments: str, times: bool = False, **options: Any) -> None:
@@ -216,9 +221,10 @@ def pairs(session: nox.Session) -> None:
 
     The output of a session is printed when it ends; after a failure no other starts.
     """
-    listed = str(session.run("nox", "-f", "nox.py", "--list", "--json", external=True, silent=True))
+    listing = ["nox", "-f", "nox.py", "--list", "--json"]
+    listed = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
     order = list(nox.options.sessions)
-    names = [s["session"] for s in sorted(json.loads(listed), key=lambda s: order.index(s["name"]))]
+    names = [s["session"] for s in sorted(listed, key=lambda s: order.index(s["name"]))]
 
     def run(name: str) -> subprocess.CompletedProcess:
         session.log(f"{name} starts")
@@ -474,6 +480,9 @@ def release(session: nox.Session, package: str) -> None:
     folder = Path(session.create_tmp()).resolve() / "release"
     shutil.rmtree(folder, ignore_errors=True)
     tree, dist = folder / "tree", folder / "dist"
+    torch = [] if package in TORCHLESS else ["torch"]
+    if torch:
+        link_torch(session)
     session.install("-q", "build", "twine", "packaging", *BUILD_REQUIRES)
     ours, hatchling = ("python", "ci/release.py"), ("python", "-m", "hatchling", "version")
     clone(session, tree)
@@ -498,9 +507,6 @@ def release(session: nox.Session, package: str) -> None:
         session.run(*build, str(at / "packages" / sibling), silent=True)
         wheels += map(str, out.glob("*.whl"))
     (own,) = dist.glob("*.whl")
-    torch = [] if package in TORCHLESS else ["torch"]
-    if torch:
-        link_torch(session)
     session.install("-q", "-c", str(CONSTRAINTS), *torch, *wheels, f"{own}[test]")
     with session.chdir(tree):
         run_tests(session, f"packages/{package}/tests")

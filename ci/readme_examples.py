@@ -7,6 +7,8 @@ checkout, whose place is `$REPOSITORY`. A `yaml` or `text` block whose first lin
 written to that file. Two files run at a time, or `$NOX_WORKERS`. Without arguments every file runs but those of
 `ELSEWHERE`.
 
+Commands of `SHARED` at the beginning of a page run once: other pages that begin so get copies of the files they made.
+
 A block that cannot run here (SLURM, a GPU) has the line `<!-- not run: REASON -->` above its fence; the report counts
 such blocks. `sh` blocks show `pip install` and are for reading. Other languages, and fences that are indented, are
 errors, since they would be skipped without notice.
@@ -14,11 +16,14 @@ errors, since they would be skipped without notice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +31,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"docs/tutorials/import-model.md"}
 """Pages that need what only another session installs (here: interop)."""
+SHARED = (
+    "python docs/example.py",
+    "mlip-export compile copper.safetensors -o copper.pt2",
+    "mlip-export compile example -o example.pt2",
+)
+"""Commands that take half a minute and make the same files in every folder."""
 RUN = ("python", "console")
 WRITTEN = ("yaml", "text")
 READ = ("cpp", "cmake", "mermaid", "sh")
@@ -102,26 +113,64 @@ def script(page: list[Block], name: str) -> str:
     return "\n".join(lines)
 
 
-def run(page: Path) -> Count:
-    """Run one page's blocks."""
-    found = blocks(page.read_text(), str(page))
+def beginning(page: list[Block]) -> tuple[list[str], list[Block]]:
+    """Return the commands of `SHARED` that a page begins with, and the page without them."""
+    commands: list[str] = []
+    for number, block in enumerate(page):
+        lines = block.text.splitlines(keepends=True)
+        if block.language == "console" and block.not_run is None:
+            while lines and (command := lines[0].split("  #")[0].strip()) in SHARED:
+                commands.append(command)
+                del lines[0]
+        elif block.language == "sh":
+            continue
+        if lines:
+            return commands, [block._replace(text="".join(lines)), *page[number + 1 :]]
+    return commands, []
+
+
+class Beginnings:
+    """Folders after the commands that pages begin with, each made when the first page asks for it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lock = root, threading.Lock()
+        self.made: dict[tuple[str, ...], Path] = {(): root / "0"}
+        self.made[()].mkdir(parents=True)
+        for name in ("docs", "lammps"):
+            (self.made[()] / name).symlink_to(ROOT / name)
+
+    def copy(self, commands: list[str], page: Path, folder: Path) -> None:
+        """Copy into `folder` what the commands make, one after the other, in an empty one."""
+        with self.lock if commands else contextlib.nullcontext():
+            for count in range(len(commands)):
+                done, after = tuple(commands[:count]), tuple(commands[: count + 1])
+                if after not in self.made:
+                    place = self.root / str(len(self.made))
+                    shutil.copytree(self.made[done], place, symlinks=True)
+                    execute(["bash", "-euo", "pipefail", "-c", commands[count]], page, place)
+                    self.made[after] = place
+            shutil.copytree(self.made[tuple(commands)], folder, symlinks=True, dirs_exist_ok=True)
+
+
+def execute(command: list[str], page: Path, folder: Path) -> None:
+    """Run a command of a page in a folder; `Failed` with the end of its output if it fails."""
     environment = {
         **os.environ,
         "REPOSITORY": str(ROOT),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("docs", "lammps"):
-            Path(folder, name).symlink_to(ROOT / name)
-        done = subprocess.run(
-            [sys.executable, "-c", script(found, str(page))],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"{page}: an example failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+
+
+def run(page: Path, beginnings: Beginnings) -> Count:
+    """Run one page's blocks."""
+    found = blocks(page.read_text(), str(page))
+    commands, rest = beginning(found)
+    with tempfile.TemporaryDirectory() as folder:
+        beginnings.copy(commands, page, Path(folder))
+        execute([sys.executable, "-c", script(rest, str(page))], page, Path(folder))
     examples = [block for block in found if block.language in RUN]
     skipped = sum(block.not_run is not None for block in examples)
     return Count(len(examples) - skipped, skipped)
@@ -141,9 +190,13 @@ def main() -> None:
     """Run the pages named, or all."""
     named = [Path(p).resolve() for p in sys.argv[1:]] or pages()
     total = Count(0, 0)
-    with ThreadPoolExecutor(int(os.environ.get("NOX_WORKERS", "2"))) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(int(os.environ.get("NOX_WORKERS", "2"))) as pool,
+    ):
+        beginnings = Beginnings(Path(folder))
         try:
-            for page, count in zip(named, pool.map(run, named), strict=True):
+            for page, count in zip(named, pool.map(lambda page: run(page, beginnings), named), strict=True):
                 total = Count(total.ran + count.ran, total.not_run + count.not_run)
                 print(
                     f"{os.path.relpath(page, ROOT)}: {count.ran} passed, {count.not_run} not run", flush=True

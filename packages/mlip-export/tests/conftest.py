@@ -125,23 +125,27 @@ def water_model():
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """A folder of this run that all workers of pytest-xdist share, for what takes long to make.
-
-    ``MLIP_EXPORT_TEST_CACHE`` names one that stays, for repeated runs while nothing that compiles is changed.
-    """
-    if "MLIP_EXPORT_TEST_CACHE" in os.environ:
-        folder = Path(os.environ["MLIP_EXPORT_TEST_CACHE"])
-        folder.mkdir(exist_ok=True)
-        return folder
+    """A folder of this run that all workers of pytest-xdist share, for what takes long to make."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def _compiled(shared, name, model, **options):
-    """The package of that name in the shared folder, compiled by whichever worker asks first."""
-    path = shared / name
+@pytest.fixture(scope="session")
+def exports(shared):
+    """The folder of exported models.
+
+    ``MLIP_EXPORT_TEST_CACHE`` names one that stays, for repeated runs while nothing that compiles is changed.
+    """
+    folder = Path(os.environ.get("MLIP_EXPORT_TEST_CACHE", shared))
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _compiled(exports, name, model, **options):
+    """The exported model of that name, compiled by whichever worker asks first."""
+    path = exports / name
     with FileLock(f"{path}.lock"):
         if not path.exists():
             mlip_export.compile(model, path, **options)
@@ -149,15 +153,15 @@ def _compiled(shared, name, model, **options):
 
 
 @pytest.fixture
-def compiled(shared):
+def compiled(exports):
     """A function that compiles a model under a name, once per run."""
-    return partial(_compiled, shared)
+    return partial(_compiled, exports)
 
 
 @pytest.fixture(scope="session")
-def water_pt2(water_model, shared):
+def water_pt2(water_model, exports):
     """The path of the compiled ``water_model``."""
-    return _compiled(shared, "water.pt2", water_model, training={"energy_mae_meV": 1.25})
+    return _compiled(exports, "water.pt2", water_model, training={"energy_mae_meV": 1.25})
 
 
 @pytest.fixture
@@ -178,10 +182,10 @@ def changed(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def second_pt2(shared):
+def second_pt2(exports):
     """A committee member: the same elements and cutoffs, other weights."""
     model = Toy(("H", "O"), 3.5, cutoffs=[[2.5, 3.5], [3.5, 3.5]], seed=1)
-    return _compiled(shared, "second.pt2", model)
+    return _compiled(exports, "second.pt2", model)
 
 
 def water(side, triclinic=False, seed=0):

@@ -6,8 +6,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from processes import Ended, run_alone
 
 import localgraph
 from mlip_train import TrainConfig, TrainingModule, fit, from_plain
@@ -40,24 +39,17 @@ def test_killed_in_mid_epoch_resumes_to_the_same_numbers(plain_run: dict[str, An
     plain["logging"] |= {"checkpoint_steps": 1, "report": False}
 
     whole, broken = ({**plain, "output": str(tmp_path / n)} for n in ("whole", "broken"))
-    assert fit_in_a_process(whole, "go").returncode == 0
-    for step in (3, 9):  # inside the first and the third epoch (4 steps each)
-        assert fit_in_a_process(broken, f"SIGKILL:{step}").returncode == -signal.SIGKILL
-    assert fit_in_a_process(broken, "go").returncode == 0
+    # inside the first and the third epoch (4 steps each)
+    ends = ("SIGKILL:3", "SIGKILL:9", "go")
+    found = fit_in_processes((whole, "go"), *((broken, end) for end in ends))
+    assert [end.returncode for end in found] == [0, -signal.SIGKILL, -signal.SIGKILL, 0]
     assert len(np.genfromtxt(tmp_path / "whole" / "metrics.csv", delimiter=",", names=True)) == 4
     assert same_to_the_last_bit(tmp_path / "whole", tmp_path / "broken")
 
 
-def fit_in_a_process(plain: dict[str, Any], end: str) -> subprocess.CompletedProcess[str]:
-    """Run scripts/fit.py with a configuration; ``end`` says how it ends."""
-    here = Path(__file__).parent
-    return subprocess.run(
-        [sys.executable, str(here / "scripts" / "fit.py"), str(here / "conftest.py"), json.dumps(plain), end],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+def fit_in_processes(*runs: tuple[dict[str, Any], str]) -> list[Ended]:
+    """Run scripts/fit.py with configurations, one after the other; a string says how each ends."""
+    return run_alone("fit.py", [[json.dumps(plain), end] for plain, end in runs])
 
 
 def same_to_the_last_bit(a: Path, b: Path) -> bool:
@@ -78,15 +70,13 @@ def test_f3_f23_signals_stop_between_steps(
     plain = copy.deepcopy(plain_run) | {"ema": 0.9, "stop": {"epochs": 2}}
     plain["logging"]["report"] = False
     whole, broken = ({**plain, "output": str(tmp_path / n)} for n in ("whole", "broken"))
-    assert fit_in_a_process(whole, "go").returncode == 0
-    done = fit_in_a_process(broken, f"{name}:{step}")
-    assert done.returncode == 128 + getattr(signal, name)
+    found = fit_in_processes((whole, "go"), (broken, f"{name}:{step}"), (broken, "go"))
+    assert [end.returncode for end in found] == [0, 128 + getattr(signal, name), 0]
     assert (
         f"Interrupted {name}: stopped after step {step + 1}; the same command continues from "
-        f"{tmp_path / 'broken' / 'checkpoint.safetensors'}" in done.stderr
+        f"{tmp_path / 'broken' / 'checkpoint.safetensors'}" in found[1].stderr
     )
-    assert checkpoint.load(tmp_path / "broken" / "checkpoint.safetensors")["steps"] == step + 1
-    assert fit_in_a_process(broken, "go").returncode == 0
+    assert f"checkpoint of {step + 1} steps" in found[1].stderr
     assert same_to_the_last_bit(tmp_path / "whole", tmp_path / "broken")
 
 

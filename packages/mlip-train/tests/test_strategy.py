@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +10,13 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from processes import run_together
 
-SCRIPTS = Path(__file__).parent / "scripts"
 
-
-def launch(script: str, arguments: list[str], world: int) -> None:
-    """Run a script in ``world`` processes as torchrun would."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    common |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(world), "PYTHONWARNINGS": "ignore"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPTS / script), str(Path(__file__).with_name("conftest.py")), *arguments],
-            env=common
-            | {"RANK": str(r), "LOCAL_RANK": str(r), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "x"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(world)
-    ]
-    ends = [(p.communicate(timeout=900)[1], p.returncode) for p in running]
-    assert all(code == 0 for _, code in ends), "\n".join(text[-2000:] for text, _ in ends)
+def succeed(script: str, runs: list[tuple[list[str], int]]) -> None:
+    """Run a script with lists of arguments in numbers of processes; all end well."""
+    for ends in run_together(script, runs):
+        assert all(end.returncode == 0 for end in ends), "\n".join(end.stderr[-2000:] for end in ends)
 
 
 PLAIN: dict[str, Any] = {
@@ -67,8 +47,8 @@ def gradients(tmp_path_factory: pytest.TempPathFactory, make_frames: Any) -> dic
     """Gradients and losses of every case by 1, 2 and 3 processes."""
     folder = tmp_path_factory.mktemp("gradients")
     ase.io.write(folder / "f.xyz", make_frames(40))
-    for world in (1, 2, 3):
-        launch("gradients.py", [str(folder), json.dumps([PLAIN | case for case in CASES.values()])], world)
+    arguments = [str(folder), json.dumps([PLAIN | case for case in CASES.values()])]
+    succeed("gradients.py", [(arguments, world) for world in (1, 2, 3)])
     return {world: json.loads((folder / f"{world}.json").read_text()) for world in (1, 2, 3)}
 
 
@@ -112,8 +92,8 @@ def test_overlapped_gradients_of_two_processes_are_those_of_one_reduction(gradie
 def test_training_does_not_depend_on_the_number_of_processes(
     plain_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows = {}
-    for world, way in ((1, "eager"), (2, "eager"), (2, "full"), (2, "overlap")):
+    rows, runs, cases = {}, [], ((1, "eager"), (2, "eager"), (2, "full"), (2, "overlap"))
+    for world, way in cases:
         plain = json.loads(json.dumps(plain_run))
         plain["output"] = str(tmp_path / f"run{world}{way}")
         plain["data"]["cache"] = str(tmp_path / f"cache{world}")
@@ -126,7 +106,9 @@ def test_training_does_not_depend_on_the_number_of_processes(
             plain["hardware"] |= {"overlap": True, "bucket_mib": 1e-4}
             plain["data"]["resident"] = True
         plain["compile"] = {"mode": "full" if way == "full" else "eager"}
-        launch("fit.py", [json.dumps(plain), "go"], world)
+        runs.append(([json.dumps(plain), "go"], world))
+    succeed("fit.py", runs)
+    for world, way in cases:
         table = np.genfromtxt(tmp_path / f"run{world}{way}" / "metrics.csv", delimiter=",", names=True)
         rows[world, way] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
     assert rows[1, "eager"].shape[0] == 2
@@ -144,16 +126,18 @@ def test_two_processes_resume_in_mid_epoch_to_the_same_numbers(
     plain["hardware"] = plain_run["hardware"] | {"devices": 2}
     rows = {}
     ends = {"whole": ["go"], "broken": ["checkpoint", "go"], "stopped": ["SIGTERM:1:1", "go"]}
+    runs = [(name, end) for name in ends for end in ends[name]]
+    found = run_together(
+        "fit.py",
+        [([json.dumps(plain | {"output": str(tmp_path / name)}), end], 2) for name, end in runs],
+    )
+    for (name, end), both in zip(runs, found, strict=True):
+        assert all((process.returncode == 0) == (end == "go") for process in both), both
+        if (
+            name == "stopped" and end != "go"
+        ):  # one got a signal, and both agreed to end after the step behind
+            assert all("Interrupted SIGTERM: stopped after step 3" in process.stderr for process in both)
     for name in ends:
-        text = json.dumps(plain | {"output": str(tmp_path / name)})
-        for end in ends[name]:
-            if end == "go":
-                launch("fit.py", [text, end], 2)
-                continue
-            with pytest.raises(AssertionError) as failed:
-                launch("fit.py", [text, end], 2)
-            if name == "stopped":  # one process got a signal, and both agreed to end after the step behind
-                assert str(failed.value).count("Interrupted SIGTERM: stopped after step 3") == 2
         table = np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)
         rows[name] = np.array([[row[n] for n in table.dtype.names if n != "seconds"] for row in table])
         assert table["lr"][-1] == 0.0
@@ -163,10 +147,9 @@ def test_two_processes_resume_in_mid_epoch_to_the_same_numbers(
 
 @pytest.mark.slow
 def test_autocast_with_accumulation_and_clipping_equals_standard_ddp(tmp_path: Path) -> None:
-    found = {}
-    for strategy in ("sync", "ddp"):
-        launch("autocast.py", [strategy, str(tmp_path / strategy)], 2)
-        found[strategy] = torch.load(tmp_path / strategy, weights_only=True)
+    strategies = ("sync", "ddp")
+    succeed("autocast.py", [([s, str(tmp_path / s)], 2) for s in strategies])
+    found = {s: torch.load(tmp_path / s, weights_only=True) for s in strategies}
     for name, value in found["ddp"].items():
         assert value.dtype == torch.float32
         assert torch.allclose(found["sync"][name], value, rtol=1e-5, atol=1e-7), name

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 from prelude import toys
 
@@ -37,8 +38,11 @@ elif end != "go":
     TrainingModule.training_step = training_step
 
 if __name__ == "__main__":
+    plain = json.loads(sys.argv[2])
     try:
-        fit(from_plain(TrainConfig, json.loads(sys.argv[2])))
+        fit(from_plain(TrainConfig, plain))
     except KeyboardInterrupt as e:
         print(f"{type(e).__name__} {e}", file=sys.stderr)
+        state = checkpoint.load(Path(plain["output"]) / "checkpoint.safetensors")
+        print(f"checkpoint of {state['steps']} steps", file=sys.stderr)
         sys.exit(128 + e.signum)
