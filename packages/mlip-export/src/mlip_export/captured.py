@@ -112,7 +112,7 @@ class PaddedInputs:
 class Captured:
     """A compiled function that is recorded once and replayed, with the arguments and results of the function.
 
-    It is recorded anew when edges or atoms exceed the capacity, or have been few for long. Each recording is compared
+    It is recorded again when edges or atoms exceed the capacity, or have been few for long. Each recording is compared
     with a call of the function as it is. Results are the caller's own. Where a recording, with its padding, would
     exceed the limits of the code, the function is called instead.
 
@@ -185,7 +185,7 @@ class Captured:
         return self._few >= PATIENCE
 
     def _renew(self, capacity: Capacity, *graph: Tensor) -> Recording:
-        """Record anew, after the memory of the last recording is free, and replay it once."""
+        """Record again, after the memory of the last recording is free, and replay it once."""
         self._recording = self.capacity = None
         self._inputs = PaddedInputs(capacity, self._metadata.cutoff, self._device)
         self._inputs.fill(*graph)
