@@ -400,7 +400,7 @@ def counters(session: nox.Session) -> None:
 @nox.session
 def registers(session: nox.Session) -> None:
     """Registers and spills of equitensor's Triton kernels, recorded again (an hour)."""
-    install(session, "equitensor")
+    install(session, "equitensor", "mlip-export")
     session.run("python", "-m", "ci.regressions", "registers", env=quiet(session))
 
 

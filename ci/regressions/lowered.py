@@ -1,6 +1,6 @@
 """Counters of the code that Inductor generates for an H100, with no GPU: launches, bytes, peak memory, index widths.
 
-    python -m ci.regressions.lowered inference|fused|training PRESET    # prints them as JSON
+    python -m ci.regressions.lowered GRAPH PRESET    # prints them as JSON
 
 Bytes are those of the buffers that each kernel reads and those that it writes, once each (what caches save is not
 counted); of a buffer that a generated kernel reaches in part, of a slice of it, those of the part.
@@ -45,12 +45,23 @@ def fused(preset: str) -> tuple[str, list[Any], int]:
     return inference(preset, fused_layers=True)
 
 
-def inference(preset: str, **changes: Any) -> tuple[str, list[Any], int]:
+def chained(preset: str, **changes: Any) -> tuple[str, list[Any], int]:
+    """:func:`inference` with products in pairs, which is ``mlip_export.compile(..., products="chained")``."""
+    return inference(preset, chain=True, **changes)
+
+
+def fused_chained(preset: str) -> tuple[str, list[Any], int]:
+    """:func:`chained` with fused layers."""
+    return chained(preset, fused_layers=True)
+
+
+def inference(preset: str, chain: bool = False, **changes: Any) -> tuple[str, list[Any], int]:
     """Energies and edge forces with folded weights: the wrapper, its inputs, and its number of edges."""
     from torch.func import functional_call
 
     from localgraph import energies_and_edge_forces
     from mlip_export.graphs import traced_graph
+    from mlip_export.products.chain_rewrite import use_chained_products
     from mlip_train.steps.trace import _trace
 
     model = _model(preset, ["H", "O"], float(NEIGHBORS), **changes).eval()
@@ -67,6 +78,8 @@ def inference(preset: str, **changes: Any) -> tuple[str, list[Any], int]:
         )
 
     graph, fakes = _trace(function, list(state.values()), list(example))
+    if chain:
+        use_chained_products(graph, "float32")
     edges = ATOMS * NEIGHBORS
     sizes = {example.edge_vectors.shape[0]: edges, example.types.shape[0]: ATOMS}
     return wrapper(graph, fakes), inputs_of(fakes, sizes), edges
@@ -131,15 +144,26 @@ def count(graph: str, preset: str) -> dict[str, int]:
     return found
 
 
-GRAPHS = {"inference": inference, "fused": fused, "training": training}
+GRAPHS = {
+    "inference": inference,
+    "chained": chained,
+    "fused": fused,
+    "fused-chained": fused_chained,
+    "training": training,
+}
 
 
 def groups(presets: Sequence[str]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Every group by name: inference of all presets, with fused layers of the first two, training of the first."""
+    """Every group by name: inference of all presets, with kernels of its own of the first, training of the first."""
     for preset in presets:
         yield f"code for an H100: inference, {preset}", count("inference", preset)
     for preset in presets[:2]:
         yield f"code for an H100: fused layers, {preset}", count("fused", preset)
+    yield f"code for an H100: chained products, {presets[0]}", count("chained", presets[0])
+    yield (
+        f"code for an H100: fused layers and chained products, {presets[0]}",
+        count("fused-chained", presets[0]),
+    )
     yield f"code for an H100: training, {presets[0]}", count("training", presets[0])
 
 

@@ -1,4 +1,4 @@
-"""Registers and spills of equitensor's Triton kernels for a GPU architecture, compiled with no GPU present."""
+"""Registers and spills of the Triton kernels for a GPU architecture, compiled with no GPU present."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from equitensor.backends.triton.edge_layer_kernels import edge_layer_kernel
 from equitensor.backends.triton.source import TileConfig
 from equitensor.irreps import spherical_irreps
 from equitensor.paths import Spec, chain_irreps
+from mlip_export.products import chain
+from mlip_export.products.chain_kernels import hidden_layers_backward_kernel, hidden_layers_kernel
 
 RECORD = ROOT / "ci" / "regressions" / "registers.json"
 _SCALARS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
@@ -61,13 +63,15 @@ def compiled(
     for name in kernel.arg_names:
         if name in constants:
             signature[name] = "constexpr"
-        elif name in ("C", "S", "Z"):
+        elif name in ("C", "S", "Z", "edges"):
             signature[name] = "i32"
         else:
             signature[name] = "*i64" if name == "offsets" else f"*{scalar}"
     # pointers and channel counts are multiples of 16 in every preset, which Triton finds out at a launch
     aligned = {
-        (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name not in constants
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(kernel.arg_names)
+        if name not in constants and name != "edges"
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
@@ -192,6 +196,28 @@ def edge_layer(name: str, architecture: int) -> dict[str, dict[str, int]]:
     return found
 
 
+CHAINS = {
+    "embedding": ((32,), 64, 64, True),
+    "first latent": ((64, 64), 256, 256, True),
+    "last latent": ((64, 64, 64), 256, 256, False),
+}
+"""Pairs of products of the small and the medium preset by name: widths on the left, H, N, and whether silu follows."""
+
+
+def chained(name: str, architecture: int) -> dict[str, dict[str, int]]:
+    """Return counters of the kernels of pairs of products in either precision of float32, for one of a preset."""
+    sizes, found = CHAINS[name], {}
+    for precision in ("float32", "tf32"):
+        for kernel, constants in (
+            (hidden_layers_kernel, chain.constants(*sizes, precision)),
+            (hidden_layers_backward_kernel, chain.backward_constants(sum(sizes[0]), *sizes[1:3], precision)),
+        ):
+            found[f"{kernel.__name__} {precision}"] = resources(
+                kernel, constants, chain.CONFIG.warps, architecture
+            )
+    return found
+
+
 def most_spilled(
     l_max: int, channels: int, architecture: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, int]]:
@@ -229,6 +255,11 @@ def update() -> None:
         for architecture in (80, 90)
         for name in EDGE_LAYERS
     }
-    groups: dict[str, Any] = {"edge layers": layers}
+    chains = {
+        f"sm_{architecture} {name}": chained(name, architecture)
+        for architecture in (80, 90)
+        for name in CHAINS
+    }
+    groups: dict[str, Any] = {"edge layers": layers, "chains": chains}
     groups |= {"counters": counters, "any config": any_config, "scalars": record(scalars, SCALARS)}
     write_json(RECORD, {"triton": triton.__version__, **groups})

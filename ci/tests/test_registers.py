@@ -1,4 +1,4 @@
-"""Triton kernels of equitensor compiled for two architectures with no GPU: registers, spills, no matrix products."""
+"""Triton kernels compiled for two architectures with no GPU: registers, spills, no matrix products in most."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 triton = pytest.importorskip("triton")
 
 from ci.regressions.registers import (  # noqa: E402
+    CHAINS,
     EDGE_LAYERS,
+    chained,
     compiled,
     edge_layer,
     kernels,
@@ -58,12 +60,22 @@ def test_the_fused_edge_layer_does_not_spill(architecture, name):
         assert found == RECORD["edge layers"][f"sm_{architecture} {name}"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture, name", [(80, "first latent"), (90, "last latent")])
+def test_the_kernels_of_chained_products_do_not_spill(architecture, name):
+    found = chained(name, architecture)
+    assert len(found) == 4 and not any(kernel["spilled"] for kernel in found.values())
+    if RECORD["triton"] == triton.__version__:
+        assert found == RECORD["chains"][f"sm_{architecture} {name}"]
+
+
 def test_nothing_on_record_spills_and_every_tile_config_of_every_preset_is_there():
     shapes = {f"sm_{a} l_max={ell} C={c} fp32" for a in (80, 90) for ell in (1, 2, 3, 4) for c in (64, 128)}
     assert set(RECORD["any config"]) == shapes
     assert all(k["configs"] >= 2 for shape in RECORD["any config"].values() for k in shape.values())
     assert set(RECORD["edge layers"]) == {f"sm_{a} {name}" for a in (80, 90) for name in EDGE_LAYERS}
-    for group in ("counters", "any config", "scalars", "edge layers"):
+    assert set(RECORD["chains"]) == {f"sm_{a} {name}" for a in (80, 90) for name in CHAINS}
+    for group in ("counters", "any config", "scalars", "edge layers", "chains"):
         assert not any(k["spilled"] for shape in RECORD[group].values() for k in shape.values())
 
 

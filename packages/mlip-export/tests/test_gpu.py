@@ -116,6 +116,25 @@ def test_the_process_does_not_choose_the_precision(exported, models):
 
 
 @on_cuda
+@pytest.mark.parametrize("precision, least, most", [("float32", 0.0, 1e-4), ("tf32", 1e-6, 1e-2)])
+def test_chained_products(models, reference, tmp_path, precision, least, most):
+    path = tmp_path / "chained.pt2"
+    found = mlip_export.compile(models[0], path, device="cuda", precision=precision, chained="yes")
+    assert found.products["chosen"] == "chained" and found.products["kernels"]["forward"] >= 2
+    error = found.verification["float64"]
+    assert least < error["rms_force"] / error["rms_of_forces"] < most
+    for atoms, isolated in ((300, 3), (2, 0), (1, 0)):
+        inputs = cluster(models[1].cutoffs, atoms, isolated=isolated, seed=3)
+        assert_near(mlip_export.load(path)(*placed(inputs)), reference(*inputs), 10 * most)
+
+
+@on_cuda
+def test_the_faster_products_are_kept(models, tmp_path):
+    found = mlip_export.compile(models[0], tmp_path / "a.pt2", device="cuda", chained="measured").products
+    assert found["chosen"] == min(found["milliseconds"], key=found["milliseconds"].get)
+
+
+@on_cuda
 def test_tf32(models, tmp_path):
     found = mlip_export.compile(models[0], tmp_path / "tf32.pt2", device="cuda", precision="tf32")
     error = found.verification["float64"]

@@ -43,15 +43,18 @@ def edge_energies(
     center, offsets : Tensor
         Edges.
     """
-    given, sums = scalars, first_density
+    parts, sums = [scalars], first_density
     for k, (first, second) in enumerate(latents):
-        final = k + 1 == len(latents)
+        final, given = k + 1 == len(latents), torch.cat(parts, 1) if k else scalars
         matrix = head[given.shape[1] :] if final else scalar_maps[k][0]
         edges = (center, offsets)
         out, sums = edge_layer(
             given, two_body, y, covector(sums), *edges, first, second, matrix, density=not final
         )
-        if not final:
-            given = torch.cat([given, out], 1)
-    read: Tensor = (given * head[: given.shape[1], 0]).sum(1)
-    return read + out.flatten()
+        parts.append(out)
+    # part by part: a gradient of all of them beside one another would be one more pass over the edges
+    *read, last = parts
+    columns = torch.split(head[: given.shape[1], 0], [part.shape[1] for part in read])
+    terms = [(part * column).sum(1) for part, column in zip(read, columns, strict=True)]
+    total: Tensor = sum(terms, last.flatten())
+    return total

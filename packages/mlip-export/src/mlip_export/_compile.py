@@ -22,6 +22,7 @@ from mlip_export._trace import trace
 from mlip_export.graphs import Graphs, example_graphs
 from mlip_export.loaded import Function
 from mlip_export.model_file import Metadata, write_exported
+from mlip_export.products.chain_choose import CHAINED, chosen
 from mlip_export.products.pack import LANES
 from mlip_export.runtime import gpu_architecture
 
@@ -40,6 +41,7 @@ def compile(
     precision: str = "float32",
     fused: bool = False,
     two_body_table: float | None = None,
+    chained: str = "no",
     training: Mapping[str, Any] | None = None,
 ) -> Metadata:
     """Compile a model with its edge forces into one exported model that every host loads.
@@ -77,6 +79,11 @@ def compile(
         Allegro. Measured in float64 before anything is compiled, on two atoms of every pair of types at lengths from
         near 0 to the cutoff (relative there for forces above 1 eV/Å) and on clusters; the metadata holds what was
         found. Off by default: the tables of many types are large, and those of wide layers are not faster.
+    chained : str
+        Compute pairs of hidden layers, and pairs of the products of their gradients, by one kernel each, between whose
+        products nothing is written: ``yes`` where widths have a kernel, ``measured`` where the whole program is faster
+        so, ``no``. cuda only. In ``float32`` the kernels' operands are sums of two TF32 numbers (21 bits of
+        mantissa instead of 23). It has not run on a GPU yet.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
@@ -98,6 +105,7 @@ def compile(
     _check_arguments(path, device, isa)
     _check_precision(precision, device)
     _check_fused(fused, device, precision)
+    _check_chained(chained, device)
     if isinstance(model, EdgeModel):
         source = model
     elif isinstance(model, (str, os.PathLike)):
@@ -114,16 +122,14 @@ def compile(
         )
     graphs = example_graphs(ready.cutoffs, torch.device(device))
     module, table = for_inference(ready, two_body_table, graphs.compared)
-    for p in module.parameters():
-        p.requires_grad_(False)
-    bf16, limit = precision == "bf16", INDEX_LIMIT if device == "cuda" else None
+    module.requires_grad_(False)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         candidate = Path(folder) / path.name
-        if device == "cpu" and precision == "float32":
-            program, built, record = _fastest(module, graphs, candidate, isa)
-        else:
-            program, built, record = trace(module, graphs.traced, limit, bf16), None, {}
-        function, found = build_verified(program, candidate, ready, reference, graphs, isa, precision, built)
+        program, built, record = _program(module, graphs, candidate, isa, device, precision, chained)
+        kept = record.get("chosen", "torch")
+        function, found = build_verified(
+            program, candidate, ready, reference, graphs, isa, precision, kept, built
+        )
         metadata = Metadata(
             **model_fields(ready),
             **sizes(program, function, graphs),
@@ -140,6 +146,24 @@ def compile(
         with atomic_write(path) as file:
             write_exported(file, candidate, metadata)
     return metadata
+
+
+def _program(
+    module: torch.nn.Module,
+    graphs: Graphs,
+    path: Path,
+    isa: str,
+    device: str,
+    precision: str,
+    chained: str,
+) -> tuple[torch.export.ExportedProgram, Function | None, dict[str, Any]]:
+    """Return the program with the products of the options, compiled where it had to be, and what was measured."""
+    if device == "cpu" and precision == "float32":
+        return _fastest(module, graphs, path, isa)
+    limit = INDEX_LIMIT if device == "cuda" else None
+    if chained != "no":
+        return chosen(module, graphs, path, precision, chained, limit)
+    return trace(module, graphs.traced, limit, precision == "bf16"), None, {}
 
 
 def _fastest(
@@ -198,3 +222,10 @@ def _check_fused(fused: bool, device: str, precision: str) -> None:
             "fused must be False but for device 'cuda' with precision 'tf32', to which the fused kernels round, got "
             f"True for {device!r} with {precision!r}"
         )
+
+
+def _check_chained(chained: str, device: str) -> None:
+    if chained not in CHAINED:
+        raise ValueError(f"chained must be one of {CHAINED}, got {chained!r}")
+    if chained != "no" and device != "cuda":
+        raise ValueError(f"chained must be 'no' on {device}, got {chained!r}")

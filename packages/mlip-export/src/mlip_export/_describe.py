@@ -72,6 +72,8 @@ def _precision(m: Metadata) -> str:
 def _products(found: dict[str, Any]) -> str:
     if not found:
         return "torch's"
+    if "lanes" not in found:
+        return _chained(found)
     times = "; ".join(f"{name} {value:.3g} ms" for name, value in found["milliseconds"].items())
     measured = "measured when exported: " + (times or f"{found['speedup']:.2f} times as fast as torch.mm")
     kernels = dict(found["kernels"])
@@ -89,6 +91,16 @@ def _table(found: dict[str, Any]) -> str:
         f"{found['max_force']:.2g}), {fewest:,} to {most:,} intervals per pair of types, "
         f"{found['bytes'] / 2**20:.1f} MiB"
     )
+
+
+def _chained(found: dict[str, Any]) -> str:
+    times = "; ".join(f"{name} {value:.3g} ms" for name, value in found["milliseconds"].items())
+    kernels = found["kernels"]
+    if found["chosen"] == "torch":
+        return f"torch's (measured when exported: {times})" if times else "torch's"
+    pairs = 2 * (kernels["forward"] + kernels.get("backward", 0))
+    why = f"measured when exported: {times}" if times else "chosen by the option"
+    return f"{pairs} of {pairs + kernels.get('torch', 0)} in pairs by mlip-export's kernels ({why})"
 
 
 def _error(found: dict[str, Any]) -> str:

@@ -95,9 +95,12 @@ def kind_of(model: EdgeModel) -> str:
     return "float32" if torch.float32 in {p.dtype for p in _module(model).parameters()} else "float64"
 
 
-def agreement_of(model: EdgeModel) -> str:
-    """Return the name of the tolerance on compiled against eager code: fused layers round to TF32 in both."""
-    return "tf32" if model.to_config().get("fused_layers") else kind_of(model)
+def agreement_of(model: EdgeModel, rounded: bool = False) -> str:
+    """Return the name of the tolerance on compiled against eager code: fused layers round to TF32 in both.
+
+    ``rounded``: so do products of the compiled code.
+    """
+    return "tf32" if rounded or model.to_config().get("fused_layers") else kind_of(model)
 
 
 def bound_of(model: EdgeModel, precision: str) -> str:

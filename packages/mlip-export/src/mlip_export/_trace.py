@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.fx.experimental import _config as fx_config
@@ -13,7 +15,11 @@ from mlip_export.graphs import Inputs
 
 
 def trace(
-    module: torch.nn.Module, example: Inputs, index_limit: int | None = None, bf16: bool = False
+    module: torch.nn.Module,
+    example: Inputs,
+    index_limit: int | None = None,
+    bf16: bool = False,
+    rewrite: Callable[[torch.fx.GraphModule], object] | None = None,
 ) -> torch.export.ExportedProgram:
     """Trace energies and edge forces of ``module`` into a program with dynamic numbers of atoms and edges.
 
@@ -32,12 +38,16 @@ def trace(
         that smaller indices do.
     bf16 : bool
         Round the operands of products of float32 matrices, and the products, to bf16.
+    rewrite : callable, optional
+        Changes the graph of energies and edge forces before it is exported.
     """
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = joint_graph(module, example)
         if bf16:
             _round_products(joint.graph)
             joint.recompile()
+        if rewrite is not None:
+            rewrite(joint)
         program = export(joint, example, None, None)
         if index_limit is None:
             return program

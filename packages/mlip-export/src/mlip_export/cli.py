@@ -201,6 +201,12 @@ def _add_compile(p: argparse.ArgumentParser) -> None:
         help="read what lengths and types of edges alone decide from tables, with forces off by at most this, 1e-9 to "
         "1e-6 eV/Å (default without a number: 1e-7): faster for models of narrow layers",
     )
+    p.add_argument(
+        "--chained",
+        default="no",
+        choices=["no", "yes", "measured"],
+        help="one kernel per pair of hidden layers (CUDA): no (default), yes, or where the program is faster so",
+    )
 
 
 def _add_fetch(p: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ def compile(options: argparse.Namespace) -> None:
         precision=options.precision,
         fused=options.fused,
         two_body_table=options.two_body_table,
+        chained=options.chained,
     )
     print(f"wrote {output}")
     print(describe(metadata))

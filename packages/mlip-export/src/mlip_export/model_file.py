@@ -76,8 +76,9 @@ class Metadata:
     products: dict[str, Any]
     """Products with constant matrices on a CPU: ``chosen``, ``packed`` (our kernel) or ``torch``; what that was chosen
     by, the ``speedup`` of our kernel over ``torch.mm`` or the ``milliseconds`` of the whole program with each; and of
-    our kernel the vector length, the speedup for each (inner x columns), and how many products it computes. Empty
-    where there was no choice."""
+    our kernel the vector length, the speedup for each (inner x columns), and how many products it computes. Pairs of
+    products on a GPU: ``chosen``, ``chained`` or ``torch``, the number of pairs ``forward`` and ``backward``, and the
+    ``milliseconds`` of the whole program with either, where they were measured. Empty where there was no choice."""
     two_body_table: dict[str, Any]
     """Tables of what edges' lengths and types alone decide: the ``tolerance`` of forces and the largest difference
     found, ``max_force``, eV/Å, and of energies ``max_energy``, eV per atom; the fewest and most ``intervals`` of a pair
