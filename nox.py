@@ -59,7 +59,7 @@ WORKERS = os.environ.setdefault("NOX_WORKERS", "2")
 # uv, where it is at hand, fills an environment in a third of pip's time, and leaves bytecode to the first import: most
 # modules of scipy and others are never imported.
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = [  # the longest first, where they run in pairs
+DEFAULT = [  # the longest first: they run two at a time
     "lint",
     "spelling",
     "types",
@@ -71,6 +71,7 @@ nox.options.sessions = [  # the longest first, where they run in pairs
     "mace",
     "site",
 ]
+nox.options.sessions = ["pairs"]
 nox.options.stop_on_first_error = True
 nox.options.error_on_missing_interpreters = True
 
@@ -221,10 +222,9 @@ def pairs(session: nox.Session) -> None:
 
     The output of a session is printed when it ends; after a failure no other starts.
     """
-    listing = ["nox", "-f", "nox.py", "--list", "--json"]
+    listing = ["nox", "-f", "nox.py", "--list", "--json", "-s", *DEFAULT]
     listed = json.loads(subprocess.run(listing, check=True, stdout=subprocess.PIPE).stdout)
-    order = list(nox.options.sessions)
-    names = [s["session"] for s in sorted(listed, key=lambda s: order.index(s["name"]))]
+    names = [s["session"] for s in sorted(listed, key=lambda s: DEFAULT.index(s["name"]))]
 
     def run(name: str) -> subprocess.CompletedProcess:
         session.log(f"{name} starts")

@@ -173,6 +173,10 @@ TABLES: dict[str, list[str]] = {
         "{python} -m benchmarks.demo.run --output {work}/demo",
         "cp {work}/demo/demo.json {work}/demo/demo.png {results}",
     ],
+    "accuracy_lmax": [
+        "OMP_NUM_THREADS=1 {python} -m benchmarks.accuracy.l_max --output {work}/l_max "
+        "--json {results}/accuracy_lmax.json --figure {results}/accuracy_lmax.png",
+    ],
     "physics": [
         "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
         "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",

@@ -1,0 +1,100 @@
+"""What a higher l_max buys: acac.yaml with every l_max in turn, for the same number of steps, from the same seeds.
+
+    taskset -c 1 python -m benchmarks.accuracy.l_max --output runs/l_max --json benchmarks/results/accuracy_lmax.json
+        --figure benchmarks/results/accuracy_lmax.png
+
+Runs that were interrupted continue with the same command. The time of a step is that of the median epoch, without
+compilation and validation of others; errors are those on the validation frames after the last step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from benchmarks.common import epoch_seconds, history, write_record
+
+CONFIGURATION = Path(__file__).with_name("acac.yaml")
+FRAMES, BATCH = 450, 5  # of that configuration
+ATOMS = 15
+
+
+def run(folder: Path, l_max: int, seed: int, steps: int) -> dict[str, Any]:
+    """Train if need be; return errors, time and learning curve."""
+    epochs = -(-steps * BATCH // FRAMES)
+    if not (folder / "metrics.csv").exists() or history(folder)[-1]["step"] < steps:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "mlip_train.cli", "fit", str(CONFIGURATION)),
+                f"output={folder}",
+                f"seed={seed}",
+                f"model.config.l_max={l_max}",
+                f"stop.steps={steps}",
+                f"stop.epochs={epochs}",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    rows = history(folder)
+    if rows[-1]["step"] < steps:
+        raise RuntimeError(f"{folder} must have {steps} steps, got {rows[-1]['step']:.0f}")
+    per_step = 1e3 * statistics.median(epoch_seconds(rows)) * BATCH / FRAMES
+    return {
+        "l_max": l_max,
+        "seed": seed,
+        "steps": steps,
+        "ms per step": round(per_step, 2),
+        "energy, meV": round(1e3 * ATOMS * rows[-1]["validation/energy_per_atom_rmse"], 3),
+        "forces, meV/Å": round(1e3 * rows[-1]["validation/forces_rmse"], 3),
+        "training forces, meV/Å": round(1e3 * rows[-1]["train/forces_rmse"], 3),
+        "curve": [[int(r["step"]), round(1e3 * r["validation/forces_rmse"], 2)] for r in rows],
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw errors over the time that training took on a free core."""
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    values = sorted({r["l_max"] for r in rows})
+    for row in rows:
+        color = plt.get_cmap("viridis")(values.index(row["l_max"]) / max(1, len(values) - 1))
+        steps, errors = zip(*row["curve"], strict=True)
+        label = f"l_max {row['l_max']}" if row["seed"] == rows[0]["seed"] else None
+        axes.loglog([s * row["ms per step"] / 1e3 for s in steps], errors, color=color, label=label)
+    axes.set(xlabel="seconds of training", ylabel="forces of held-out frames, meV/Å (RMSE)")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Train, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--l-max", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--output", type=Path, default=Path("runs/l_max"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for seed in arguments.seeds:
+        for l_max in arguments.l_max:
+            folder = arguments.output / f"{l_max}-{seed}-{arguments.steps}"
+            rows.append(run(folder, l_max, seed, arguments.steps))
+            print({k: v for k, v in rows[-1].items() if k != "curve"}, flush=True)
+    if arguments.figure:
+        draw(rows, arguments.figure)
+    write_record(arguments.json, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
