@@ -98,7 +98,8 @@ TABLES = {
     for system in ("water_192", "water_81")
 }
 TABLES |= {
-    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",)) for name in ("silicon",)
+    name: Table(partial(runs.material, f"physics_{name}"), (f"physics_{name}",))
+    for name in ("water", "silicon")
 }
 
 

@@ -6,13 +6,13 @@ for experiment, which the figures name beside it. Bounds that hold for any lengt
 
 - Every O has its own two H within 1.2 Å, in every frame.
 - No O-H pair between 1.2 and 1.4 Å, no O-O pair below 2.2 Å, no H-H pair below 1.1 Å.
-- The mean number of other O within half the box, from the integral of g(r), is that of the density less one, to 0.75
-  (quick: 1): a sum rule of a liquid of small compressibility.
+- The mean number of other O within half the box, from the integral of g(r), is that of the density less one, within a
+  tenth: a sum rule of a liquid of small compressibility, if half the box were larger than its shells.
 - The first peak of g(O-O) lies between 2.6 and 3.0 Å.
 - The total energy at constant energy drifts by less than 0.2 meV/atom (quick) or 0.02 meV/atom/ps (full).
 
 Bounds of the full run: the mean temperature is 300 ± 25 K; self-diffusion is 0.5 to 15 x 10⁻⁹ m²/s, and more than
-three standard errors from zero; g(O-O) is 1 ± 0.1 in the last Å before half the box.
+three standard errors from zero; g(O-O) is 1 ± 0.25 in the last Å before half the box, where the second shell ends.
 
 Diffusion is a sixth of the slope of the mean square displacement of O (Einstein) between 1 and 2 ps, with all time
 origins of a block; error bars are standard errors of the mean over blocks. The correction for the size of the box,
@@ -177,14 +177,14 @@ def structure(run: Run, side: float, length: Length) -> Outcome:
     oo = mean["O-O"][0]
     within = float((oo * shells).sum() * (molecules - 1) / side**3)
     expected = float(molecules * 4 / 3 * np.pi * edges[-1] ** 3 / side**3) - 1
-    if abs(within - expected) > (1.0 if length is QUICK else 0.75):
+    if abs(within - expected) > 0.1 * expected:
         faults.append(f"{within:.2f} O within {edges[-1]:.2f} Å of another, the density gives {expected:.2f}")
     top = int(np.where(middle < 3.5, oo, 0.0).argmax())
     if not 2.6 <= middle[top] <= 3.0:
         faults.append(f"the first O-O peak is at {middle[top]:.2f} Å, not 2.6 to 3.0")
     last = float(oo[middle > edges[-1] - 1].mean())
-    if length is not QUICK and abs(last - 1) > 0.1:
-        faults.append(f"g(O-O) is {last:.2f} in the last Å, not 1 ± 0.1")
+    if length is not QUICK and abs(last - 1) > 0.25:
+        faults.append(f"g(O-O) is {last:.2f} in the last Å, not 1 ± 0.25")
     figures = {
         "first O-O peak, Å (measured 2.80)": round(float(middle[top]), 3),
         "its height (measured 2.57)": spread(*(x[top] for x in mean["O-O"])),
