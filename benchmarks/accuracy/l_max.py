@@ -3,14 +3,13 @@
     taskset -c 1 python -m benchmarks.accuracy.l_max --output runs/l_max --json benchmarks/results/accuracy_lmax.json
         --figure benchmarks/results/accuracy_lmax.png
 
-Runs that were interrupted continue with the same command. The time of a step is that of the median epoch, without
-compilation and validation of others; errors are those on the validation frames after the last step.
+Runs that were interrupted continue with the same command. The time of a step is that of the fastest epoch, as other
+work on the machine may slow the rest; errors are those on the validation frames after the last step.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ def run(folder: Path, l_max: int, seed: int, steps: int) -> dict[str, Any]:
     rows = history(folder)
     if rows[-1]["step"] < steps:
         raise RuntimeError(f"{folder} must have {steps} steps, got {rows[-1]['step']:.0f}")
-    per_step = 1e3 * statistics.median(epoch_seconds(rows)) * BATCH / FRAMES
+    per_step = 1e3 * min(epoch_seconds(rows)) * BATCH / FRAMES
     return {
         "l_max": l_max,
         "seed": seed,
