@@ -18,7 +18,7 @@ import sys
 import tomllib
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +238,10 @@ def pairs(session: nox.Session) -> None:
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(run, name) for name in names]
         for future in as_completed(futures):
-            if future.cancelled():
+            try:
+                done = future.result()
+            except CancelledError:
                 continue
-            done = future.result()
             print(done.stdout, flush=True)
             if done.returncode:
                 failed.append(done.args[-1])
