@@ -188,7 +188,7 @@ def quiet(session: nox.Session) -> dict[str, str]:
 
 
 def compiling(session: nox.Session) -> dict[str, str]:
-    """As ``quiet``, for what takes no times: what g++ makes and the models that tests export are made once per run."""
+    """As ``quiet``, where nothing is timed: g++'s outputs and the models that tests export are made once per run."""
     path = os.pathsep.join([str(ROOT / "ci" / "compiler"), os.environ["PATH"]])
     kept = {
         "COMPILED": str(shared(session) / "compiled"),

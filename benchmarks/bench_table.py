@@ -1,4 +1,4 @@
-"""An exported model with tables of the two-body features beside the same without: least times of alternating calls.
+"""An exported model with tables of the two-body features against the same without: least times of alternating calls.
 
     python -m benchmarks.bench_table MODEL --structure water_81 --work out [--json JSON]
 

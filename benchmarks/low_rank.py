@@ -1,11 +1,11 @@
-"""What a smaller copy of a trained model costs in forces: low-rank latents, and latents with fewer hidden features.
+"""Force errors of smaller copies of a trained model: low-rank latents, and latents with fewer hidden features.
 
     python -m benchmarks.low_rank MODEL.safetensors FRAMES.xyz [--frames 40]
 
 Half of the frames show which directions of the hidden layers matter, the other half measure the error, both in
 float64. ``rank`` replaces a matrix of a latent by two factors, best for the second moments of its inputs, where they
-have fewer elements. ``width`` keeps some hidden features (pivoted QR of their values) and writes the others as their
-sums, which the next matrices absorb. Multiply-adds are those of an edge's matrix products, forward.
+have fewer elements. ``width`` keeps some hidden features (pivoted QR of their values) and replaces the others by linear
+combinations of them, which the next matrices absorb. Multiply-adds are those of an edge's matrix products, forward.
 """
 
 from __future__ import annotations

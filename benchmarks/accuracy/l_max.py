@@ -1,4 +1,4 @@
-"""What a higher l_max buys: acac.yaml with every l_max in turn, for the same number of steps, from the same seeds.
+"""Errors and time by l_max: acac.yaml with every l_max in turn, for the same number of steps, from the same seeds.
 
     taskset -c 1 python -m benchmarks.accuracy.l_max --output runs/l_max --json benchmarks/results/accuracy_lmax.json
         --figure benchmarks/results/accuracy_lmax.png
@@ -59,7 +59,7 @@ def run(folder: Path, l_max: int, seed: int, steps: int) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw errors over the time that training took on a free core."""
+    """Draw errors over training time, at the step time of the fastest epoch."""
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     values = sorted({r["l_max"] for r in rows})
     for row in rows:

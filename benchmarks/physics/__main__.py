@@ -1,4 +1,4 @@
-"""What a potential must do beyond small errors: each check returns figures, asserts bounds and draws its panels.
+"""Physical checks of a potential, beyond its errors: each returns figures, tests bounds and draws its panels.
 
     mlip-export compile example -o example.pt2
     mlip-export compile example -o example64.pt2 --dtype float64
@@ -16,7 +16,7 @@ The first model is the one that users run, the second the same in float64, which
 - ``random``: random elements at random places (down to 0.7 Å apart) give finite energies and forces that sum to zero.
 - ``energy``: velocity Verlet conserves the energy; its error falls with the square of the time step, in float32 too.
 
-Two more are of one material, and run when ``--only`` names them:
+Two more checks are of one material each, and run only when ``--only`` names them:
 
 - ``water``: radial distribution functions and self-diffusion of liquid water; ``water.py`` gives bounds and sources.
 - ``silicon``: equation of state and phonons of diamond silicon; ``silicon.py`` gives bounds and sources. Its models:

@@ -3,7 +3,7 @@
 - The energy has a minimum inside the volumes of the curve. The lattice constant is 5.469 ± 0.01 Å, as published for
   these data (Zuo et al., J. Phys. Chem. A 124, 731 (2020)), whose pressure vanishes at 5.4685 Å. The bulk modulus is
   88.5 ± 5 GPa: pressures of the training cells strained by ±2 % along an axis differ by 3.55 GPa. (Zuo et al. give 95
-  GPa by other calculations; measured are 5.431 Å and 98 GPa. PyXtal_FF's networks trained on these data have 85 to 91
+  GPa by other calculations; experiment gives 5.431 Å and 98 GPa, PyXtal_FF's networks trained on these data 85 to 91
   GPa.)
 - Energies and stresses agree: at the minimum the pressure is below 0.05 GPa, and the bulk modulus from pressures is
   within 2 % of that from energies.
@@ -13,8 +13,8 @@
   Corso, Phys. Rev. B 60, 11427 (1999)). Its three branches agree to 0.02 THz, by symmetry.
 - The exported model's frequency there equals that of its float64 twin to 0.02 THz.
 
-Phonons are those of finite displacements of 0.02 Å in 7³ primitive cells (686 atoms), by ASE. With an odd number no
-atom lies on the border, and 11 Å to it are more than the 10 Å that forces reach by a strictly local model of 5 Å.
+ASE computes phonons from finite displacements of 0.02 Å in 7³ primitive cells (686 atoms). With an odd number no atom
+lies on the border, which is 11 Å away; forces of a strictly local model with a cutoff of 5 Å reach 10 Å.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.physics.outcome import Models, Outcome
 from matplotlib.axes import Axes
 
 START = 5.45
-"""Å, of the curve's middle."""
+"""Lattice constant in the middle of the curve, Å."""
 THZ = units._e / units._hplanck * 1e-12
 """THz of an eV."""
 PATH = "LGXKG"

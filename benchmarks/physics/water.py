@@ -1,13 +1,13 @@
-"""Structure and diffusion of liquid water: 64 molecules at 0.997 g/cm³ and 300 K, at last at constant energy.
+"""Structure and diffusion of liquid water: 64 molecules at 0.997 g/cm³, with a thermostat of 300 K, then without.
 
-The shipped potential learned GFN2-xTB, a semi-empirical method whose water is known to be too mobile and its hydrogen
-bonds too weak (Wu et al., arXiv 2503.11867); liquid it has learned from clusters. So the bounds ask for a liquid, not
-for experiment, which the figures name beside it. Bounds that hold for any length of run:
+The shipped potential was trained on GFN2-xTB, a semi-empirical method whose water is known to be too mobile, with
+hydrogen bonds that are too weak (Wu et al., arXiv 2503.11867); of water it has seen clusters only. So the bounds ask
+for a liquid, not for agreement with experiment, whose values are given for orientation. Bounds for any length of run:
 
 - Every O has its own two H within 1.2 Å, in every frame.
 - No O-H pair between 1.2 and 1.4 Å, no O-O pair below 2.2 Å, no H-H pair below 1.1 Å.
-- The mean number of other O within half the box, from the integral of g(r), is that of the density less one, within a
-  tenth: a sum rule of a liquid of small compressibility, if half the box were larger than its shells.
+- The mean number of other O within half the box, from the integral of g(r), is what the density gives, less one, to
+  10 %: a sum rule of liquids of small compressibility, approximate because the shells do not end within half the box.
 - The first peak of g(O-O) lies between 2.6 and 3.0 Å.
 - The total energy at constant energy drifts by less than 0.2 meV/atom (quick) or 0.02 meV/atom/ps (full).
 

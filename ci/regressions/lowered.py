@@ -46,7 +46,7 @@ def fused(preset: str) -> tuple[str, list[Any], int]:
 
 
 def chained(preset: str, **changes: Any) -> tuple[str, list[Any], int]:
-    """:func:`inference` with products in pairs, which is ``mlip_export.compile(..., products="chained")``."""
+    """:func:`inference` with products in pairs, which is ``mlip_export.compile(..., chained="yes")``."""
     return inference(preset, chain=True, **changes)
 
 

@@ -52,7 +52,7 @@ def edge_energies(
             given, two_body, y, covector(sums), *edges, first, second, matrix, density=not final
         )
         parts.append(out)
-    # part by part: a gradient of all of them beside one another would be one more pass over the edges
+    # part by part: the gradient of concatenated parts would be one more pass over the edges
     *read, last = parts
     columns = torch.split(head[: given.shape[1], 0], [part.shape[1] for part in read])
     terms = [(part * column).sum(1) for part, column in zip(read, columns, strict=True)]

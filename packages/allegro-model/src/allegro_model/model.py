@@ -138,15 +138,16 @@ class Allegro(Parameters):
     ) -> tuple[FoldedAllegro, dict[str, Any]]:
         """Return :meth:`for_inference` with the two-body features read from a table, and what was measured of it.
 
-        A quintic polynomial per interval of the length and ordered pair of types, with two continuous derivatives where
-        two meet, so that forces are the exact derivative of the energy. Each pair has as many intervals as it takes.
+        The table holds a quintic polynomial per interval of the length and ordered pair of types, with two continuous
+        derivatives where two meet; forces are the exact derivative of the tabulated energy. Each pair has as many
+        intervals as the tolerance takes.
 
         Parameters
         ----------
         tolerance : float
-            Largest difference of a force in float64, eV/Å, at least 1e-9. Measured with a margin for other structures:
-            a twentieth of it for two atoms of every pair at lengths from near 0 to the cutoff (relative for forces
-            above 1 eV/Å), and a quarter for edges and atoms of ``graphs``.
+            Largest difference of a force in float64, eV/Å, at least 1e-9. For a margin on other structures, the
+            measured differences are at most a twentieth of it for two atoms of every pair at lengths from near 0 to the
+            cutoff (relative for forces above 1 eV/Å), and a quarter for edges and atoms of ``graphs``.
         graphs : iterable of (edge_vectors, edge_index, types)
             More to compare on, with the arguments of :meth:`forward` on the CPU.
 

@@ -52,8 +52,8 @@ def tabulated(w: TableWeights, cells: int, x: Tensor, pair: Tensor) -> tuple[Ten
 def polynomials(function: Callable[[Tensor], Tensor], intervals: Sequence[int]) -> Tensor:
     """Return the coefficients (Σ intervals · 6, columns) of a function of x (E,) to (E, columns), float64.
 
-    They have its value and two derivatives at both ends of every interval; but at 0, near which derivatives of Bessel
-    functions are differences of large numbers, its values at three points of the first interval.
+    They match its value and two derivatives at both ends of every interval, except at 0, near which derivatives of
+    Bessel functions suffer from cancellation: there they match its values at three points of the first interval.
     """
 
     def slope(x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ LARGEST = 256 * 2**20
 POINTS = 32
 """Lengths in a cell that are compared."""
 PAIR_MARGIN, GRAPH_MARGIN = 20.0, 4.0
-"""Two atoms, and graphs, are to be better than the tolerance by this: edges add up in an atom, structures differ."""
+"""Ratios of the tolerance to the errors allowed on two atoms and on graphs: edges add up, and structures differ."""
 LARGE = 1.0
 """eV/Å; larger forces of two atoms count by their relative error: models extrapolate to distances that do not occur."""
 ROUNDS = 5
@@ -55,7 +55,7 @@ def tabulate(
         goal *= 0.8 * tolerance / GRAPH_MARGIN / force
     else:
         raise ValueError(
-            f"tolerance must be one that tables reach, got {tolerance!r} eV/Å and forces {force:.2g} eV/Å off"
+            f"tolerance must be one that tables reach, got {tolerance!r} eV/Å and forces that differ by {force:.2g}"
         )
     counts = [sum(row) for row in tables.intervals]
     report = {
@@ -154,8 +154,8 @@ class _Tables:
             names = "-".join(self.names[t] for t in divmod(pair, len(self.names)))
             length = (cell + 0.5) / self.cells * float(self.folded.cutoffs[pair])
             raise ValueError(
-                f"tables must have at most {MOST} intervals in 1/{self.cells} of a cutoff, got {before} near "
-                f"{length:.2g} Å of {names} with forces {error:.2g} eV/Å off, where {goal:.2g} is needed"
+                f"tables must have at most {MOST} intervals in 1/{self.cells} of a cutoff, got more near "
+                f"{length:.2g} Å of {names} with a force error of {error:.2g} eV/Å at {before}, goal {goal:.2g}"
             )
         self.intervals[pair][cell], self.parts[pair] = int(more), None
 

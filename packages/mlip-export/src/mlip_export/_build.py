@@ -50,7 +50,7 @@ def build_verified(
     isa, precision : str
         As for :func:`mlip_export.compile`.
     products : str
-        Which the program has: ``chained`` ones round to ``precision`` whatever the process is set to.
+        Kind of matrix products in the program; ``chained`` ones round to ``precision`` whatever torch is set to.
     function : callable, optional
         The program built with fusion, where ``path`` holds it already.
 

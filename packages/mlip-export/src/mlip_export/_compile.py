@@ -74,16 +74,16 @@ def compile(
         for models whose config has ``fused_layers``, which the metadata's config then holds as true. Sizes without a
         kernel are refused. Without it a model is exported composed, however it was trained.
     two_body_table : float, optional
-        Read what a model computes of an edge's length and types alone from tables, whose forces differ from the
-        model's by at most this, eV/Å, from 1e-9 to 1e-6: for float32 models with a method ``tabulated``, such as
-        Allegro. Measured in float64 before anything is compiled, on two atoms of every pair of types at lengths from
-        near 0 to the cutoff (relative there for forces above 1 eV/Å) and on clusters; the metadata holds what was
-        found. Off by default: the tables of many types are large, and those of wide layers are not faster.
+        Tabulate what depends on an edge's length and types alone, with forces that differ from the model's by at most
+        this, eV/Å, from 1e-9 to 1e-6: for float32 models with a method ``tabulated``, such as Allegro. The error is
+        measured in float64 before anything is compiled, on two atoms of every pair of types at lengths from near 0 to
+        the cutoff (relative there for forces above 1 eV/Å) and on clusters, and stored in the metadata. Off by
+        default: the tables of many types are large, and those of wide layers are not faster.
     chained : str
-        Compute pairs of hidden layers, and pairs of the products of their gradients, by one kernel each, between whose
-        products nothing is written: ``yes`` where widths have a kernel, ``measured`` where the whole program is faster
-        so, ``no``. cuda only. In ``float32`` the kernels' operands are sums of two TF32 numbers (21 bits of
-        mantissa instead of 23). It has not run on a GPU yet.
+        Compute two hidden layers in one kernel, and the two products of their gradient in another, with intermediate
+        results on chip: ``yes`` wherever the widths have a kernel, ``measured`` if the whole program is faster with
+        these kernels, or ``no``. cuda only. In ``float32`` the kernels split an operand into two TF32 numbers (21
+        bits of mantissa instead of 23). They have not run on a GPU yet.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 

@@ -78,7 +78,7 @@ def for_inference(
         module, report = tabulated(two_body_table, measured)
     except ValueError as e:
         raise ValueError(
-            f"two_body_table must be an error that tables of this model keep, got {two_body_table!r}: {e}"
+            f"two_body_table must be a tolerance that tables of this model keep, got {two_body_table!r}: {e}"
         ) from e
     return module, report
 

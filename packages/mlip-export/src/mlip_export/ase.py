@@ -49,7 +49,7 @@ class Calculator(ASECalculator):
     device : str or torch.device, optional
         For CUDA models, which GPU.
     cuda_graph : bool
-        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
+        For CUDA models, replay calls as one CUDA graph (:func:`mlip_export.load`); for small systems.
     compute_stress : bool
         Compute ``stress`` and ``stresses`` in every evaluation of atoms with a cell.
 

@@ -1,8 +1,8 @@
 """A compiled function replayed as a CUDA graph, at a fixed capacity of atoms and edges.
 
-A small system waits for the launches of its kernels, one after another; a graph launches them at once. It repeats the
-same kernels on the same memory, so inputs are copied to fixed places, and what they do not fill is padding: atoms that
-nobody reads, with edges beyond the cutoff.
+For a small system the launches of kernels, one after another, take most of the time; a graph launches all at once. It
+repeats the same kernels on the same memory, so inputs are copied to fixed buffers, and what they do not fill is
+padding: atoms whose results are dropped, with edges beyond the cutoff.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mlip_export.model_file import Metadata
 from mlip_export.recording import CaptureError, CudaGraph, Recording
 
 GROWTH = 1.03
-"""Capacity over what is recorded for."""
+"""Ratio of the capacity to the sizes at the time of recording."""
 EDGE_STEP, ATOM_STEP = 256, 16
 """Capacities are multiples of these."""
 FAR = 2.0
 """Length of padding edges, in cutoffs."""
 FEW = 16
-"""Edges of a padding atom at least; else as many as atoms have."""
+"""Fewest edges of a padding atom; otherwise as many as atoms have on average."""
 PATIENCE = 100
-"""Calls in a row that would do with half of the capacity, before it is lowered."""
+"""Calls in a row for which half of the capacity would do before it is lowered."""
 
 _capturing = (
     threading.RLock()
@@ -74,7 +74,7 @@ def _steps(size: float, step: int) -> int:
 
 
 class PaddedInputs:
-    """The fixed places of a graph's inputs.
+    """Fixed buffers of the inputs of a CUDA graph.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class PaddedInputs:
         self._edges = self._atoms = 0
 
     def fill(self, edge_vectors: Tensor, edge_index: Tensor, types: Tensor) -> None:
-        """Copy a graph, and make padding of what the last one had beyond it."""
+        """Copy edges and atoms in; where the previous call had more, restore the padding."""
         edges, atoms = edge_vectors.shape[0], types.shape[0]
         vectors, index, kinds = self.tensors
         vectors[:edges].copy_(edge_vectors)
@@ -112,9 +112,9 @@ class PaddedInputs:
 class Captured:
     """A compiled function that is recorded once and replayed, with the arguments and results of the function.
 
-    It is recorded again when edges or atoms exceed the capacity, or have been few for long. Each recording is compared
-    with a call of the function as it is. Results are the caller's own. Where a recording, with its padding, would
-    exceed the limits of the code, the function is called instead.
+    It is recorded again when edges or atoms exceed the capacity, or after many calls for which half of it would do.
+    Each recording is compared with a plain call of the function. Results are copies. Where a recording, with its
+    padding, would exceed the limits of the code, the function is called instead.
 
     Parameters
     ----------

@@ -198,14 +198,14 @@ def _add_compile(p: argparse.ArgumentParser) -> None:
         nargs="?",
         const=1e-7,
         metavar="ERROR",
-        help="read what lengths and types of edges alone decide from tables, with forces off by at most this, 1e-9 to "
-        "1e-6 eV/Å (default without a number: 1e-7): faster for models of narrow layers",
+        help="tabulate what depends on an edge's length and types alone, with a force error of at most ERROR, 1e-9 to "
+        "1e-6 eV/Å (1e-7 without a number); faster for models with narrow layers",
     )
     p.add_argument(
         "--chained",
         default="no",
         choices=["no", "yes", "measured"],
-        help="one kernel per pair of hidden layers (CUDA): no (default), yes, or where the program is faster so",
+        help="one kernel per pair of hidden layers (CUDA): no (default), yes, or measured, if the program is faster so",
     )
 
 

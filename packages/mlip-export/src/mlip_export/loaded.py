@@ -52,8 +52,8 @@ def open_function(
 ) -> Function:
     """Load the compiled function of a file, without any check.
 
-    One that is single-threaded has none of the events by which torch lets threads share it, which a CUDA graph cannot
-    capture: its callers take turns.
+    With ``single_threaded`` it has none of the events by which torch lets threads share a function, and which a CUDA
+    graph cannot capture; its callers must take turns.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class Metadata:
     products on a GPU: ``chosen``, ``chained`` or ``torch``, the number of pairs ``forward`` and ``backward``, and the
     ``milliseconds`` of the whole program with either, where they were measured. Empty where there was no choice."""
     two_body_table: dict[str, Any]
-    """Tables of what edges' lengths and types alone decide: the ``tolerance`` of forces and the largest difference
+    """Tables of what depends on edges' lengths and types alone: the ``tolerance`` of forces and the largest difference
     found, ``max_force``, eV/Å, and of energies ``max_energy``, eV per atom; the fewest and most ``intervals`` of a pair
     of types, and ``bytes``. Empty without tables."""
     shortest_distance: float = SHORTEST_DISTANCE

@@ -146,7 +146,7 @@ def force(
     device : str or torch.device, optional
         For CUDA models, which GPU.
     cuda_graph : bool
-        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
+        For CUDA models, replay calls as one CUDA graph (:func:`mlip_export.load`); for small systems.
 
     Returns
     -------

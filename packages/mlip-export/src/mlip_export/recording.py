@@ -1,4 +1,4 @@
-"""Calls of a function on fixed inputs that can be repeated: a CUDA graph, and what stands for it on a CPU."""
+"""Calls of a function on fixed inputs that can be repeated: a CUDA graph, and a stand-in for CPUs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CudaGraph:
                     f"cuda_graph must be False here, got an error while the model was captured: {reason}"
                 ) from e
             finally:
-                torch.cuda.set_stream(before)  # which torch does not where a capture fails
+                torch.cuda.set_stream(before)  # torch does not restore it when a capture fails
 
     def _capture(self, function: Function, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]

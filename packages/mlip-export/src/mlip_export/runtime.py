@@ -118,9 +118,9 @@ def load(
     device : str or torch.device, optional
         For a CUDA model, which GPU (``cuda:1``); by default the current one.
     cuda_graph : bool
-        For a CUDA model, launch its kernels at once, as a CUDA graph that is captured at the first call, and again when
-        atoms or edges exceed its capacity (:class:`mlip_export.captured.Captured`). It is meant for small systems,
-        whose time is that of launches, and keeps the memory of a call.
+        For a CUDA model, replay calls as one CUDA graph, which is captured at the first call, and again when atoms or
+        edges exceed its capacity (:class:`mlip_export.captured.Captured`). Meant for small systems, whose time goes
+        into kernel launches; the memory of a call stays allocated.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def load(
         If the file is missing, truncated, foreign, or made for another device, instruction set, torch or
         format version; the message says which.
     ValueError
-        For ``cuda_graph`` and a model for a CPU. A potential that cannot be captured raises
+        For ``cuda_graph`` with a model for a CPU. A model that cannot be captured raises
         :class:`mlip_export.CaptureError` when it is called.
     """
     metadata = read_metadata(path)

@@ -35,7 +35,7 @@ class Model(ModelInterface):  # type: ignore[misc]  # torch-sim is not typed
     device : str or torch.device, optional
         For CUDA models, which GPU.
     cuda_graph : bool
-        For CUDA models, launch the kernels of a call at once (:func:`mlip_export.load`), for small systems.
+        For CUDA models, replay calls as one CUDA graph (:func:`mlip_export.load`); for small systems.
     compute_forces, compute_stress : bool
         Return these; attributes of the same names change it later.
     energy_dtype : torch.dtype, optional

@@ -1,6 +1,6 @@
 """Operators of two products in a row with silu between them, and the launches of their Triton kernels.
 
-On a GPU they are one kernel each, which a compiler sees as such; elsewhere they are composed of torch's products.
+On a GPU each is one kernel, which the compiler does not take apart; elsewhere it is composed of torch's products.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 INNER = {"float32": "tf32x3", "tf32": "tf32", "float64": "ieee"}
-"""Triton's name of what the kernels do in a precision: in float32 an operand is the sum of two TF32 numbers."""
+"""Triton's ``input_precision`` for each precision; in float32 an operand is split into two TF32 numbers."""
 WIDEST, NARROWEST, PARTS = 256, 16, 3
 """Bounds of the sizes that have kernels, and of the number of matrices side by side on the left."""
 

@@ -19,7 +19,7 @@ from mlip_export.loaded import Function, open_function
 from mlip_export.products.chain_rewrite import use_chained_products
 
 CHAINED = ("no", "yes", "measured")
-"""Whether pairs of products run in one kernel; ``measured``: where the whole program is faster so."""
+"""Whether pairs of products run in one kernel; ``measured``: if the whole program is faster so."""
 ROUNDS = 20
 """Timed calls of each program."""
 
@@ -32,7 +32,7 @@ def chosen(
     Parameters
     ----------
     module : torch.nn.Module
-        As for :func:`mlip_export._trace.trace`, as ``limit``, its ``index_limit``.
+        As for :func:`mlip_export._trace.trace`; so is ``limit``, as its ``index_limit``.
     graphs : Graphs
         To trace and time on.
     path : Path
@@ -47,7 +47,7 @@ def chosen(
     program : ExportedProgram
         The one chosen.
     function : callable, optional
-        It compiled, from ``path``; None where nothing had to be built to choose.
+        The compiled program, which is in ``path``; None where nothing had to be built to choose.
     record : dict
         What the metadata's ``products`` holds.
 

@@ -33,8 +33,8 @@ def use_chained_products(graph_module: fx.GraphModule, precision: str) -> dict[s
     What lies between the two products must be read by nothing else but its gradient; matrices on the right must have
     sizes that are known. Pairs without a kernel for their sizes stay as they are.
 
-    Where there are pairs, a wide sum of operators' results that one product reads is not written: the product is
-    distributed over it, whose results are narrower.
+    Where there are pairs, a product of a sum of operators' results is distributed over the terms if its own result is
+    narrower, so that the wide sum is not written.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def _split_sums(graph: fx.Graph) -> int:
 
 
 def _terms(node: fx.Node) -> list[fx.Node]:
-    """Return the results of operators that are no aten's whose sum a node is, read by nothing else, or the node."""
+    """Return the terms of a sum read at most once, if all are results of operators outside aten; else the node."""
     if node.target is not aten.add.Tensor or node.kwargs or len(node.users) > 1:
         return [node]
     found: list[fx.Node] = []
