@@ -353,3 +353,13 @@ def test_what_info_says():
     record["chosen"] = "torch"
     assert _products(record) == "torch's (measured when exported: torch 2 ms; chained 1 ms)"
     assert _products({"chosen": "torch", "kernels": {}, "milliseconds": {}}) == "torch's"
+
+
+@pytest.mark.parametrize("version, right", [("3.4.0", False), ("3.5.1", True), ("3.10.0+git1", True)])
+def test_an_old_triton_is_named(monkeypatch, version, right):
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", version)
+    if right:
+        chain_choose.check_triton("yes")
+    else:
+        with pytest.raises(ValueError, match=r"with Triton 3\.4\.0, older than 3\.5"):
+            chain_choose.check_triton("yes")

@@ -22,7 +22,7 @@ from mlip_export._trace import trace
 from mlip_export.graphs import Graphs, example_graphs
 from mlip_export.loaded import Function
 from mlip_export.model_file import Metadata, write_exported
-from mlip_export.products.chain_choose import CHAINED, chosen
+from mlip_export.products.chain_choose import CHAINED, check_triton, chosen
 from mlip_export.products.pack import LANES
 from mlip_export.runtime import gpu_architecture
 
@@ -229,3 +229,5 @@ def _check_chained(chained: str, device: str) -> None:
         raise ValueError(f"chained must be one of {CHAINED}, got {chained!r}")
     if chained != "no" and device != "cuda":
         raise ValueError(f"chained must be 'no' on {device}, got {chained!r}")
+    if chained != "no":
+        check_triton(chained)

@@ -24,6 +24,16 @@ ROUNDS = 20
 """Timed calls of each program."""
 
 
+def check_triton(chained: str) -> None:
+    """Raise ValueError unless the installed Triton has the kernels' products: in float64 they came with 3.5."""
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 5):
+        raise ValueError(
+            f"chained must be 'no' with Triton {triton.__version__}, older than 3.5, got {chained!r}"
+        )
+
+
 def chosen(
     module: torch.nn.Module, graphs: Graphs, path: Path, precision: str, option: str, limit: int | None
 ) -> tuple[torch.export.ExportedProgram, Function | None, dict[str, Any]]:
