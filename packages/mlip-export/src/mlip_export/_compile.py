@@ -82,8 +82,8 @@ def compile(
     chained : str
         Compute two hidden layers in one kernel, and the two products of their gradient in another, with intermediate
         results on chip: ``yes`` wherever the widths have a kernel, ``measured`` if the whole program is faster with
-        these kernels, or ``no``. cuda only. In ``float32`` the kernels split an operand into two TF32 numbers (21
-        bits of mantissa instead of 23). They have not run on a GPU yet.
+        these kernels, or ``no``. cuda only, with Triton 3.5 or newer. In ``float32`` the kernels split an operand into
+        two TF32 numbers (21 bits of mantissa instead of 23). They have not run on a GPU yet.
     training : mapping, optional
         Stored as the training summary; a model file brings its own.
 
