@@ -90,7 +90,7 @@ class Case:
         return given[0].to(self.device), given[1].to(self.device), given[2].to(self.device)
 
 
-def _summed(case: Case, evaluate: Callable[..., tuple[Tensor, Tensor]]) -> Call:
+def summed(case: Case, evaluate: Callable[..., tuple[Tensor, Tensor]]) -> Call:
     """Return a call of energy and forces (N, 3) from a function to atom energies and edge forces."""
     edges, atoms = case.edges, case.system.atoms
 
@@ -103,16 +103,14 @@ def _summed(case: Case, evaluate: Callable[..., tuple[Tensor, Tensor]]) -> Call:
 
 def eager(case: Case) -> Call:
     """Evaluate our model in eager PyTorch with folded weights."""
-    return _summed(case, partial(localgraph.energies_and_edge_forces, case.model.for_inference()))
+    return summed(case, partial(localgraph.energies_and_edge_forces, case.model.for_inference()))
 
 
 def direct(case: Case) -> Call:
     """Evaluate the published per-edge form, the reference implementation."""
     from allegro_model import direct as form
 
-    return _summed(
-        case, partial(localgraph.energies_and_edge_forces, partial(form.atom_energies, case.model))
-    )
+    return summed(case, partial(localgraph.energies_and_edge_forces, partial(form.atom_energies, case.model)))
 
 
 def exported(case: Case) -> Call:
@@ -122,7 +120,7 @@ def exported(case: Case) -> Call:
 
     host = Calculator(case.exported)
     count, most = len(host.potential.type_names), host.max_edges
-    return _summed(case, lambda *edges: evaluate(host.potential, *edges, count, most))
+    return summed(case, lambda *edges: evaluate(host.potential, *edges, count, most))
 
 
 def _moving(case: Case, calculator: Any) -> Call:

@@ -37,6 +37,12 @@ REDUCED = (
 ACCURACY = dict.fromkeys(("3bpa", "acac", "aspirin", "dipeptides"), REDUCED)
 ACCURACY["water"] = REDUCED + " model.config.cutoff=4.5"
 
+EXAMPLE = (
+    "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
+    "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",
+)
+"""Commands that export the shipped potential, in float64 too."""
+
 TABLES: dict[str, list[str]] = {
     **{
         f"kernels_{n}": [
@@ -178,14 +184,12 @@ TABLES: dict[str, list[str]] = {
         "--json {results}/accuracy_lmax.json --figure {results}/accuracy_lmax.png",
     ],
     "physics": [
-        "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
-        "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",
+        *EXAMPLE,
         "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/example.pt2 {work}/example64.pt2 "
         "--json {results}/physics.json --picture {results}/physics.png",
     ],
     "water": [
-        "{python} -m mlip_export.cli compile example -o {work}/example.pt2",
-        "{python} -m mlip_export.cli compile example -o {work}/example64.pt2 --dtype float64",
+        *EXAMPLE,
         "OMP_NUM_THREADS=1 {python} -m benchmarks.physics {work}/example.pt2 {work}/example64.pt2 --only water "
         "--json {results}/physics_water.json --picture {results}/physics_water.png",
     ],

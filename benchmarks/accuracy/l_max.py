@@ -10,8 +10,7 @@ work on the machine may slow the rest; errors are those on the validation frames
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,28 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
-from benchmarks.common import epoch_seconds, history, write_record
+from benchmarks.accuracy.literature import PUBLISHED
+from benchmarks.common import fit, history, write_record
 
 CONFIGURATION = Path(__file__).with_name("acac.yaml")
-FRAMES, BATCH = 450, 5  # of that configuration
-ATOMS = 15
+ATOMS = PUBLISHED[CONFIGURATION.stem][1]
 
 
 def run(folder: Path, l_max: int, seed: int, steps: int) -> dict[str, Any]:
     """Train if need be; return errors, time and learning curve."""
-    epochs = -(-steps * BATCH // FRAMES)
     if not (folder / "metrics.csv").exists() or history(folder)[-1]["step"] < steps:
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "mlip_train.cli", "fit", str(CONFIGURATION)),
-                f"output={folder}",
-                f"seed={seed}",
-                f"model.config.l_max={l_max}",
-                f"stop.steps={steps}",
-                f"stop.epochs={epochs}",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
+        fit(
+            CONFIGURATION,
+            f"output={folder}",
+            f"seed={seed}",
+            f"model.config.l_max={l_max}",
+            f"stop.steps={steps}",
+            f"stop.epochs={steps}",  # no epoch has less than a step
         )
     rows = history(folder)
     if rows[-1]["step"] < steps:
         raise RuntimeError(f"{folder} must have {steps} steps, got {rows[-1]['step']:.0f}")
-    per_step = 1e3 * min(epoch_seconds(rows)) * BATCH / FRAMES
+    per_step = 1e3 * min((b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(rows))
     return {
         "l_max": l_max,
         "seed": seed,

@@ -50,13 +50,15 @@ def curve(calculator: Calculator, count: int) -> tuple[np.ndarray, np.ndarray, n
     return tuple(np.array(rows).T)
 
 
-def force_constants(atoms: Atoms, calculator: Calculator, cells: int, impose: bool) -> Phonons:
-    """Return the phonons of a primitive cell, with the acoustic sum rule imposed or as they come."""
+def force_constants(atoms: Atoms, calculator: Calculator, cells: int) -> tuple[Phonons, Phonons]:
+    """Return the phonons of a primitive cell as they come, and with the acoustic sum rule imposed."""
     with tempfile.TemporaryDirectory() as folder:
-        phonons = Phonons(atoms, calculator, supercell=(cells,) * 3, delta=0.02, name=f"{folder}/phonons")
-        phonons.run()
-        phonons.read(acoustic=impose, symmetrize=3 if impose else 0)
-    return phonons
+        given = {"supercell": (cells,) * 3, "delta": 0.02, "name": f"{folder}/phonons"}
+        raw, imposed = (Phonons(atoms, calculator, **given) for _ in range(2))
+        raw.run()
+        raw.read(acoustic=False, symmetrize=0)
+        imposed.read(acoustic=True, symmetrize=3)
+    return raw, imposed
 
 
 def frequencies(phonons: Phonons, points: np.ndarray) -> np.ndarray:
@@ -105,9 +107,9 @@ def dispersion(models: Models, a0: float, quick: bool) -> Outcome:
     """Phonons at Γ as they come, and along the path and on a grid with the acoustic sum rule imposed."""
     faults, cells, gamma = [], 5 if quick else 7, np.zeros((1, 3))
     atoms = bulk("Si", "diamond", a0)
-    raw = frequencies(force_constants(atoms, models.exact, cells, impose=False), gamma)[0]
-    used = frequencies(force_constants(atoms, models.used, cells, impose=False), gamma)[0]
-    phonons = force_constants(atoms, models.exact, cells, impose=True)
+    exact, phonons = force_constants(atoms, models.exact, cells)
+    raw = frequencies(exact, gamma)[0]
+    used = frequencies(force_constants(atoms, models.used, cells)[0], gamma)[0]
     path = atoms.cell.bandpath(PATH, npoints=60 if quick else 240)
     bands = frequencies(phonons, path.kpts)
     grid = frequencies(phonons, monkhorst_pack((4, 4, 4) if quick else (8, 8, 8)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from benchmarks.gpu.part import Part
-from benchmarks.providers import INFERENCE, Case
+from benchmarks.providers import INFERENCE, Case, summed
 from benchmarks.systems import PRESETS, box, model
 
 import localgraph
@@ -49,13 +49,10 @@ def replayed(case: Case) -> Any:
         potential = EdgePotential(
             Captured(function, plain.metadata, plain.device, Repeated), plain.metadata, plain.device
         )
-    edges, atoms = case.edges, case.system.atoms
+    return summed(case, potential)
 
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        energies, g = potential(*edges)
-        return energies.sum(), localgraph.forces(g, edges[1], atoms)
 
-    return call
+PROVIDERS = INFERENCE | {"cuda graph": replayed}
 
 
 def errors(
@@ -93,9 +90,8 @@ def measure(part: Part, preset: str, cases: dict[int, Case], references: dict[in
             for host in (host for host, needs in hosts.items() if find_spec(needs)):
                 if host == "cuda graph" and atoms > LAUNCHED:
                     continue
-                provider = replayed if host == "cuda graph" else INFERENCE[host]
                 label = f"{preset} {atoms} {host} {name}"
-                call = part.attempt(label, lambda c=case, p=provider: p(c))
+                call = part.attempt(label, lambda c=case, h=host: PROVIDERS[h](c))
                 if call is None:
                     continue
                 timed = part.attempt(label, lambda c=call: part.milliseconds(c))

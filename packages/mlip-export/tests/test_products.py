@@ -287,7 +287,7 @@ def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, cho
     monkeypatch.setattr(choose, "CLEAR", float("inf"))
     times = iter([[2.0, 1.0], [1.0, 2.0]][chosen == "torch"] * 2)
     monkeypatch.setattr(
-        choose, "_least", lambda f, i, clock: dict(zip(f, (next(times), next(times)), strict=True))
+        choose, "least_seconds", lambda f, i, clock: dict(zip(f, (next(times), next(times)), strict=True))
     )
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     model = Network()

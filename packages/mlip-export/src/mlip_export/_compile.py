@@ -227,7 +227,8 @@ def _check_fused(fused: bool, device: str, precision: str) -> None:
 def _check_chained(chained: str, device: str) -> None:
     if chained not in CHAINED:
         raise ValueError(f"chained must be one of {CHAINED}, got {chained!r}")
-    if chained != "no" and device != "cuda":
+    if chained == "no":
+        return
+    if device != "cuda":
         raise ValueError(f"chained must be 'no' on {device}, got {chained!r}")
-    if chained != "no":
-        check_triton(chained)
+    check_triton(chained)

@@ -9,7 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlip_export.lammps._build import BuildError, _cache, _package, _place, _version, compiler, sources
+from mlip_export.lammps._build import (
+    HEADERS,
+    BuildError,
+    _cache,
+    _package,
+    _place,
+    _version,
+    compiler,
+    sources,
+)
 
 LIBRARY = "libmlip_export_torchscript.so"
 
@@ -18,16 +27,7 @@ def library() -> Path:
     """Return the library, compiled unless the cache has it for these versions and sources."""
     root = sources()
     files = [root / "torchscript" / "torchscript_class.cpp"]
-    files += [
-        root / "src" / name
-        for name in (
-            "edge_potential.cpp",
-            "device_stream.h",
-            "edge_potential.h",
-            "gpu_architecture.h",
-            "model_archive.h",
-        )
-    ]
+    files += [root / "src" / name for name in ("edge_potential.cpp", *HEADERS)]
     digest = hashlib.sha256()
     for part in (f"torch {_version('torch')}", sys.platform, os.uname().machine, _place("torch")):
         digest.update(part.encode() + b"\n")

@@ -30,9 +30,8 @@ FEW = 16
 PATIENCE = 100
 """Calls in a row for which half of the capacity would do before it is lowered."""
 
-_capturing = (
-    threading.RLock()
-)  # one capture at a time in a process, and no other call of its function meanwhile
+# one capture at a time in a process, and no other call of its function meanwhile
+_capturing = threading.RLock()
 
 
 class Capacity(NamedTuple):
@@ -209,9 +208,8 @@ class Captured:
             ("edge forces", edge_forces[:edges], expected[1], tolerance.force),
         ):
             apart = (found - right).abs()
-            wrong = apart > most + tolerance.relative * (
-                scale + right.abs()
-            )  # never for NaN, which callers refuse
+            # never for NaN, which callers refuse
+            wrong = apart > most + tolerance.relative * (scale + right.abs())
             if bool(wrong.any()):
                 raise CaptureError(
                     f"cuda_graph must be False for this model, got {what} that differ by "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Any
 
 import torch
 
-from mlip_export import inductor
 from mlip_export._precision import product_precision, setting
 from mlip_export._trace import trace
-from mlip_export.graphs import Graphs
-from mlip_export.loaded import Function, open_function
+from mlip_export.graphs import Graphs, Inputs
+from mlip_export.loaded import Function
 from mlip_export.products.chain_rewrite import use_chained_products
+from mlip_export.products.choose import build_each, least_seconds
 
 CHAINED = ("no", "yes", "measured")
 """Whether pairs of products run in one kernel; ``measured``: if the whole program is faster so."""
@@ -83,35 +81,27 @@ def chosen(
         return chained, None, record | {"chosen": "torch"}
     if option == "yes":
         return chained, None, record
-    programs, built = {"torch": trace(module, graphs.traced, limit), "chained": chained}, {}
-    for name, program in programs.items():
-        (folder := path.parent / name).mkdir()
-        built[name] = folder / path.name
-        inductor.build(program, built[name], inductor.options("native"))
-    functions = {name: open_function(place) for name, place in built.items()}
-    times = record["milliseconds"] = _milliseconds(functions, graphs, precision)
-    best = record["chosen"] = "chained" if times["chained"] < times["torch"] else "torch"
-    os.replace(built[best], path)
-    return programs[best], functions[best], record
+
+    def choice(functions: Mapping[str, Function]) -> str:
+        times = record["milliseconds"] = _milliseconds(functions, graphs, precision)
+        record["chosen"] = "chained" if times["chained"] < times["torch"] else "torch"
+        return str(record["chosen"])
+
+    programs = {"torch": trace(module, graphs.traced, limit), "chained": chained}
+    return *build_each(programs, path, "native", choice), record
 
 
 def _milliseconds(functions: Mapping[str, Function], graphs: Graphs, precision: str) -> dict[str, float]:
     """Return the least time of a call of each function on the largest graph, called in turn."""
-    place, best = graphs.traced.types.device, dict.fromkeys(functions, math.inf)
+    place = graphs.traced.types.device
     largest = max(graphs.reference.values(), key=lambda given: given.edge_vectors.shape[0])
-    inputs = [t.to(place) for t in largest]
+    inputs = Inputs(*(t.to(place) for t in largest))
 
-    def wait() -> None:
+    def clock() -> float:
         if place.type == "cuda":
             torch.cuda.synchronize(place)
+        return time.perf_counter()
 
     with product_precision(place.type, setting(place.type, precision)):
-        for count in range(1 + ROUNDS):
-            for name, function in functions.items():
-                wait()
-                begin = time.perf_counter()
-                function(*inputs)
-                wait()
-                if count:  # the first loads the kernels
-                    best[name] = min(best[name], time.perf_counter() - begin)
+        best = least_seconds(functions, inputs, clock, (ROUNDS, ROUNDS))
     return {name: round(1e3 * seconds, 3) for name, seconds in best.items()}

@@ -55,15 +55,25 @@ def fastest(
     if len(programs) == 1:
         ((products.chosen, program),) = programs.items()
         return program, None
+    return build_each(programs, path, isa, lambda built: choose(built, graphs.compared[TIMED], products))
+
+
+def build_each(
+    programs: Mapping[str, torch.export.ExportedProgram],
+    path: Path,
+    isa: str,
+    choice: Callable[[Mapping[str, Function]], str],
+) -> tuple[torch.export.ExportedProgram, Function]:
+    """Build every program, and keep as ``path`` the one that ``choice`` names; return it, and it compiled."""
     built = {}
     for name, program in programs.items():
         (folder := path.parent / name).mkdir()
         built[name] = folder / path.name
         inductor.build(program, built[name], inductor.options(isa))
     functions = {name: open_function(place) for name, place in built.items()}
-    choose(functions, graphs.compared[TIMED], products)
-    os.replace(built[products.chosen], path)
-    return programs[products.chosen], functions[products.chosen]
+    best = choice(functions)
+    os.replace(built[best], path)
+    return programs[best], functions[best]
 
 
 def _traced(
@@ -86,7 +96,7 @@ def _traced(
         return {name: export(graph, example, None, None) for name, graph in found.items()}
 
 
-def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> None:
+def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> str:
     """Time the functions ``torch`` and ``packed``; choose the second if it is faster with every number of threads.
 
     Thread counts are one, where processor time counts, and what torch is set to, where time on the clock does.
@@ -95,7 +105,7 @@ def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products
     try:
         for threads in sorted({1, before}):
             torch.set_num_threads(threads)
-            least = _least(functions, inputs, time.thread_time if threads == 1 else time.perf_counter)
+            least = least_seconds(functions, inputs, time.thread_time if threads == 1 else time.perf_counter)
             for name, seconds in least.items():
                 products.milliseconds[f"{name}, {threads} thread{'s' * (threads > 1)}"] = round(
                     1e3 * seconds, 3
@@ -104,16 +114,25 @@ def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products
     finally:
         torch.set_num_threads(before)
     products.chosen = "packed" if faster else "torch"
+    return products.chosen
 
 
-def _least(functions: Mapping[str, Function], inputs: Inputs, clock: Callable[[], float]) -> dict[str, float]:
-    """Return the least time of a call of each function, called in turn."""
+def least_seconds(
+    functions: Mapping[str, Function],
+    inputs: Inputs,
+    clock: Callable[[], float],
+    rounds: tuple[int, int] = ROUNDS,
+) -> dict[str, float]:
+    """Return the least time of a call of each function, called in turn after a first call that is not timed.
+
+    The calls take ``SECONDS``, within the bounds of their number.
+    """
     best = dict.fromkeys(functions, math.inf)
     for function in functions.values():
         function(*inputs)
-    end, rounds = time.perf_counter() + SECONDS, 0
-    while rounds < ROUNDS[0] or (rounds < ROUNDS[1] and time.perf_counter() < end):
-        rounds += 1
+    end, count = time.perf_counter() + SECONDS, 0
+    while count < rounds[0] or (count < rounds[1] and time.perf_counter() < end):
+        count += 1
         for name, function in functions.items():
             begin = clock()
             function(*inputs)
