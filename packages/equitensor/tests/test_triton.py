@@ -158,7 +158,9 @@ def test_the_shape_class_decides_the_tile_config():
     ]
     assert [default_config(d, 128, torch.float64, 4).block for d in (4, 25, 49, 100)] == [128, 64, 32, 32]
     assert (
-        default_config(27, 128, torch.bfloat16, 0) == default_config(27, 128, torch.float32, 0) == (64, 0, 2)
+        default_config(27, 128, torch.bfloat16, 0)
+        == default_config(27, 128, torch.float32, 0)
+        == (64, 0, 2, 1)
     )
 
 

@@ -26,7 +26,7 @@ from equitensor.backends.triton.source import (
     tiles,
     width,
 )
-from equitensor.backends.triton.tuning import ATOMS, EDGES, Sample, choose
+from equitensor.backends.triton.tuning import ATOMS, EDGES, FEW, MANY, Sample, choose
 
 # Edges that a program takes at once, one per warp, before anything is tuned.
 ROWS = 4
@@ -100,8 +100,8 @@ def _config(
     if config is None:
         given = (operator, dims, width(channels), like.dtype)
         candidates = configs_of(*given)
-        kernel, sample = kernel_of(*given, candidates[0]), sample_of(*given)
-        config = choose(kernel, candidates, channels, like.device, sample)
+        samples = sample_of(*given), sample_of(*given, FEW, MANY)
+        config = choose(kernel_of(*given, candidates[0]), candidates, channels, like.device, *samples)
     return kernel_of(operator, dims, channels, like.dtype, config), config
 
 

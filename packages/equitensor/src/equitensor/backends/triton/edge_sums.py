@@ -21,8 +21,10 @@ _HEAD = """
     last = tl.load(offsets + i + 1)
 """
 
+_CONSTANTS = "BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr"
+
 _LOOP = """
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         e = start + rows
         real = e < last
         both = real[:, None] & inside[None, :]
@@ -54,7 +56,7 @@ def _features(k: int, d: int, slabs: bool = False) -> str:
 
 def _signature(name: str, *tensors: str, scaled: bool = False) -> str:
     given = (*tensors, *(("scale",) if scaled else ()), "offsets", "out", "C", *(("S",) if scaled else ()))
-    return f"def {name}({', '.join(given)}, BLOCK: tl.constexpr, ROWS: tl.constexpr):"
+    return f"def {name}({', '.join(given)}, {_CONSTANTS}):"
 
 
 # The scale has rows of its own stride S: as a gradient it often is a slice of a wider one.
@@ -166,7 +168,7 @@ def to_scalars_backward_kernel(dims: Dims, dtype: torch.dtype, started: bool = F
     d, r = sum(dims), len(dims)
     given = ("w", "basis", "features", "scale", *(("by_w",) if started else ()), "offsets")
     names = ", ".join((*given, "out", "out_basis", "out_features"))
-    lines = [f"def to_scalars_backward({names}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):"]
+    lines = [f"def to_scalars_backward({names}, C, S, {_CONSTANTS}):"]
     lines += [_HEAD]
     for k in range(d):
         lines += [f"    {_features(k, d)}", f"    a{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)"]
@@ -190,7 +192,7 @@ def to_scalars_second_kernel(dims: Dims, dtype: torch.dtype) -> Any:
     """Return the kernel of the gradients by w, features and scale of the gradients of to_scalars."""
     d, r = sum(dims), len(dims)
     given = "w, basis, features, scale, by_w, by_basis, by_features, offsets, out, out_features, out_scale"
-    lines = [f"def to_scalars_second({given}, C, S, BLOCK: tl.constexpr, ROWS: tl.constexpr):", _HEAD]
+    lines = [f"def to_scalars_second({given}, C, S, {_CONSTANTS}):", _HEAD]
     for k in range(d):
         other = _features(k, d).replace("features", "by_features").replace(f"f{k} =", f"v{k} =")
         lines += [f"    {_features(k, d)}", f"    {other}", f"    a{k} = tl.zeros((ROWS, BLOCK), dtype=ACC)"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from equitensor.backends.triton.edge_atom import ROWS, _rows
 from equitensor.backends.triton.edge_sums import Dims, to_scalars_second_kernel
 from equitensor.backends.triton.source import TileConfig, candidate_configs, launch, tiles, width
-from equitensor.backends.triton.tuning import ATOMS, EDGES, Sample, choose
+from equitensor.backends.triton.tuning import ATOMS, EDGES, FEW, MANY, Sample, choose
 
 
 @cache
@@ -21,13 +21,15 @@ def configs_of(dims: Dims, channels: int, dtype: torch.dtype) -> tuple[TileConfi
 
 
 @cache
-def sample_of(dims: Dims, channels: int, dtype: torch.dtype) -> Sample:
+def sample_of(
+    dims: Dims, channels: int, dtype: torch.dtype, atoms: int = ATOMS, degree: int = EDGES
+) -> Sample:
     """Return the sample that the kernel is timed on."""
-    e, d = ATOMS * EDGES, sum(dims)
-    w, basis, features = ((e, len(dims), channels), dtype), ((e, d), dtype), ((ATOMS, d, channels), dtype)
-    scale, offsets = ((e, channels), dtype), ((ATOMS + 1,), torch.int64)
+    e, d = atoms * degree, sum(dims)
+    w, basis, features = ((e, len(dims), channels), dtype), ((e, d), dtype), ((atoms, d, channels), dtype)
+    scale, offsets = ((e, channels), dtype), ((atoms + 1,), torch.int64)
     tensors = (w, basis, features, scale, w, basis, features, offsets, w, features, scale)
-    return Sample(tensors, ATOMS, scalars=(("S", channels),))
+    return Sample(tensors, atoms, degree=degree, scalars=(("S", channels),))
 
 
 def to_scalars_second(
@@ -48,7 +50,8 @@ def to_scalars_second(
     kernel = to_scalars_second_kernel(dims, w.dtype)
     if config is None:
         given = dims, width(channels), w.dtype
-        config = choose(kernel, configs_of(*given), channels, w.device, sample_of(*given))
+        samples = sample_of(*given), sample_of(*given, FEW, MANY)
+        config = choose(kernel, configs_of(*given), channels, w.device, *samples)
     out = w.new_empty(w.shape), features.new_empty(features.shape), scale.new_empty(scale.shape)
     scale, strides = _rows(scale)
     tensors = (w, basis, features, scale, by_w, by_basis, by_features, offsets)

@@ -54,20 +54,28 @@ def launch(kernel: Any, grid: tuple[Any, ...], tensors: tuple[Tensor, ...], **co
 
 
 class TileConfig(NamedTuple):
-    """Launch configuration: channels of a program, edges (or rows) that it takes at once, warps."""
+    """Launch configuration: channels of a program, edges (or rows) that it takes at once, warps.
+
+    ``stages`` is the number of turns whose loads are under way together, 1 where each turn waits for its own.
+    """
 
     block: int
     rows: int
     warps: int
+    stages: int = 1
 
     @property
     def constants(self) -> dict[str, int]:
         """Return the constexpr arguments of a kernel with this configuration."""
-        return {"BLOCK": self.block, "ROWS": self.rows} if self.rows else {"BLOCK": self.block}
+        rows = {"ROWS": self.rows, "STAGES": self.stages} if self.rows else {}
+        return {"BLOCK": self.block, **rows}
 
 
 # Registers that the tiles of one program may take per thread; the rest is for addresses and what passes by.
 REGISTERS = 128
+
+# Registers of a multiprocessor, of 32 bits.
+FILE = 65536
 
 
 def default_config(components: int, channels: int, dtype: torch.dtype, rows: int) -> TileConfig:
@@ -91,11 +99,13 @@ def candidate_configs(
     """Return the tile configs that may be fastest for a shape class: :func:`default_config` first, then its variations.
 
     Half and twice the channels and half and twice the rows, each with as many channels per thread as before; half
-    and twice the warps. Left out are those with less than an element per thread, and those that hold more per
-    thread than both the default and ``REGISTERS``, or half of it where there are no rows: products are held too.
+    and twice the warps. For atoms with many edges, whose turns wait for memory one after the other where few programs
+    run: four and eight times the rows, and loads of later turns under way. Left out are those with less than an
+    element per thread, and those that hold more per thread than both the default and ``REGISTERS``, or half of it
+    where there are no rows: products are held too.
     """
     default = default_config(components, channels, dtype, rows)
-    b, r, w = default
+    b, r, w, _ = default
     words = accumulator(dtype).itemsize // 4
     varied = [
         TileConfig(b // 2, r, w // 2),
@@ -105,15 +115,20 @@ def candidate_configs(
     ]
     if r:
         varied += [TileConfig(b, r // 2, w // 2), TileConfig(b, 2 * r, 2 * w)]
+        varied += [TileConfig(b, 4 * r, 4 * w), TileConfig(b // 2, 4 * r, 2 * w)]
+        varied += [TileConfig(b // 2, 8 * r, 4 * w)]
+        varied += [TileConfig(b, r, w, 3), TileConfig(b // 2, 4 * r, 2 * w, 2)]
 
     limit = max(REGISTERS if r else REGISTERS // 2, components * words * max(1, r) * b // (32 * w))
 
     def fits(c: TileConfig) -> bool:
         lanes, elements = 32 * c.warps, max(1, c.rows) * c.block
+        # one of many threads has a smaller share of the register file, a quarter of which tiles may take
+        share = min(limit, FILE // (4 * lanes)) if c.warps > 8 else limit
         return (
             16 <= c.block <= _widest(channels)
             and 0 < lanes <= elements
-            and components * words * elements <= limit * lanes
+            and components * words * elements <= share * lanes
         )
 
     return default, *filter(fits, varied)

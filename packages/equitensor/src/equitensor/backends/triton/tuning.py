@@ -1,9 +1,9 @@
 """Autotuning of tile configs: the fastest on the device, once per kernel and number of channels.
 
-Times are taken on operands made here, of one size per shape class. No tensor of a caller is written while they are
-tried (kernels write every element of their output, so repeating one needs nothing restored anyway), neither counts of
-edges and atoms nor what ran first matter, and compilers are given the tile config like any other constant: AOT
-Inductor, left to tune a kernel itself, would do so with ``offsets`` of zeros, which is with no edges.
+Times are taken on operands made here, of the same sizes for every caller. No tensor of a caller is written while they
+are tried (kernels write every element of their output, so repeating one needs nothing restored anyway), neither
+counts of edges and atoms nor what ran first matter, and compilers are given the tile config like any other constant:
+AOT Inductor, left to tune a kernel itself, would do so with ``offsets`` of zeros, which is with no edges.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from equitensor.backends.triton.source import TileConfig, tiles
 
 ATOMS, EDGES = 2048, 32
 """Atoms, and edges of each, that kernels are timed on."""
+FEW, MANY = 192, 96
+"""The same for the second time of a kernel with rows: fewer programs than run at once, and many turns of each."""
 
 
 class Sample(NamedTuple):
@@ -61,7 +63,7 @@ class Sample(NamedTuple):
 
 
 def choose(
-    kernel: Any, configs: tuple[TileConfig, ...], channels: int, device: torch.device, sample: Sample
+    kernel: Any, configs: tuple[TileConfig, ...], channels: int, device: torch.device, *samples: Sample
 ) -> TileConfig:
     """Return one of ``configs``: the fastest on a GPU, the first where nothing can or may be timed.
 
@@ -78,7 +80,7 @@ def choose(
         or torch.cuda.is_current_stream_capturing()
     ):
         return configs[0]
-    return fastest(kernel, configs, channels, device, sample)
+    return fastest(kernel, configs, channels, device, samples)
 
 
 @cache
@@ -87,14 +89,35 @@ def fastest(
     configs: tuple[TileConfig, ...],
     channels: int,
     device: torch.device,
-    sample: Sample,
+    samples: tuple[Sample, ...],
     bench: Callable[..., list[float]] | None = None,
 ) -> TileConfig:
-    """Return the tile config of least median time, by ``triton.autotune``, which caches times on disk.
+    """Return the tile config whose times, one per sample, have the least product.
 
-    The first of ``configs`` where there is no memory for the sample. ``bench(call, quantiles)`` is Triton's own
+    The first of ``configs`` where there is no memory for a sample. ``bench(call, quantiles)`` is Triton's own
     benchmarker unless given.
     """
+    products = dict.fromkeys(configs, 1.0)
+    for number, sample in enumerate(samples):
+        # what is kept on disk goes by the list of tile configs, not by sizes
+        order = (*configs[number:], *configs[:number])
+        try:
+            found = _times(kernel, order, channels, device, sample, bench)
+        except torch.OutOfMemoryError:
+            return configs[0]
+        products = {config: product * found[config] for config, product in products.items()}
+    return min(configs, key=products.__getitem__)
+
+
+def _times(
+    kernel: Any,
+    configs: tuple[TileConfig, ...],
+    channels: int,
+    device: torch.device,
+    sample: Sample,
+    bench: Callable[..., list[float]] | None,
+) -> dict[TileConfig, float]:
+    """Return the median time of each tile config by ``triton.autotune``, which keeps times on disk."""
     variants = [triton.Config(c.constants, num_warps=c.warps) for c in configs]
     tuner = triton.autotune(variants, key=["C"], do_bench=bench, cache_results=True)(kernel)
 
@@ -102,10 +125,11 @@ def fastest(
         return sample.programs, tiles(channels, meta["BLOCK"]) if sample.blocked else 1, sample.parts
 
     here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    try:
-        with _disable_current_modes(), torch.no_grad(), here:  # a tracer's modes would make the sample fake
-            tuner[grid](*sample.tensors(device), C=channels, **dict(sample.scalars))
-    except torch.OutOfMemoryError:
-        return configs[0]
-    best = tuner.best_config
-    return TileConfig(best.kwargs["BLOCK"], best.kwargs.get("ROWS", 0), best.num_warps)
+    with _disable_current_modes(), torch.no_grad(), here:  # a tracer's modes would make the sample fake
+        tuner[grid](*sample.tensors(device), C=channels, **dict(sample.scalars))
+    found = {}
+    for variant, times in tuner.configs_timings.items():
+        given = variant.kwargs
+        config = TileConfig(given["BLOCK"], given.get("ROWS", 0), variant.num_warps, given.get("STAGES", 1))
+        found[config] = float(times[0] if isinstance(times, (list, tuple)) else times)
+    return found
