@@ -6,6 +6,7 @@ import hashlib
 import linecache
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -74,27 +75,42 @@ class TileConfig(NamedTuple):
 # Registers that the tiles of one program may take per thread; the rest is for addresses and what passes by.
 REGISTERS = 128
 
-# Registers of a multiprocessor, of 32 bits.
-FILE = 65536
+# The same where more than MOST_WARPS share a multiprocessor's registers: more than these have spilled (sm_80).
+SHARED_REGISTERS = 24
+MOST_WARPS = 8
 
 
-def default_config(components: int, channels: int, dtype: torch.dtype, rows: int) -> TileConfig:
+@cache
+def lanes() -> int:
+    """Return the threads of a warp: 32, but 64 on AMD's CDNA, which a GPU that is not there is taken for on ROCm."""
+    if torch.version.hip is None:
+        return 32
+    return int(torch.cuda.get_device_properties(0).warp_size) if torch.cuda.is_available() else 64
+
+
+def default_config(
+    components: int, channels: int, dtype: torch.dtype, rows: int, warp: int | None = None
+) -> TileConfig:
     """Return the default tile config of a shape class: components held at once, channels, dtype.
 
-    Counts of edges and atoms never enter.
+    Counts of edges and atoms never enter. ``warp``: the threads of a warp, by default this machine's.
 
     As many channels as leave ``components`` tiles of (rows, block) in registers, so that none spills
-    (``resources`` counts it), with one warp per row of edges, or one per 32 channels where there are no rows.
+    (``resources`` counts it), with one warp per row of edges, fewer where the channels do not fill one, or one per
+    warp of channels where there are no rows. A single channel is summed by one warp, an edge per thread.
     """
+    warp = warp or lanes()
     words = accumulator(dtype).itemsize // 4
-    block = min(128 if rows else 64, _widest(channels))
-    while block > 32 and components * words * (block // 32) > REGISTERS:
+    block = min(128 if rows else 64, _widest(channels, rows))
+    if block == 1:
+        return TileConfig(1, warp, 1)
+    while block > warp and components * words * (block // warp) > REGISTERS:
         block //= 2
-    return TileConfig(block, rows, rows or max(1, block // 32))
+    return TileConfig(block, rows, max(1, (rows * min(block, warp) if rows else block) // warp))
 
 
 def candidate_configs(
-    components: int, channels: int, dtype: torch.dtype, rows: int
+    components: int, channels: int, dtype: torch.dtype, rows: int, warp: int | None = None
 ) -> tuple[TileConfig, ...]:
     """Return the tile configs that may be fastest for a shape class: :func:`default_config` first, then its variations.
 
@@ -104,9 +120,20 @@ def candidate_configs(
     element per thread, and those that hold more per thread than both the default and ``REGISTERS``, or half of it
     where there are no rows: products are held too.
     """
-    default = default_config(components, channels, dtype, rows)
+    warp = warp or lanes()
+    default = default_config(components, channels, dtype, rows, warp)
     b, r, w, _ = default
     words = accumulator(dtype).itemsize // 4
+
+    def held(c: TileConfig) -> float:
+        return components * words * max(1, c.rows) * c.block / (warp * c.warps)
+
+    def many(block: int, times: int, warps: int, stages: int = 1) -> TileConfig:
+        # where so many threads have too few registers, half as many with twice the elements
+        c = TileConfig(block, times * r, warps, stages)
+        crowded = c.warps > MOST_WARPS and held(c) > SHARED_REGISTERS
+        return c._replace(warps=c.warps // 2) if crowded else c
+
     varied = [
         TileConfig(b // 2, r, w // 2),
         TileConfig(2 * b, r, 2 * w),
@@ -115,22 +142,19 @@ def candidate_configs(
     ]
     if r:
         varied += [TileConfig(b, r // 2, w // 2), TileConfig(b, 2 * r, 2 * w)]
-        varied += [TileConfig(b, 4 * r, 4 * w), TileConfig(b // 2, 4 * r, 2 * w)]
-        varied += [TileConfig(b // 2, 8 * r, 4 * w)]
-        varied += [TileConfig(b, r, w, 3), TileConfig(b // 2, 4 * r, 2 * w, 2)]
+        varied += [many(b, 4, 4 * w), many(b // 2, 4, 2 * w), many(b // 2, 8, 4 * w)]
+        varied += [TileConfig(b, r, w, 3), many(b // 2, 4, 2 * w, 2)]
 
-    limit = max(REGISTERS if r else REGISTERS // 2, components * words * max(1, r) * b // (32 * w))
+    widest = _widest(channels, rows)
 
     def fits(c: TileConfig) -> bool:
-        lanes, elements = 32 * c.warps, max(1, c.rows) * c.block
-        # one of many threads has a smaller share of the register file, a quarter of which tiles may take
-        share = min(limit, FILE // (4 * lanes)) if c.warps > 8 else limit
         return (
-            16 <= c.block <= _widest(channels)
-            and 0 < lanes <= elements
-            and components * words * elements <= share * lanes
+            min(16, widest) <= c.block <= widest
+            and 0 < warp * c.warps <= max(1, c.rows) * c.block
+            and held(c) <= limit
         )
 
+    limit = max(REGISTERS if r else REGISTERS // 2, held(default))
     return default, *filter(fits, varied)
 
 
@@ -139,9 +163,9 @@ def width(channels: int) -> int:
     return channels if isinstance(channels, int) else 64
 
 
-def _widest(channels: int) -> int:
-    """Return the smallest block that holds all channels."""
-    return max(16, int(triton.next_power_of_2(channels)))
+def _widest(channels: int, rows: int) -> int:
+    """Return the smallest block that holds all channels: of edges, a single one has one of its own."""
+    return 1 if rows and channels == 1 else max(16, int(triton.next_power_of_2(channels)))
 
 
 def tiles(channels: int, block: int) -> int:
