@@ -14,7 +14,7 @@ torch.manual_seed(0)
 for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
     centers = torch.tensor([0, 0, 0, 0, 0, 2, 2])
     offsets = eq.row_offsets(centers, 4)
-    for dims, channels in (((1, 3, 5), 5), ((1, 3), 16), ((4,), 150)):
+    for dims, channels in (((1, 3, 5), 5), ((1, 3), 16), ((1, 3), 1), ((4,), 150)):
         w, y, f, s = (torch.randn(s, dtype=dtype) for s in (
             (7, len(dims), channels), (7, sum(dims)), (4, sum(dims), channels), (7, channels + 3)))
         s = s[:, 3:]  # rows of another stride
@@ -149,7 +149,8 @@ def test_the_shape_class_decides_the_tile_config():
 
     from equitensor.backends.triton.source import default_config
 
-    assert [default_config(9, c, torch.float32, 4).block for c in (1, 20, 64, 128, 256)] == [
+    assert [default_config(9, c, torch.float32, 4).block for c in (1, 5, 20, 64, 128, 256)] == [
+        1,
         16,
         32,
         64,

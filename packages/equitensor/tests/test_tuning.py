@@ -10,18 +10,18 @@ VALUES = r"""
 import torch
 import equitensor as eq
 from equitensor import reference
-from equitensor.backends.triton import edge_atom, tensor_product
+from equitensor.backends.triton import edge_atom, second, tensor_product
 torch.manual_seed(0)
 double = torch.float64
-centers = torch.tensor([0] * 9 + [2])
+centers = torch.tensor([0] * 35 + [2])  # more than a turn of 32
 offsets = eq.row_offsets(centers, 3)
 tried = {}
 def same(name, got, expected):
     torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
     tried[name] = tried.get(name, 0) + 1
-for dims, channels in (((1, 3), 40), ((4,), 150)):
+for dims, channels in (((1, 3), 40), ((4,), 150), ((1,), 1)):
     w, y, f, s = (torch.randn(s, dtype=double) for s in (
-        (10, len(dims), channels), (10, sum(dims)), (3, sum(dims), channels), (10, channels)))
+        (36, len(dims), channels), (36, sum(dims)), (3, sum(dims), channels), (36, channels)))
     for name, given in (
         ("to_atoms", (w, y)), ("to_weights", (y, f)), ("to_basis", (w, f)), ("to_scalars", (w, y, f)),
         ("scaled_to_atoms", (w, y, s)), ("scaled_to_weights", (y, f, s)), ("scaled_to_basis", (w, f, s)),
@@ -34,6 +34,11 @@ for dims, channels in (((1, 3), 40), ((4,), 150)):
     for config in edge_atom.configs_of(name, dims, channels, double):
         parts = edge_atom.to_scalars_backward(*arguments, config=config)
         for part, expected in zip(parts, reference.to_scalars_backward(*arguments), strict=True):
+            same(name, part, expected)
+    arguments, name = (w, y, f, s, w.flip(0), y.flip(0), f.flip(0), centers, offsets, dims), "to_scalars_second"
+    for config in second.configs_of(dims, channels, double):
+        parts = second.to_scalars_second(*arguments, config)
+        for part, expected in zip(parts, reference.to_scalars_second(*arguments), strict=True):
             same(name, part, expected)
 for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
     tp = eq.TensorProduct(irreps, "0e+1o", irreps)
@@ -48,7 +53,7 @@ for irreps, channels in (("0e+1o", 100), ("1o+1e", 40)):
         got = tensor_product.contract_weights(*given, tp.spec, True, config)
         same("contract_weights", got, reference.contract_weights(*given, tp.spec, True))
 print(tried)
-assert len(tried) == 10 and all(count >= 4 for count in tried.values()), tried
+assert len(tried) == 11 and all(count >= 4 for count in tried.values()), tried
 print("equal")
 """
 
@@ -77,12 +82,14 @@ def cases(channels):
         configs = edge_atom.configs_of(*given)
         samples = edge_atom.sample_of(*given, 3, 2), edge_atom.sample_of(*given, 2, 40)
         yield edge_atom.kernel_of(*given, configs[0]), configs, samples
+    if channels == 1:
+        return
     configs = tensor_product.configs_of(spec, slots, channels, single)
     kernel = tensor_product.contract_kernel(spec, slots, True, single, False)
     yield kernel, configs, (tensor_product.sample_of(spec, slots, True, channels, single),)
     sample = tensor_product.weights_sample_of(spec, channels, single)
     yield tensor_product.contract_weights_kernel(spec, single), configs, (sample,)
-for channels in (48, 64):
+for channels in (1, 48, 64):
     for kernel, configs, samples in cases(channels):
         assert len(set(configs)) == len(configs) > 1
         many = len(configs)
@@ -218,9 +225,49 @@ def test_a_shape_class_has_few_tile_configs_and_the_default_is_the_first():
         (64, 4, 4, 1), (32, 4, 2, 1), (64, 4, 2, 1), (64, 4, 8, 1), (64, 2, 2, 1), (64, 8, 8, 1),
         (64, 16, 16, 1), (32, 16, 8, 1), (32, 32, 16, 1), (64, 4, 4, 3), (32, 16, 8, 2),
     )  # fmt: skip
+    # on sm_80 sixteen warps of 64 channels and 16 edges spill at l_max 3
+    assert (64, 16, 16, 1) not in candidate_configs(16, 64, torch.float32, 4)
+    assert {(64, 16, 8, 1), (32, 32, 8, 1)} <= {*candidate_configs(16, 64, torch.float32, 4)}
     # two channels per thread would hold 2 · 35 values beside their products, half of that fits
     assert candidate_configs(35, 128, torch.float32, 0) == ((64, 0, 2, 1), (32, 0, 1, 1), (128, 0, 4, 1))
     assert (64, 0, 1, 1) in candidate_configs(17, 128, torch.float32, 0)
+
+
+def test_a_single_channel_has_an_edge_per_thread():
+    from equitensor.backends.triton.source import candidate_configs
+
+    for dtype in (torch.float32, torch.float64):
+        expected = (1, 32, 1, 1), (1, 64, 2, 1), (1, 128, 4, 1), (1, 32, 1, 3)
+        assert candidate_configs(1, 1, dtype, 4) == expected
+    assert candidate_configs(1, 1, torch.float32, 4, warp=64)[0] == (1, 64, 1, 1)
+    assert candidate_configs(9, 1, torch.float32, 0) == ((16, 0, 1, 1),)
+
+
+@pytest.mark.parametrize("warp", [32, 64])
+def test_every_thread_has_an_element_and_programs_fit_a_multiprocessor(warp):
+    from equitensor.backends.triton.source import candidate_configs
+
+    for components, channels in ((1, 1), (4, 8), (9, 32), (9, 64), (16, 64), (25, 128)):
+        for dtype in (torch.float32, torch.float64):
+            for c in candidate_configs(components, channels, dtype, 4, warp):
+                assert warp * c.warps <= min(1024, c.rows * c.block)
+
+
+def test_the_threads_of_a_warp_are_those_of_the_gpu(monkeypatch):
+    from types import SimpleNamespace
+
+    from equitensor.backends.triton.source import lanes
+
+    found = []
+    for hip, there, size in ((None, False, None), ("7.0", False, None), ("7.0", True, 32), ("7.0", True, 64)):
+        with monkeypatch.context() as m:
+            m.setattr(torch.version, "hip", hip)
+            m.setattr(torch.cuda, "is_available", lambda there=there: there)
+            m.setattr(
+                torch.cuda, "get_device_properties", lambda n, size=size: SimpleNamespace(warp_size=size)
+            )
+            found.append(lanes.__wrapped__())
+    assert found == [32, 64, 32, 64]
 
 
 @pytest.mark.slow
