@@ -20,10 +20,13 @@ from ci.regressions.registers import (  # noqa: E402
     kernels,
     most_spilled,
     preset,
+    resources,
     scalar_kernels,
     scalars,
 )
 from ci.regressions.registers import RECORD as REGISTERS  # noqa: E402
+
+from equitensor.backends.triton import edge_atom  # noqa: E402
 
 RECORD = json.loads(REGISTERS.read_text())
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
@@ -96,3 +99,19 @@ def test_compiled_code_has_no_matrix_product():
         config = k.configs[0]
         ptx = compiled(k.kernel, {**config.constants, **k.constants}, config.warps, 90)["ptx"]
         assert "ld.global" in ptx and "mma" not in ptx and "tf32" not in ptx, name
+
+
+def test_loads_of_later_turns_are_under_way_where_a_tile_config_says_so():
+    """As asynchronous copies, of edges along a single channel too."""
+    for dims, channels in (((1, 3), 64), ((1,), 1)):
+        configs = edge_atom.configs_of("to_atoms", dims, channels, torch.float32)
+        kernel = edge_atom.kernel_of("to_atoms", dims, channels, torch.float32, configs[0])
+        for config in (configs[0], next(c for c in configs if c.stages > 1)):
+            ptx = compiled(kernel, dict(config.constants), config.warps, 80)["ptx"]
+            assert ("cp.async" in ptx) == (config.stages > 1), config
+
+
+def test_a_single_channel_does_not_spill():
+    for config in edge_atom.configs_of("to_atoms", (1,), 1, torch.float32):
+        kernel = edge_atom.kernel_of("to_atoms", (1,), 1, torch.float32, config)
+        assert resources(kernel, dict(config.constants), config.warps, 90)["spilled"] == 0
