@@ -96,8 +96,8 @@ def default_config(
     Counts of edges and atoms never enter. ``warp``: the threads of a warp, by default this machine's.
 
     As many channels as leave ``components`` tiles of (rows, block) in registers, so that none spills
-    (``resources`` counts it), with one warp per row of edges, fewer where the channels do not fill one, or one per
-    warp of channels where there are no rows. A single channel is summed by one warp, an edge per thread.
+    (``resources`` counts it), with one warp per row of edges (fewer where channels do not fill it), or where there
+    are no rows a channel per thread. A single channel is summed by one warp, an edge per thread.
     """
     warp = warp or lanes()
     words = accumulator(dtype).itemsize // 4
@@ -106,7 +106,8 @@ def default_config(
         return TileConfig(1, warp, 1)
     while block > warp and components * words * (block // warp) > REGISTERS:
         block //= 2
-    return TileConfig(block, rows, max(1, (rows * min(block, warp) if rows else block) // warp))
+    threads = rows * min(block, warp) if rows else block
+    return TileConfig(block, rows, max(1, threads // warp))
 
 
 def candidate_configs(
@@ -116,9 +117,9 @@ def candidate_configs(
 
     Half and twice the channels and half and twice the rows, each with as many channels per thread as before; half
     and twice the warps. For atoms with many edges, whose turns wait for memory one after the other where few programs
-    run: four and eight times the rows, and loads of later turns under way. Left out are those with less than an
-    element per thread, and those that hold more per thread than both the default and ``REGISTERS``, or half of it
-    where there are no rows: products are held too.
+    run: four and eight times the rows, and loads of later turns under way; where so many threads would have too few
+    registers, with half the warps. Left out are those with less than an element per thread, and those that hold more
+    per thread than both the default and ``REGISTERS``, or half of it where there are no rows: products are held too.
     """
     warp = warp or lanes()
     default = default_config(components, channels, dtype, rows, warp)
@@ -129,7 +130,6 @@ def candidate_configs(
         return components * words * max(1, c.rows) * c.block / (warp * c.warps)
 
     def many(block: int, times: int, warps: int, stages: int = 1) -> TileConfig:
-        # where so many threads have too few registers, half as many with twice the elements
         c = TileConfig(block, times * r, warps, stages)
         crowded = c.warps > MOST_WARPS and held(c) > SHARED_REGISTERS
         return c._replace(warps=c.warps // 2) if crowded else c
@@ -146,6 +146,7 @@ def candidate_configs(
         varied += [TileConfig(b, r, w, 3), many(b // 2, 4, 2 * w, 2)]
 
     widest = _widest(channels, rows)
+    limit = max(REGISTERS if r else REGISTERS // 2, held(default))
 
     def fits(c: TileConfig) -> bool:
         return (
@@ -154,7 +155,6 @@ def candidate_configs(
             and held(c) <= limit
         )
 
-    limit = max(REGISTERS if r else REGISTERS // 2, held(default))
     return default, *filter(fits, varied)
 
 
