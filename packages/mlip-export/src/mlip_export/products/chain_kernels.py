@@ -19,6 +19,14 @@ def _dot(a, b, sums, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def _silu(y):
+    """Return silu(y) and its derivative."""
+    s = 1.0 / (1.0 + tl.exp(-y))
+    a = y * s
+    return a, s + a * (1.0 - s)
+
+
+@triton.jit
 def _add_part(
     z,
     x,
@@ -75,15 +83,13 @@ def hidden_layers_kernel(
             y = _add_part(y, x1 + start * K1, first, e, real, h, K0, K1, H, KB, PRECISION)
         if K2 > 0:
             y = _add_part(y, x2 + start * K2, first, e, real, h, K0 + K1, K2, H, KB, PRECISION)
-        s = 1.0 / (1.0 + tl.exp(-y))
-        a = y * s
-        tl.store(slope + start * H + e[:, None] * H + h[None, :], s + a * (1.0 - s), mask=real[:, None])
+        a, derivative = _silu(y)
+        tl.store(slope + start * H + e[:, None] * H + h[None, :], derivative, mask=real[:, None])
         z = _dot(a, tl.load(second + h[:, None] * N + n[None, :]), z, PRECISION)
     place = start * N + e[:, None] * N + n[None, :]
     if SILU:
-        s = 1.0 / (1.0 + tl.exp(-z))
-        tl.store(hidden + place, z * s, mask=real[:, None])
-        z = s + z * s * (1.0 - s)
+        a, z = _silu(z)
+        tl.store(hidden + place, a, mask=real[:, None])
     tl.store(out + place, z, mask=real[:, None])
 
 
