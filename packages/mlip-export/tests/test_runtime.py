@@ -54,6 +54,18 @@ def test_guards(potential, edges, change, kind, message):
         potential(*change(*edges))
 
 
+@pytest.mark.parametrize("values", [(float("nan"),), (float("inf"), -float("inf"))])
+def test_results_that_are_not_finite_are_refused(potential, edges, monkeypatch, values):
+    def function(r, index, types):
+        energies, g = torch.ones(len(types), dtype=torch.float64), torch.ones_like(r)
+        g.view(-1)[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        return energies, g
+
+    monkeypatch.setattr(potential, "_function", function)
+    with pytest.raises(mlip_export.GeometryError, match="got NaN or infinity"):
+        potential(*edges)
+
+
 def test_a_call_reads_from_its_device_twice(potential, edges, monkeypatch):
     """Each read waits for a GPU: one before the compiled code, which checks no index, and one of its results."""
     reads = []
@@ -66,7 +78,7 @@ def test_a_call_reads_from_its_device_twice(potential, edges, monkeypatch):
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     potential(*edges)
-    assert reads == ["tolist", "__bool__"]
+    assert reads == ["tolist", "__float__"]
 
 
 def test_no_atoms_no_edges_and_unknown_elements(potential):

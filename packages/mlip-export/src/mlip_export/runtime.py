@@ -91,7 +91,7 @@ class EdgePotential:
         kind = self.device.type
         with product_precision(kind, setting(kind, self.metadata.precision)):
             energies, edge_forces = self._function(edge_vectors, edge_index, types)
-        if not bool(torch.isfinite(energies).all() & torch.isfinite(edge_forces).all()):
+        if not math.isfinite(float(energies.sum() + edge_forces.sum())):  # both pass through sums
             raise GeometryError(
                 "energies and forces must be finite, got NaN or infinity; the geometry is far from the training data"
             )
@@ -214,26 +214,27 @@ def _check_values(edge_vectors: Tensor, edge_index: Tensor, types: Tensor, metad
     if atoms:
         asked += torch.aminmax(types)
     if edges:
-        center, squares = edge_index[0], edge_vectors.square().sum(1)
-        asked += [(center[1:] < center[:-1]).any(), *torch.aminmax(edge_index), squares.min(), squares.max()]
+        center = edge_index[0]
+        asked += [*torch.aminmax(edge_index), (center[1:] < center[:-1]).any().long()]
     if not asked:
         return
-    found = torch.stack([value.double() for value in asked]).tolist()
+    whole = torch.stack(asked).double()
+    lengths = torch.aminmax(torch.linalg.vector_norm(edge_vectors, dim=1)) if edges else ()
+    found = torch.stack([*whole.unbind(), *lengths]).tolist()
     if atoms:
         least, most = (int(value) for value in found[:2])
         if not 0 <= least <= most <= last:
             raise ValueError(f"types must be from 0 to {last}, got {least} to {most}")
     if not edges:
         return
-    unsorted, low, high, smallest, largest = found[-5:]
+    low, high, unsorted, shortest, longest = found[-5:]
     if unsorted:
         raise ValueError("edge_index must be sorted by center, got another order")
     if low < 0 or high >= atoms:
         raise ValueError(f"edge_index must be from 0 to {atoms - 1}, got {int(low)} to {int(high)}")
-    shortest = smallest**0.5
     if not shortest >= metadata.shortest_distance:  # also true for NaN
         raise GeometryError(
             f"edge_vectors must be finite and longer than {metadata.shortest_distance} Å, got {shortest:.3g} Å"
         )
-    if not largest < math.inf:
+    if not longest < math.inf:
         raise GeometryError("edge_vectors must be finite, got NaN or infinity")
