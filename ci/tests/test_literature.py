@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from ase import Atoms
 from benchmarks.accuracy.literature import PUBLISHED, read, rows_of
+from benchmarks.accuracy.unseen import unseen
 from benchmarks.common import ROOT
 
 
@@ -44,3 +46,13 @@ def test_command_refuses_other_folders(tmp_path):
     command = [sys.executable, "-m", "benchmarks.accuracy.literature", str(tmp_path / "mine")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "folders must be named as one of" in done.stderr
+
+
+def test_frames_that_another_file_has_are_left_out():
+    frames = [Atoms("CO", [[0, 0, 0], [0, 0, 1.1 + 0.1 * i]]) for i in range(4)]
+    rounded = frames[1].copy()
+    rounded.positions += 1e-7
+    moved, renamed = frames[2].copy(), frames[3].copy()
+    moved.positions[0, 0] -= 1e-3
+    renamed.symbols = "CN"
+    assert unseen(frames, [rounded, moved, renamed]) == [frames[0], *frames[2:]]
