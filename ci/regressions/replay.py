@@ -88,6 +88,11 @@ class Cost:
     def __init__(self) -> None:
         self.memory = Memory()
         self.launches = self.products = self.bytes = self.largest = 0
+        self.kernels: list[tuple[int, int]] = []  # bytes, and operations of products
+
+    def seconds(self, bandwidth: float, rate: float, least: float) -> float:
+        """Return the sum over kernels of the longest of their bytes, their products' operations, and ``least``."""
+        return sum(max(size / bandwidth, operations / rate, least) for size, operations in self.kernels)
 
     def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: str) -> Buffer:
         """Allocate."""
@@ -95,12 +100,14 @@ class Cost:
         extent = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
         return Buffer(shape, stride, item, _Storage(self.memory, extent * item))
 
-    def launch(self, given: Sequence[Any], kernel: Generated | None = None) -> None:
+    def launch(self, given: Sequence[Any], kernel: Generated | None = None, operations: int = 0) -> None:
         """Count a kernel, of which every buffer is read or written once, or what the source of a generated one says."""
         self.launches += 1
-        self.bytes += (
+        size = (
             sum(g.nbytes for g in given if isinstance(g, Buffer)) if kernel is None else kernel.bytes(given)
         )
+        self.bytes += size
+        self.kernels.append((size, operations))
         self.largest = max([self.largest, *(g for g in given if isinstance(g, int))])
 
     def made(self, shape: Sequence[int], like: Buffer, *others: Any) -> Buffer:
@@ -114,7 +121,17 @@ class Cost:
     def product(self, *operands: Buffer, out: Buffer) -> None:
         """Count a matrix product."""
         self.products += 1
-        self.launch([*operands, out])
+        inner = operands[-1].shape[-2]
+        self.launch([*operands, out], operations=2 * inner * math.prod(out.shape))
+
+
+def in_pairs(name: str, given: Sequence[Any]) -> int:
+    """Return the operations of mlip-export's kernels of two products in a row; 0 of other kernels."""
+    if not name.startswith("hidden_layers"):
+        return 0
+    backward = name.startswith("hidden_layers_backward")
+    (first, second), rows = given[2:4] if backward else given[3:5], given[0].shape[0]
+    return 2 * rows * (math.prod(first.shape) + math.prod(second.shape))
 
 
 def run(source: str, inputs: Sequence[tuple[Sequence[int], Sequence[int], str]]) -> Cost:
@@ -122,7 +139,9 @@ def run(source: str, inputs: Sequence[tuple[Sequence[int], Sequence[int], str]])
     cost, sources = Cost(), generated(source)
 
     def kernel(name: str) -> Any:
-        return SimpleNamespace(run=lambda *given, **named: cost.launch(given, sources.get(name)))
+        return SimpleNamespace(
+            run=lambda *given, **named: cost.launch(given, sources.get(name), in_pairs(name, given))
+        )
 
     def reinterpret(buffer: Buffer, shape: Sequence[int], stride: Sequence[int], offset: int = 0) -> Buffer:
         return Buffer(shape, stride, buffer.item, buffer.storage)

@@ -1,11 +1,17 @@
-"""Exported models: errors against float64 on the CPU, memory per edge, and the time of a step by host and size."""
+"""Exported models: errors against float64 on the CPU, memory per edge, and the time of a step by host and size.
+
+A model is compiled in both precisions, with torch's products, with products in pairs, and with fused layers.
+"""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +20,20 @@ from benchmarks.providers import INFERENCE, Case, summed
 from benchmarks.systems import PRESETS, box, model
 
 import localgraph
+import mlip_export
 
-HOSTS = {"exported": "mlip_export", "cuda graph": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
-"""What a step is timed in, with the module that it needs; those not installed are left out."""
+HOSTS = {"cuda graph": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
+"""What a step is timed in besides, with the module that it needs; those not installed are left out."""
+PROGRAMS: dict[str, dict[str, Any]] = {
+    "exported float32": {},
+    "exported tf32": {"precision": "tf32"},
+    "chained float32": {"chained": "yes"},
+    "chained tf32": {"chained": "yes", "precision": "tf32"},
+    "fused tf32": {"fused": True, "precision": "tf32"},
+}
+"""What is compiled, by name, and how. On a CPU the first stands for all."""
+WITHOUT_KERNELS = {"large": ("chained float32", "chained tf32", "fused tf32")}
+"""Programs that a preset's widths do not have."""
 LAUNCHED = 1536
 """Atoms of the largest system that is replayed as a CUDA graph: larger ones do not wait for launches."""
 
@@ -35,7 +52,6 @@ def exact(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 def replayed(case: Case) -> Any:
     """Return a call of an exported model as a CUDA graph, on a CPU by what stands for it in tests."""
-    import mlip_export
     from mlip_export.captured import Captured
     from mlip_export.loaded import shared_function
     from mlip_export.recording import Repeated
@@ -70,61 +86,95 @@ def errors(
     }
 
 
-def measure(part: Part, preset: str, cases: dict[int, Case], references: dict[int, Any]) -> dict[str, Any]:
-    """Measure one preset."""
-    found: dict[str, Any] = {"error": {}, "ms": {}}
-    for precision in ("highest", "high"):
-        torch.set_float32_matmul_precision(precision)
-        name = "tf32" if precision == "high" else "float32"
-        for atoms, reference in references.items():
-            label = f"{preset} {name} {atoms}"
+def measure(
+    part: Part, preset: str, cases: dict[str, dict[int, Case]], references: dict[int, Any]
+) -> dict[str, Any]:
+    """Measure one preset, whose cases are given by program and atoms."""
+    found: dict[str, Any] = {"error": {}, "ms": {}, "peak_bytes_per_edge": {}}
+    plain = cases["exported float32"]
+    for atoms, reference in references.items():
+        for name, sized in cases.items():
             found["error"][f"{name} {atoms}"] = part.attempt(
-                label, lambda a=atoms, r=reference: errors(cases[a], r, INFERENCE["exported"])
+                f"{preset} {name} {atoms}",
+                lambda c=sized[atoms], r=reference: errors(c, r, INFERENCE["exported"]),
             )
-            if precision == "highest":
-                found["error"][f"cuda graph {atoms}"] = part.attempt(
-                    f"{label} cuda graph", lambda a=atoms, r=reference: errors(cases[a], r, replayed)
-                )
-        for atoms, case in cases.items():
-            hosts = HOSTS if precision == "highest" else {"exported": "mlip_export"}
-            for host in (host for host, needs in hosts.items() if find_spec(needs)):
-                if host == "cuda graph" and atoms > LAUNCHED:
-                    continue
-                label = f"{preset} {atoms} {host} {name}"
-                call = part.attempt(label, lambda c=case, h=host: PROVIDERS[h](c))
-                if call is None:
-                    continue
-                timed = part.attempt(label, lambda c=call: part.milliseconds(c))
-                found["ms"].setdefault(str(atoms), {})[f"{host} {name}"] = timed
-                if host == "exported" and precision == "highest":
-                    peak = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
-                    found["peak_bytes_per_edge"] = peak and peak / case.system.edges
-    torch.set_float32_matmul_precision("highest")
+        found["error"][f"cuda graph float32 {atoms}"] = part.attempt(
+            f"{preset} cuda graph {atoms}", lambda a=atoms, r=reference: errors(plain[a], r, replayed)
+        )
+    for atoms in plain:
+        for name, sized in cases.items():
+            label = f"{preset} {atoms} {name}"
+            call = part.attempt(label, lambda c=sized[atoms]: INFERENCE["exported"](c))
+            if call is None:
+                continue
+            timed = part.attempt(label, lambda c=call: part.milliseconds(c))
+            found["ms"].setdefault(str(atoms), {})[name] = timed
+            peak = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
+            found["peak_bytes_per_edge"][name] = peak and peak / sized[atoms].system.edges
+        for host in (host for host, needs in HOSTS.items() if find_spec(needs)):
+            if host == "cuda graph" and atoms > LAUNCHED:
+                continue
+            label = f"{preset} {atoms} {host} float32"
+            call = part.attempt(label, lambda a=atoms, h=host: PROVIDERS[h](plain[a]))
+            timed = call and part.attempt(label, lambda c=call: part.milliseconds(c))
+            found["ms"].setdefault(str(atoms), {})[f"{host} float32"] = timed
     return found
 
 
+def path_of(part: Part, preset: str, program: str) -> Path:
+    """Return the file of a program; the profile reads the first of small."""
+    first = part.device.type == "cpu" or not PROGRAMS[program]
+    return part.work / f"{preset}_{part.device.type if first else program.replace(' ', '_')}.pt2"
+
+
+def compile_all(part: Part, preset: str, arguments: Sequence[str]) -> dict[str, Path]:
+    """Compile what is not there, each program in a process of its own, all at once; return the files by program."""
+    wanted = [name for name in PROGRAMS if name not in WITHOUT_KERNELS.get(preset, ())]
+    paths, running = {name: path_of(part, preset, name) for name in wanted}, {}
+    for name in wanted:
+        if not paths[name].exists() and paths[name] not in [paths[other] for other in running]:
+            command = [sys.executable, "-m", "benchmarks.gpu.parts.export", "--preset", preset]
+            running[name] = subprocess.Popen(
+                [*command, "--compile", name, *arguments], stdout=-1, stderr=-2, text=True
+            )
+    for name, process in running.items():
+        printed = process.communicate()[0]
+        print(f"{preset} {name}\n{printed}", file=sys.stderr, flush=True)
+        if process.returncode:
+            part.section.setdefault("failed", {})[f"{preset} compile {name}"] = printed[-1500:]
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
 def main() -> None:
-    """Compile one preset (``--preset``), then measure it."""
+    """Compile one preset (``--preset``), then measure it; with ``--compile`` only compile one of its programs."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--preset", default="small", choices=PRESETS)
+    parser.add_argument("--compile", choices=PROGRAMS)
     options, rest = parser.parse_known_args()
-    part, preset = Part(f"export_{options.preset}", rest), options.preset
+    preset = options.preset
+    if options.compile:
+        part = Part(f"compile_{preset}", [argument for argument in rest if argument != "--wait"])
+        path, how = path_of(part, preset, options.compile), PROGRAMS[options.compile]
+        how = how if part.device.type == "cuda" else {}
+        mlip_export.compile(model(preset, **part.changes()), path, device=part.device.type, **how)
+        return
+    part = Part(f"export_{preset}", rest)
     device = part.device.type
-    path = part.work / f"{preset}_{device}.pt2"
     sizes = part.pick((2, 4, 6, 8, 12, 20) if preset != "large" else (2, 4, 6, 8, 12), (2,))
-    sample = model(preset, **part.changes())
     begin = time.perf_counter()
-    if not path.exists():
-        import mlip_export
-
-        mlip_export.compile(sample, path, device=device)
+    paths = compile_all(part, preset, rest)
     part.section["build_s"] = time.perf_counter() - begin
     cases = {
-        box(n).atoms: Case(preset, box(n), exported=path, device=device, **part.changes()) for n in sizes
+        name: {
+            box(n).atoms: Case(preset, box(n), exported=path, device=device, **part.changes()) for n in sizes
+        }
+        for name, path in paths.items()
     }
-    references = {atoms: exact(case) for atoms, case in cases.items() if atoms <= part.pick(700, 24)}
+    first = cases.get("exported float32", {})
+    references = {atoms: exact(case) for atoms, case in first.items() if atoms <= part.pick(700, 24)}
     part.turn()
-    part.section |= measure(part, preset, cases, references)
+    if first:
+        part.section |= measure(part, preset, cases, references)
     part.save()
 
 
