@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import ase.io
 import pytest
 import yaml
 
+import mlip_train
 from mlip_train import TrainingModule, __version__, fit, from_plain
 from mlip_train.cli import main
 from mlip_train.config import SourceConfig, StageConfig, TrainConfig
@@ -195,3 +198,21 @@ def test_interrupted_runs_exit_with_the_signal(
     assert main(["fit", str(path)]) == 143
     error = capsys.readouterr().err
     assert "\nmlip-train fit: SIGTERM: stopped after step 1; the same command continues from" in error
+
+
+def test_help_does_not_wait_for_torch():
+    script = (
+        "import sys, mlip_train.cli as cli\n"
+        "for arguments in (['--help'], ['fit', '--help']):\n"
+        "    try: cli.main(arguments)\n"
+        "    except SystemExit: pass\n"
+        "assert not {'torch', 'lightning', 'localgraph'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_public_name_is_there():
+    found = {name: getattr(mlip_train, name) for name in mlip_train.__all__}
+    assert all(found[name].__name__ == name for name in found)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mlip_train.nothing  # noqa: B018

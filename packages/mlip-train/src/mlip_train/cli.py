@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from mlip_train import __version__, commands
 from mlip_train.config.help import Formatter, add_keys, overrides
-from mlip_train.steps.verify import CompileError
+from mlip_train.steps.errors import CompileError
 
 EPILOG = """examples:
   mlip-train new data.xyz -o run.yaml

@@ -1,4 +1,4 @@
-"""The commands of ``mlip-train``: new, fit, check, evaluate, info."""
+"""The commands of ``mlip-train``: new, fit, check, evaluate, info. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import localgraph
 from mlip_train.config.load import load_config, to_plain
-from mlip_train.training import checkpoint
-from mlip_train.training.checkpoint import MODEL
 
 
 def new(arguments: Any, _: list[str]) -> None:
@@ -25,6 +22,7 @@ def new(arguments: Any, _: list[str]) -> None:
 
 def fit(arguments: Any, given: list[str]) -> None:
     """Train, and print errors and where the model is."""
+    import localgraph
     from mlip_train._fit import fit
     from mlip_train.report.html import error_rows, text_table
     from mlip_train.training.processes import is_first
@@ -68,6 +66,8 @@ def evaluate(arguments: Any, _: list[str]) -> None:
 
 def _model(path: Path) -> Path:
     """Return the model file in the folder of a run, or the file itself."""
+    from mlip_train.training.checkpoint import MODEL
+
     return path / MODEL if path.is_dir() else path
 
 
@@ -77,6 +77,9 @@ def info(arguments: Any, _: list[str]) -> None:
     if path.suffix in (".yaml", ".yml"):
         print(json.dumps(to_plain(load_config(path)), indent=2))
         return
+    import localgraph
+    from mlip_train.training import checkpoint
+
     path = _model(path)
     try:
         model, metadata = localgraph.load_model(path)

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from localgraph import is_published_name
 from mlip_train.config.data import SourceConfig
 from mlip_train.config.ranges import check_ranges
 from mlip_train.config.schema import TrainConfig
@@ -282,7 +281,9 @@ def _relative_to(config: TrainConfig, folder: Path) -> TrainConfig:
     d = config.data
     data = dataclasses.replace(d, train=moved(d.train), validation=moved(d.validation), test=moved(d.test))
     start = config.model.start_from
-    if start is not None and not is_published_name(start):
-        start = str(folder / start)
+    if start is not None:
+        from localgraph import is_published_name  # imports torch, for which --help must not wait
+
+        start = start if is_published_name(start) else str(folder / start)
     model = dataclasses.replace(config.model, start_from=start)
     return dataclasses.replace(config, data=data, model=model)

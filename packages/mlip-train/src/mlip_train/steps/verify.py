@@ -17,11 +17,8 @@ from mlip_train.data.batches import Batch, collate
 from mlip_train.data.plan import Plan
 from mlip_train.steps.compiled import CompiledStep, compile_step
 from mlip_train.steps.eager import EagerStep, Step, trained_parameters
+from mlip_train.steps.errors import CompileError
 from mlip_train.steps.forces import ForcesStep
-
-
-class CompileError(RuntimeError):
-    """A step could not be compiled, or what was compiled disagrees with eager."""
 
 
 class Difference(NamedTuple):

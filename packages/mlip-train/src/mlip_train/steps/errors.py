@@ -1,0 +1,5 @@
+"""Errors of training steps."""
+
+
+class CompileError(RuntimeError):
+    """A step could not be compiled, or what was compiled disagrees with eager."""
