@@ -14,9 +14,9 @@ from pathlib import Path
 import lightning.pytorch
 import prelude
 
-import mlip_train
+import mlip_train._fit
 
-assert lightning.pytorch and mlip_train and prelude.toys.ToyModel.model_name == "toy"
+assert lightning.pytorch and mlip_train._fit and prelude.toys.ToyModel.model_name == "toy"
 
 
 def run(script, arguments, environment, errors):
