@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +71,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """Return the commit of the working tree, with ``-dirty`` if it has changes; ``unknown`` outside a repository."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def write_record(path: Path | None, **content: Any) -> None:
-    """Write a record with its command, versions, environment and content; nothing without a path."""
+    """Write a record with its command, versions, machine, commit, date and content; nothing without a path."""
     if path is None:
         return
     script = Path(sys.argv[0]).resolve()
@@ -86,6 +94,8 @@ def write_record(path: Path | None, **content: Any) -> None:
         "versions": versions(),
         "environment": {key: os.environ[key] for key in kept if key in os.environ},
         "machine": machine(),
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
     write_json(path, head | content)
 

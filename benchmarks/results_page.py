@@ -120,17 +120,22 @@ def provenance(name: str, other: str, run: dict[str, Any]) -> str:
     if not path_of(name).exists():
         return f"- `results/{name}.json`: not there yet\n"
     data = record(name)
-    machine = run.get("machine", {})
+    machine = run.get("machine") or data.get("machine", {})
+    machine = machine if isinstance(machine, dict) else {"processor": machine}
     facts = [machine.get("processor", ""), *map(str.upper, machine.get("vector instructions", []))]
     threads = data.get("threads", data.get("options", {}).get("threads"))
     threads = threads or data.get("environment", {}).get("OMP_NUM_THREADS")
-    facts += [f"{machine['cores']} cores"] if machine else []
+    facts += [f"{machine['cores']} cores"] if "cores" in machine else []
     facts += [f"threads {threads}"] if threads else []
     others = {name: v for side in data.get("provider_versions", {}).values() for name, v in side.items()}
     facts += [f"{k} {v}" for k, v in {**others, **data.get("versions", {})}.items()]
     if "versions" not in data:
-        facts += [f"torch {machine['torch']}" if machine else "", other]
-    listed = ", ".join(filter(None, [*facts, run.get("started", "")[:10]]))
+        facts += [f"torch {machine['torch']}" if "torch" in machine else "", other]
+    made = run.get("commit") or data.get("commit")
+    facts += [
+        f"commit {made}" if made else f"recorded in {data['recorded in']}" if "recorded in" in data else ""
+    ]
+    listed = ", ".join(filter(None, [*facts, run.get("started", "")[:10] or data.get("date")]))
     return f"- `results/{name}.json`: `{command_of(name, run)}`" + (f" ({listed})" if listed else "") + "\n"
 
 

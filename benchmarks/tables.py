@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import DATA, MALLOC, RESULTS, ROOT, machine, write_json, write_text
+from benchmarks.common import DATA, MALLOC, RESULTS, ROOT, commit, machine, write_json, write_text
 
 KEPT = f"GLIBC_TUNABLES={MALLOC}"
 REDUCED = (
@@ -212,6 +212,7 @@ def run(name: str, places: dict[str, str]) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load before": os.getloadavg()[0],
         "machine": machine(),
+        "commit": commit(),
     }
     begin = time.monotonic()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

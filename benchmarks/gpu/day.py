@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, write_json
+from benchmarks.common import ROOT, commit, write_json
 
 PARTS: dict[str, tuple[list[str], float]] = {
     "facts": (["facts"], 20.0),
@@ -127,10 +127,7 @@ class Running:
 def collect(options: argparse.Namespace, parts: dict[str, Running]) -> dict[str, Any]:
     """Write and return the record of all parts so far."""
     record: dict[str, Any] = {"command": f"python -m benchmarks.gpu.day {' '.join(sys.argv[1:])}"}
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
-    )
-    record |= {"commit": done.stdout.strip() or "unknown", "predicted": PREDICTED, "parts": {}, "notes": {}}
+    record |= {"commit": commit(), "predicted": PREDICTED, "parts": {}, "notes": {}}
     for name in PARTS:
         path = options.out / f"{name}.json"
         if path.exists():

@@ -58,5 +58,6 @@ def test_a_record_holds_its_command_and_versions(tmp_path: Path, monkeypatch: py
     assert found["command"] == "python -m benchmarks.accuracy.collect 'a b' --json x"
     assert found["environment"]["OMP_NUM_THREADS"] == "7" and found["rows"] == [1]
     assert found["versions"]["torch"] and found["machine"]["cores"] >= 1
+    assert found["commit"] == common.commit() and len(found["date"]) == len("2026-01-01")
     common.write_record(None, rows=[2])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["record.json"]
