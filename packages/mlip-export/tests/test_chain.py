@@ -259,7 +259,7 @@ def test_a_compiled_program(model, tmp_path):
     """On a CPU the operators are composed, in the program too."""
     path = tmp_path / "a.pt2"
     inductor.build(chained_program(model)[0], path, inductor.options("native"))
-    assert_same(open_function(path), model)
+    assert_same(open_function(path, torch.device("cpu")), model)
 
 
 class Network(torch.nn.Module):

@@ -57,7 +57,7 @@ def test_a_compiled_program(model, tmp_path):
     """On a CPU the operators are composed, in the program too."""
     path = tmp_path / "a.pt2"
     inductor.build(program_of(prepared(model, None, "cpu", fused=True)), path, inductor.options("native"))
-    function = open_function(path)
+    function = open_function(path, torch.device("cpu"))
     for atoms, isolated in ((40, 2), (2, 0), (1, 0)):
         inputs = cluster(model.cutoffs, atoms, isolated=isolated, seed=3)
         expected = localgraph.energies_and_edge_forces(model, *inputs)

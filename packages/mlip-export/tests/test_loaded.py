@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlip_export import load
 from mlip_export.ase import Calculator
+from mlip_export.loaded import open_function
 
 
 def resident():
@@ -93,6 +95,18 @@ def test_workers_leave_no_unpacked_model(water_pt2, tmp_path, monkeypatch, how):
     found = in_pool(how, water_pt2)
     assert found == expected
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists mapped files")
+def test_the_kernels_of_a_gpu_stay_unpacked(water_pt2, tmp_path, monkeypatch):
+    """They are read when they first run: removed as a CPU's are, no export for CUDA could be verified."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    kept = open_function(water_pt2, torch.device("cuda"))
+    assert kept and list(tmp_path.rglob("*.so"))
+    removed = tmp_path / "cpu"
+    removed.mkdir()
+    monkeypatch.setenv("TMPDIR", str(removed))
+    assert open_function(water_pt2, torch.device("cpu")) and not list(removed.rglob("*.so"))
 
 
 def test_threads_that_share_a_calculator_get_their_own_results(water_pt2):

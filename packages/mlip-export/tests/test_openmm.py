@@ -204,6 +204,12 @@ def test_the_potential_of_openmm_ml(water_pt2, make_water):
     potential = ml.MLPotential("allegro", model_path=str(water_pt2))
     system = potential.createSystem(topology)
     check_equal(context_of(system, atoms.positions), atoms, Calculator(water_pt2))
+    with pytest.raises(
+        ValueError, match=r"options of the potential 'allegro' must be among .*, got \['precision'\]"
+    ):
+        potential.createSystem(topology, precision="single")
+    with pytest.raises(ValueError, match="cuda_graph must be False"):
+        potential.createSystem(topology, cuda_graph=True)
 
     classical = system_of(atoms)
     bonds = openmm.HarmonicBondForce()

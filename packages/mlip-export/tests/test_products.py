@@ -299,7 +299,7 @@ def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, cho
     targets = {str(node.target) for node in program.graph.nodes}
     assert any("mlip_export.product" in t for t in targets) == (chosen == "packed")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a.pt2"]
-    for compiled in (function, open_function(tmp_path / "a.pt2")):
+    for compiled in (function, open_function(tmp_path / "a.pt2", torch.device("cpu"))):
         for inputs in graphs.compared.values():
             expected = localgraph.energies_and_edge_forces(model, *inputs)
             for found, right in zip(compiled(*inputs), expected, strict=True):

@@ -72,7 +72,7 @@ def build_verified(
 
     def build(options: Mapping[str, Any]) -> Function:
         inductor.build(program, path, options)
-        return open_function(path)
+        return open_function(path, place)
 
     def compare(function: Function) -> dict[str, Any]:
         with product_precision(place.type, "float32"):

@@ -11,6 +11,9 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from mlip_export.openmm import force
 
+OPTIONS = ("skin", "max_edges", "device", "cuda_graph")
+"""Options of :func:`mlip_export.openmm.force` that createSystem passes on."""
+
 
 class ExportedModel(MLPotentialImpl):  # type: ignore[misc]  # OpenMM-ML is not typed
     """Add the force of an exported model to a System.
@@ -50,17 +53,18 @@ class ExportedModel(MLPotentialImpl):  # type: ignore[misc]  # OpenMM-ML is not 
     ) -> None:
         """Add the force for ``atoms``, or all of them, in a force group.
 
-        Periodic where the topology or the System is. ``skin``, ``max_edges`` and ``device`` are options of
-        :func:`mlip_export.openmm.force`.
+        Periodic where the topology or the System is. ``skin``, ``max_edges``, ``device`` and ``cuda_graph`` are options
+        of :func:`mlip_export.openmm.force`; others are refused.
         """
-        options = {key: args.pop(key) for key in ("skin", "max_edges", "device") if key in args}
+        if unknown := sorted(set(args) - set(OPTIONS)):
+            raise ValueError(f"options of the potential {self.name!r} must be among {OPTIONS}, got {unknown}")
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         added = force(
             self.model_path,
             topology,
             particles=None if atoms is None else list(atoms),
             periodic=periodic,
-            **options,
+            **args,
         )
         added.setForceGroup(forceGroup)
         system.addForce(added)

@@ -48,9 +48,9 @@ def shared_function(
 
 
 def open_function(
-    path: str | os.PathLike[str], device: torch.device | None = None, single_threaded: bool = False
+    path: str | os.PathLike[str], device: torch.device, single_threaded: bool = False
 ) -> Function:
-    """Load the compiled function of a file, without any check.
+    """Load the compiled function of a file for the kind of device that it was compiled for, without any check.
 
     With ``single_threaded`` it has none of the events by which torch lets threads share a function, and which a CUDA
     graph cannot capture; its callers must take turns.
@@ -61,7 +61,7 @@ def open_function(
         If torch cannot load it.
     """
     _watch_forks()
-    index = -1 if device is None or device.index is None else device.index
+    index = -1 if device.index is None else device.index
     with _lock:
         try:
             function: Function = torch._inductor.aoti_load_package(
@@ -71,7 +71,7 @@ def open_function(
             raise ExportedModelError(
                 f"{path} must be an exported model whose code loads here, got an error from torch: {e}"
             ) from e
-        if device is None or device.type == "cpu":
+        if device.type == "cpu":  # on a GPU, kernels are read from their files when they first run
             _remove_unpacked(path)
     return function
 

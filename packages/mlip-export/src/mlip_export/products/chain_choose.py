@@ -88,7 +88,7 @@ def chosen(
         return str(record["chosen"])
 
     programs = {"torch": trace(module, graphs.traced, limit), "chained": chained}
-    return *build_each(programs, path, "native", choice), record
+    return *build_each(programs, path, "native", graphs.traced.types.device, choice), record
 
 
 def _milliseconds(functions: Mapping[str, Function], graphs: Graphs, precision: str) -> dict[str, float]:

@@ -55,13 +55,18 @@ def fastest(
     if len(programs) == 1:
         ((products.chosen, program),) = programs.items()
         return program, None
-    return build_each(programs, path, isa, lambda built: choose(built, graphs.compared[TIMED], products))
+
+    def choice(built: Mapping[str, Function]) -> str:
+        return choose(built, graphs.compared[TIMED], products)
+
+    return build_each(programs, path, isa, torch.device("cpu"), choice)
 
 
 def build_each(
     programs: Mapping[str, torch.export.ExportedProgram],
     path: Path,
     isa: str,
+    device: torch.device,
     choice: Callable[[Mapping[str, Function]], str],
 ) -> tuple[torch.export.ExportedProgram, Function]:
     """Build every program, and keep as ``path`` the one that ``choice`` names; return it, and it compiled."""
@@ -70,7 +75,7 @@ def build_each(
         (folder := path.parent / name).mkdir()
         built[name] = folder / path.name
         inductor.build(program, built[name], inductor.options(isa))
-    functions = {name: open_function(place) for name, place in built.items()}
+    functions = {name: open_function(place, device) for name, place in built.items()}
     best = choice(functions)
     os.replace(built[best], path)
     return programs[best], functions[best]
