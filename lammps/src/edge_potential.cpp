@@ -289,6 +289,7 @@ struct EdgePotential::Implementation {
     } catch (const std::runtime_error &e) {
       throw std::runtime_error(path + " must run on this GPU, got code for " + info.isa + ", of which one edge failed: " + e.what());
     }
+    fits_memory = false;    // LAMMPS has yet to take its own memory of the GPU
   }
 
   void evaluate(c10::Device from, const double *vectors, const int64_t *edge_index, int64_t edges, const int64_t *types,

@@ -69,8 +69,12 @@ def bench(
             )
     finally:
         torch.set_num_threads(before)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lines.append(f"peak memory of the process: {peak:.0f} MiB")
+    place = calculator.potential.device
+    if place.type == "cuda":
+        lines.append(f"peak memory of the GPU: {torch.cuda.max_memory_allocated(place) / 2**20:.0f} MiB")
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        lines.append(f"peak memory of the process: {peak:.0f} MiB")
     return "\n".join(lines)
 
 
