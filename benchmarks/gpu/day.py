@@ -50,8 +50,8 @@ SAME = ("export_medium", "export_large")
 """Parts that run the code of another one, with other sizes: not part of a tiny day."""
 AFTER = {"profile": "export_small"}
 """Parts that need what another part makes."""
-PREDICTED: dict[str, float] = json.loads(Path(__file__).with_name("predicted.json").read_text())
-"""What ``benchmarks.gpu.predict`` wrote for an H100, before any measurement."""
+PREDICTED: dict[str, dict[str, float]] = json.loads(Path(__file__).with_name("predicted.json").read_text())
+"""What ``benchmarks.gpu.predict`` wrote by device, before any measurement."""
 
 
 def command_of(arguments: list[str]) -> list[str]:
@@ -178,6 +178,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return collect(options, parts)
 
 
+def predicted(record: dict[str, Any]) -> dict[str, float]:
+    """Return the predictions for the device of a record; none for a device without any."""
+    names = [section.get("device", "") for section in record["parts"].values()]
+    return next((record["predicted"][d] for d in record["predicted"] if any(d in n for n in names)), {})
+
+
 def measured(record: dict[str, Any]) -> dict[str, float | None]:
     """Return what was measured for each prediction; None where it was not."""
 
@@ -208,7 +214,7 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
     times = find("export_small", "ms", "5184") or {}
     ase, bare = times.get("ase float32"), times.get("exported float32")
     found["ASE over the bare call, small, 5,184 atoms"] = ase / bare if ase and bare else None
-    return {name: found.get(name) for name in record["predicted"]}
+    return {name: found.get(name) for names in record["predicted"].values() for name in names}
 
 
 def report(record: dict[str, Any]) -> str:
@@ -221,9 +227,11 @@ def report(record: dict[str, Any]) -> str:
         )
         lines.append(f"{name:14} {section.get('device', '')}: {state}")
     lines += [f"{name:14} {note}" for name, note in record["notes"].items() if name not in record["parts"]]
+    here = predicted(record)
     for name, value in measured(record).items():
+        expected = f"{here[name]:8.3g}" if name in here else "       -"
         beside = f"{value:10.3g}" if value is not None else "not measured"
-        lines.append(f"{name:52} predicted {record['predicted'][name]:8.3g}   measured {beside}")
+        lines.append(f"{name:52} predicted {expected}   measured {beside}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,12 @@
-"""Times on an H100, predicted from the code that Inductor generates for it, to be proved wrong by the GPU day.
+"""Times on an H100 and an H200, predicted from the code that Inductor generates, to be proved wrong by the GPU day.
 
-    python -m benchmarks.gpu.predict      # prints them, and writes predicted.json beside this file
+    python -m benchmarks.gpu.predict                          # from counted.json: writes predicted.json, at once
+    python -m benchmarks.gpu.predict --count                  # counts every case again first, a quarter of an hour
+    python -m benchmarks.gpu.predict --count training small   # counts one case again
 
-A kernel takes the longest of its bytes at ``BANDWIDTH``, the operations of its products at ``RATES``, and its launch;
-caches, the neighbor list and the host's work are left out. What comes from no count is in ``ESTIMATES``.
+``counted.json`` holds bytes, and operations of products, of every kernel. A kernel takes the longest of its bytes at
+the device's bandwidth in ``DEVICES``, its operations at ``RATES``, and its launch; caches, the neighbor list and the
+host's work are left out. Bandwidths, rates and launches are assumptions, as is all of ``estimates``.
 """
 
 from __future__ import annotations
@@ -13,26 +16,38 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, write_json
+from benchmarks.common import ROOT, write_json, write_text
 
-PREDICTED = Path(__file__).with_name("predicted.json")
-BANDWIDTH = 2.55e12
-"""Bytes per second: three quarters of an H100's."""
+COUNTED, PREDICTED = (Path(__file__).with_name(f"{name}.json") for name in ("counted", "predicted"))
+DEVICES = {"H100": 2.55e12, "H200": 0.75 * 4.8e12}
+"""Bytes per second, assumed: about three quarters of what the maker names. Both devices compute alike."""
 RATES = {"float32": 48e12, "TF32": 300e12}
-"""Operations per second of large matrix products."""
+"""Operations per second of large matrix products, assumed."""
 LAUNCH, GRAPHED = 3e-6, 1e-6
-"""Least seconds of a kernel, launched on its own and in a CUDA graph."""
+"""Least seconds of a kernel, launched on its own and in a CUDA graph, assumed."""
 PADDED = 1.04
 """Edges and atoms of a CUDA graph over those of the system."""
-ESTIMATES = {
-    "to_atoms, 468,000 edges, share of copy bandwidth": 0.7,
-    "small, 5,184 atoms, TF32, fused, ms": 5.3,
-    "ASE over the bare call, small, 5,184 atoms": 4.0,
-}
-"""What the counted bytes do not tell: shares and ratios, and a kernel that computes its hidden layers twice."""
+FUSED = 1.5
+"""Operations of fused layers over those of the products that they replace: the backward kernel repeats the forward."""
+SMALL, LARGE = 192, 5184
+"""Atoms of the boxes of water of which times are predicted."""
+CASES = (("inference", "small"), ("inference", "medium"), ("inference", "large"), ("training", "small"))
+CASES += (("chained", "small"), ("chained", "medium"), ("fused", "small"), ("fused-chained", "small"))
+LABELS = {"inference": "", "chained": ", chained", "fused": ", fused", "fused-chained": ", fused and chained"}
+"""What the names of predictions say of a graph."""
+
+Kernels = Sequence[Sequence[int]]
+"""Bytes, operations, and number of kernels that have them."""
+
+
+def device_of(name: str) -> str | None:
+    """Return which of ``DEVICES`` a GPU is by its name; None if none."""
+    return next((device for device in DEVICES if device in name), None)
 
 
 def resized(inputs: list[Any], sizes: dict[int, int]) -> list[Any]:
@@ -44,57 +59,121 @@ def resized(inputs: list[Any], sizes: dict[int, int]) -> list[Any]:
     return found
 
 
-def predict(graph: str, preset: str) -> dict[str, float]:
-    """Return milliseconds of one graph of a preset; this process takes itself for one with a GPU afterwards."""
+def count(graph: str, preset: str) -> dict[str, Any]:
+    """Return the kernels of a graph by size; this process takes itself for one with a GPU afterwards."""
     from ci.regressions.h100 import pretend
     from ci.regressions.lowered import ATOMS, FRAMES, GRAPHS, NEIGHBORS
     from ci.regressions.replay import run
 
     pretend()
     source, inputs, edges = GRAPHS[graph](preset)
-    whole = run(source, inputs)
+    given: dict[str, list[Any]] = {}
     if graph == "training":
-        seconds = whole.seconds(BANDWIDTH, RATES["float32"], LAUNCH)
-        return {f"{preset}, training step of {FRAMES} frames, float32, ms": 1e3 * seconds}
-    chained = ", chained" if graph == "chained" else ""
-    found = {}
-    for atoms in (192, ATOMS):
-        cost = run(source, resized(inputs, {ATOMS: atoms, ATOMS * NEIGHBORS: atoms * NEIGHBORS}))
-        for precision, rate in RATES.items():
-            name = f"{preset}, {atoms:,} atoms, {precision}{chained}"
-            found[f"{name}, ms"] = 1e3 * cost.seconds(BANDWIDTH, rate, LAUNCH)
-    found[f"{preset}, float32{chained}, peak kB per edge"] = whole.memory.peak / edges / 1e3
-    if chained:
-        return found
-    slots, rows = (math.ceil(PADDED * n) for n in (192 * NEIGHBORS, 192))
-    cost = run(source, resized(inputs, {ATOMS: rows, ATOMS * NEIGHBORS: slots}))
-    seconds = cost.seconds(BANDWIDTH, RATES["float32"], GRAPHED)
-    return found | {f"{preset}, 192 atoms, float32, CUDA graph, ms": 1e3 * seconds}
+        given[f"{FRAMES} frames"] = inputs
+    else:
+        boxes = {f"{atoms} atoms": (atoms, atoms * NEIGHBORS) for atoms in (SMALL, LARGE)}
+        if graph == "inference":
+            slots = [math.ceil(PADDED * n) for n in boxes[f"{SMALL} atoms"]]
+            boxes[f"{SMALL} atoms in a CUDA graph"] = (slots[0], slots[1])
+        for name, sizes in boxes.items():
+            given[name] = resized(inputs, dict(zip((ATOMS, ATOMS * NEIGHBORS), sizes, strict=True)))
+    kernels = {name: Counter(run(source, each).kernels) for name, each in given.items()}
+    return {
+        "peak_bytes_per_edge": run(source, inputs).memory.peak / edges,
+        "kernels": {name: [[*kernel, n] for kernel, n in found.items()] for name, found in kernels.items()},
+    }
 
 
-CASES = (("inference", "small"), ("inference", "medium"), ("inference", "large"), ("chained", "small"))
-CASES += (("chained", "medium"), ("training", "small"))
+def seconds(kernels: Kernels, bandwidth: float, rate: float, least: float = LAUNCH) -> float:
+    """Return the sum over kernels of the longest of their bytes, their products' operations, and ``least``."""
+    return sum(n * max(size / bandwidth, operations / rate, least) for size, operations, n in kernels)
+
+
+def operations_of(kernels: Kernels) -> int:
+    """Return the operations of all products."""
+    return sum(operations * n for _, operations, n in kernels)
+
+
+def predict(counted: Mapping[str, Any], bandwidth: float) -> dict[str, float]:
+    """Return the predictions for a device from what ``count`` returned by "graph preset"."""
+    found: dict[str, float] = {}
+    for case, counts in counted.items():
+        (graph, preset), kernels = case.split(), counts["kernels"]
+        if graph == "training":
+            for precision, rate in RATES.items():
+                name = f"{preset}, training step of 256 frames, {precision}, ms"
+                found[name] = 1e3 * seconds(kernels["256 frames"], bandwidth, rate)
+            continue
+        fused = graph.startswith("fused")
+        precisions = ["TF32"] if fused else list(RATES)  # fused layers round as TF32 does, in every program
+        for atoms in (SMALL, LARGE):
+            size = f"{atoms} atoms"
+            for precision in precisions:
+                time = seconds(kernels[size], bandwidth, RATES[precision])
+                if (
+                    fused
+                ):  # their operations are not counted: those that are missing, not overlapped with bytes
+                    unfused = counted[f"inference {preset}"]["kernels"][size]
+                    hidden = operations_of(unfused) - operations_of(kernels[size])
+                    time += FUSED * hidden / RATES[precision]
+                found[f"{preset}, {atoms:,} atoms, {precision}{LABELS[graph]}, ms"] = 1e3 * time
+        found[f"{preset}, {precisions[0]}{LABELS[graph]}, peak kB per edge"] = (
+            counts["peak_bytes_per_edge"] / 1e3
+        )
+        if graph == "inference":
+            time = seconds(kernels[f"{SMALL} atoms in a CUDA graph"], bandwidth, RATES["float32"], GRAPHED)
+            found[f"{preset}, {SMALL} atoms, float32, CUDA graph, ms"] = 1e3 * time
+    return found | estimates()
+
+
+def estimates() -> dict[str, float]:
+    """Return what no count tells: shares and ratios, the same for every device."""
+    return {
+        "to_atoms, 468,000 edges, share of copy bandwidth": 0.7,
+        "ASE over the bare call, small, 5,184 atoms": 4.0,
+    }
+
+
+def count_again(cases: Sequence[tuple[str, ...]]) -> None:
+    """Count cases, each in a process of its own, and write ``counted.json`` after each."""
+    for case in cases:
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.predict", "--print", *case]
+        done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        counted = json.loads(COUNTED.read_text()) if COUNTED.exists() else {}
+        counted[" ".join(case)] = json.loads(done.stdout.splitlines()[-1])
+        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in counted.items())
+        write_text(COUNTED, "{\n" + ",\n".join(lines) + "\n}\n")
+        print(f"{' of '.join(case)} counted", file=sys.stderr, flush=True)
+
+
+def rounded(counted: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the predictions for every device, with three digits."""
+    return {
+        device: {name: float(f"{value:.3g}") for name, value in predict(counted, bandwidth).items()}
+        for device, bandwidth in DEVICES.items()
+    }
 
 
 def main() -> None:
-    """Predict every case in a process of its own, print and write."""
+    """Predict, print and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs=2, metavar=("GRAPH", "PRESET"), help="print one case as JSON")
+    case = "GRAPH PRESET"
+    parser.add_argument("--count", nargs="*", metavar=case, help="count every case again first, or one")
+    parser.add_argument("--print", nargs=2, metavar=tuple(case.split()), help="print one count as JSON")
     options = parser.parse_args()
-    if options.only:
-        print(json.dumps(predict(*options.only)))
+    if options.print:
+        print(json.dumps(count(*options.print)))
         return
-    found: dict[str, float] = {}
-    for case in CASES:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.predict", "--only", *case]
-        done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        found |= {name: float(f"{v:.3g}") for name, v in json.loads(done.stdout.splitlines()[-1]).items()}
-        print(f"{' of '.join(case)} done", file=sys.stderr, flush=True)
-    found |= ESTIMATES
-    for name, value in found.items():
-        print(f"{name:52} {value:8.3g}")
+    if options.count is not None:
+        if options.count and tuple(options.count) not in CASES:
+            parser.error(f"--count must be one of {', '.join(map(' '.join, CASES))}, got {options.count!r}")
+        count_again([tuple(options.count)] if options.count else CASES)
+    counted = json.loads(COUNTED.read_text())
+    found = rounded({name: counted[name] for name in map(" ".join, CASES)})
+    for name, value in found["H100"].items():
+        print(f"{name:52} {value:8.3g} {found['H200'][name]:8.3g}")
     write_json(PREDICTED, found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu.day import PREDICTED, measured
+from benchmarks.gpu.day import PREDICTED, measured, predicted
 from benchmarks.result_tables.records import (
     digits,
     filled_rows,
@@ -236,11 +236,13 @@ def systems() -> str:
 
 
 def gpu() -> str:
-    """Return predictions beside what the GPU day measured."""
-    found = measured(record("gpu")) if path_of("gpu").exists() else {}
-    rows = []
-    for name, predicted in PREDICTED.items():
-        value = found.get(name)
-        cells = [f"{value:.3g}", f"{value / predicted:.2f}"] if value is not None else ["not measured", ""]
-        rows.append([name, f"{predicted:g}", *cells])
-    return table("quantity | predicted | measured | measured / predicted", rows)
+    """Return predictions for every device, and what the GPU day measured beside the one for its device."""
+    day = record("gpu") if path_of("gpu").exists() else {"parts": {}, "predicted": PREDICTED}
+    found, here, rows = measured(day), predicted(day), []
+    for name, value in found.items():
+        cells = [f"{day['predicted'][device][name]:g}" for device in day["predicted"]]
+        cells.append(f"{value:.3g}" if value is not None else "not measured")
+        cells.append(f"{value / here[name]:.2f}" if value is not None and name in here else "")
+        rows.append([name, *cells])
+    head = ["quantity", *(f"predicted, {device}" for device in day["predicted"])]
+    return table("|".join([*head, "measured", "measured / predicted"]), rows)
