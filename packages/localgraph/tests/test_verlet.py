@@ -122,3 +122,38 @@ def test_a_refused_geometry_changes_nothing():
     assert _pairs(edges.update(x)) == _pairs(before) and edges.searches == 1
     with pytest.raises(ValueError, match="types must be given with a table"):
         VerletList(torch.ones(2, 2), 0.1).update(x)
+
+
+def test_a_step_without_a_search_waits_three_times(monkeypatch):
+    """Each read of a tensor on a GPU waits for it; axes and cell are on the CPU."""
+    positions, cell = _random(30), 6 * torch.eye(3, dtype=torch.float64)
+    types = torch.arange(30) % 2
+    edges = VerletList(torch.full((2, 2), 3.0, dtype=torch.float64), skin=1.0)
+    expected = edges.update(positions, cell, True, types)
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy", "nonzero"):
+        whole = getattr(torch.Tensor, name)
+
+        def counted(self, *given, name=name, whole=whole):
+            reads.append(name)
+            return whole(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    found = edges.update(positions, cell.clone(), True, types.clone())
+    on_the_cpu = [
+        "__bool__"
+    ] * 4  # an axis is periodic, the same ones are; the cell is the reference's, and the last
+    on_a_gpu = ["__bool__"] * 2 + [
+        "nonzero"
+    ]  # the types are the same, how far atoms moved, the edges that are near
+    assert reads == on_the_cpu + on_a_gpu
+    assert edges.searches == 1 and torch.equal(found.edge_index, expected.edge_index)
+
+
+def test_vectors_are_differentiable_in_the_cell():
+    positions = torch.rand(20, 3, dtype=torch.float64) * 5
+    cell = 5 * torch.eye(3, dtype=torch.float64)
+    moved = positions.requires_grad_()
+    vectors, _ = VerletList(2.4, skin=0.5).update(moved, cell.requires_grad_(), True)
+    (by_cell,) = torch.autograd.grad(vectors.square().sum(), cell)
+    assert by_cell.abs().max() > 0

@@ -32,7 +32,9 @@ class VerletList:
     """Edges of one system, or one batch of systems, from step to step.
 
     Searches within cutoff + skin and reuses the result until an edge within the cutoff could be missing
-    (:func:`localgraph.update`), or types, periodic axes or the batch change. Works on the device of the positions.
+    (:func:`localgraph.update`), or types, periodic axes or the batch change. Works on the device of the positions. On a
+    GPU a step without a search waits three times: for types (and once for a batch), how far atoms moved, and the number
+    of edges; a fourth time for a cell or periodic axes that lie on the GPU too.
 
     Parameters
     ----------
@@ -82,7 +84,8 @@ class VerletList:
         positions : Tensor, (N, 3)
             Å.
         cell : Tensor, (3, 3) or (B, 3, 3), optional
-            Rows are lattice vectors, Å; needed where an axis is periodic, rows of open axes are not read.
+            Rows are lattice vectors, Å; needed where an axis is periodic, rows of open axes are not read. Best on the
+            CPU, where it is looked at.
         pbc : bool, three bools, or Tensor (3,) or (B, 3) bool
             Periodic axes.
         types : Tensor, (N,) int64, optional
@@ -100,18 +103,19 @@ class VerletList:
         ValueError
             As :func:`localgraph.neighbors`. The list is then as it was.
         """
-        periodic = torch.as_tensor(pbc, dtype=torch.bool, device=positions.device)
+        periodic = torch.as_tensor(pbc, dtype=torch.bool)
         used = cell if bool(periodic.any()) else None
         cutoffs = self.cutoffs
         if isinstance(cutoffs, Tensor):
             cutoffs = cutoffs.to(positions.device)
         found = self._searched(positions, cutoffs, used, periodic, types, batch)
+        used = None if used is None else used.to(positions.device)
         vectors, index = edge_vectors(positions, found.graph, used, batch), found.graph.edge_index
         bound: float | Tensor = cutoffs
         if isinstance(cutoffs, Tensor) and cutoffs.ndim == 2 and types is not None:
             bound = edge_cutoffs(cutoffs, types, index)
-        near = vectors.detach().square().sum(1) < bound * bound
-        return Edges(vectors[near], index[:, near].contiguous())
+        near = (vectors.detach().square().sum(1) < bound * bound).nonzero().squeeze(1)
+        return Edges(vectors.index_select(0, near), index.index_select(1, near))
 
     def _searched(
         self,

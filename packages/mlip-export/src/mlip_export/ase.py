@@ -212,7 +212,7 @@ class Calculator(ASECalculator):
         types = self.potential.types_of(list(atoms.arrays.get(TYPE_NAMES, atoms.get_chemical_symbols())))
         place = self.potential.device
         types = types.to(place)
-        r, index = self.edges.update(positions.to(place), cell.to(place), atoms.pbc.tolist(), types)
+        r, index = self.edges.update(positions.to(place), cell, atoms.pbc.tolist(), types)
         self.edge_count = r.shape[0]
         energies, edge_forces = evaluate_members(self.members, r, index, types, self.max_edges)
         return r, index, energies, edge_forces

@@ -102,7 +102,7 @@ class Potential:
             cell = _angstrom(state.getPeriodicBoxVectors(asNumpy=True))
         with self._lock:
             place = self._members.first.device
-            r, index = self._edges.update(positions.to(place), cell.to(place), self._periodic, self._types)
+            r, index = self._edges.update(positions.to(place), cell, self._periodic, self._types)
             energies, g = evaluate_members(self._members, r, index, self._types, self._max_edges)
         per_member = torch.stack([forces(each, index, positions.shape[0]) for each in g])
         if len(self._members) > 1:
