@@ -94,9 +94,12 @@ for channels in (1, 48, 64):
         assert len(set(configs)) == len(configs) > 1
         many = len(configs)
         for n, config in ((0, configs[0]), (many - 1, configs[-1])):
-            # of the second sample the first tile config is timed last; the product of both times decides
-            first, second = ([best + (k != n) for k in range(many)] for best in (1.0, 2.0))
-            bench = Times([*first, *second[1:], *second[:1]])
+            # each sample has another fastest; the product of both times decides
+            best = ((n + 1) % many, (n + 2) % many) if len(samples) == 2 else (n,)
+            assert many > len(samples)
+            times = [[1.0 if k == b else 2.0 if k == n else 9.0 for k in range(many)] for b in best]
+            # of the second sample the first tile config is timed last
+            bench = Times([*times[0], *times[-1][1:], *times[-1][:1]])
             for _ in range(3):
                 assert fastest(kernel, configs, channels, cpu, samples, bench) == config
             assert bench.calls == many * len(samples)
@@ -256,7 +259,7 @@ def test_every_thread_has_an_element_and_programs_fit_a_multiprocessor(warp):
 def test_the_threads_of_a_warp_are_those_of_the_gpu(monkeypatch):
     from types import SimpleNamespace
 
-    from equitensor.backends.triton.source import lanes
+    from equitensor.backends.triton.source import threads_per_warp
 
     found = []
     for hip, there, size in ((None, False, None), ("7.0", False, None), ("7.0", True, 32), ("7.0", True, 64)):
@@ -266,7 +269,7 @@ def test_the_threads_of_a_warp_are_those_of_the_gpu(monkeypatch):
             m.setattr(
                 torch.cuda, "get_device_properties", lambda n, size=size: SimpleNamespace(warp_size=size)
             )
-            found.append(lanes.__wrapped__())
+            found.append(threads_per_warp.__wrapped__())
     assert found == [32, 64, 32, 64]
 
 

@@ -213,6 +213,8 @@ def test_help_does_not_wait_for_torch():
 
 def test_every_public_name_is_there():
     found = {name: getattr(mlip_train, name) for name in mlip_train.__all__}
-    assert all(found[name].__name__ == name for name in found)
+    assert all(found[name].__name__ == name for name in found) and set(mlip_train.__all__) <= set(
+        dir(mlip_train)
+    )
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mlip_train.nothing  # noqa: B018

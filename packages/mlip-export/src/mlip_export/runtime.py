@@ -91,7 +91,7 @@ class EdgePotential:
         kind = self.device.type
         with product_precision(kind, setting(kind, self.metadata.precision)):
             energies, edge_forces = self._function(edge_vectors, edge_index, types)
-        if not math.isfinite(float(energies.sum() + edge_forces.sum())):  # both pass through sums
+        if not math.isfinite(float(energies.sum() + edge_forces.sum())):  # NaN and infinity survive sums
             raise GeometryError(
                 "energies and forces must be finite, got NaN or infinity; the geometry is far from the training data"
             )

@@ -76,13 +76,13 @@ class TileConfig(NamedTuple):
 REGISTERS = 128
 
 # The same where more than MOST_WARPS share a multiprocessor's registers: more than these have spilled (sm_80).
-SHARED_REGISTERS = 24
+CROWDED_REGISTERS = 24
 MOST_WARPS = 8
 
 
 @cache
-def lanes() -> int:
-    """Return the threads of a warp: 32, but 64 on AMD's CDNA, which a GPU that is not there is taken for on ROCm."""
+def threads_per_warp() -> int:
+    """Return the threads per warp: 32, or 64 on AMD CDNA, which ROCm without a GPU is assumed to target."""
     if torch.version.hip is None:
         return 32
     return int(torch.cuda.get_device_properties(0).warp_size) if torch.cuda.is_available() else 64
@@ -96,10 +96,10 @@ def default_config(
     Counts of edges and atoms never enter. ``warp``: the threads of a warp, by default this machine's.
 
     As many channels as leave ``components`` tiles of (rows, block) in registers, so that none spills
-    (``resources`` counts it), with one warp per row of edges (fewer where channels do not fill it), or where there
-    are no rows a channel per thread. A single channel is summed by one warp, an edge per thread.
+    (``ci/regressions/registers.py`` counts spills), with one warp per row of edges (fewer where channels do not fill
+    it), or where there are no rows a channel per thread. A single channel is summed by one warp, an edge per thread.
     """
-    warp = warp or lanes()
+    warp = warp or threads_per_warp()
     words = accumulator(dtype).itemsize // 4
     block = min(128 if rows else 64, _widest(channels, rows))
     if block == 1:
@@ -121,7 +121,7 @@ def candidate_configs(
     registers, with half the warps. Left out are those with less than an element per thread, and those that hold more
     per thread than both the default and ``REGISTERS``, or half of it where there are no rows: products are held too.
     """
-    warp = warp or lanes()
+    warp = warp or threads_per_warp()
     default = default_config(components, channels, dtype, rows, warp)
     b, r, w, _ = default
     words = accumulator(dtype).itemsize // 4
@@ -129,9 +129,9 @@ def candidate_configs(
     def held(c: TileConfig) -> float:
         return components * words * max(1, c.rows) * c.block / (warp * c.warps)
 
-    def many(block: int, times: int, warps: int, stages: int = 1) -> TileConfig:
+    def wider(block: int, times: int, warps: int, stages: int = 1) -> TileConfig:
         c = TileConfig(block, times * r, warps, stages)
-        crowded = c.warps > MOST_WARPS and held(c) > SHARED_REGISTERS
+        crowded = c.warps > MOST_WARPS and held(c) > CROWDED_REGISTERS
         return c._replace(warps=c.warps // 2) if crowded else c
 
     varied = [
@@ -142,8 +142,8 @@ def candidate_configs(
     ]
     if r:
         varied += [TileConfig(b, r // 2, w // 2), TileConfig(b, 2 * r, 2 * w)]
-        varied += [many(b, 4, 4 * w), many(b // 2, 4, 2 * w), many(b // 2, 8, 4 * w)]
-        varied += [TileConfig(b, r, w, 3), many(b // 2, 4, 2 * w, 2)]
+        varied += [wider(b, 4, 4 * w), wider(b // 2, 4, 2 * w), wider(b // 2, 8, 4 * w)]
+        varied += [TileConfig(b, r, w, 3), wider(b // 2, 4, 2 * w, 2)]
 
     widest = _widest(channels, rows)
     limit = max(REGISTERS if r else REGISTERS // 2, held(default))
@@ -164,7 +164,7 @@ def width(channels: int) -> int:
 
 
 def _widest(channels: int, rows: int) -> int:
-    """Return the smallest block that holds all channels: of edges, a single one has one of its own."""
+    """Return the smallest block that holds all channels, at least 16; in kernels with rows, 1 for a single channel."""
     return 1 if rows and channels == 1 else max(16, int(triton.next_power_of_2(channels)))
 
 

@@ -23,7 +23,7 @@ from equitensor.backends.triton.source import TileConfig, tiles
 ATOMS, EDGES = 2048, 32
 """Atoms, and edges of each, that kernels are timed on."""
 FEW, MANY = 192, 96
-"""The same for the second time of a kernel with rows: fewer programs than run at once, and many turns of each."""
+"""The same of the second sample of kernels with rows: few programs, many turns each."""
 
 
 class Sample(NamedTuple):
@@ -97,9 +97,11 @@ def fastest(
     The first of ``configs`` where there is no memory for a sample. ``bench(call, quantiles)`` is Triton's own
     benchmarker unless given.
     """
+    if len(configs) == 1:
+        return configs[0]
     products = dict.fromkeys(configs, 1.0)
     for number, sample in enumerate(samples):
-        # what is kept on disk goes by the list of tile configs, not by sizes
+        # what is kept on disk goes by the list of tile configs, not by sizes: clear it when those of a sample change
         order = (*configs[number:], *configs[:number])
         try:
             found = _times(kernel, order, channels, device, sample, bench)
