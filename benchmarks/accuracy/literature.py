@@ -1,10 +1,13 @@
 """Errors of runs beside published ones, from the folders that ``mlip-train fit`` leaves or is still filling.
 
     python -m benchmarks.accuracy.literature runs/acac runs/3bpa --json benchmarks/results/literature.json
+    python -m benchmarks.accuracy.literature benchmarks/results/literature.json \\
+        benchmarks/results/literature_silicon.json --figure benchmarks/results/literature.png
 
 A folder's name is that of its configuration here. Every row names the frames on which our model was scored, how many of
 the planned steps were done, and the seconds of training. Energies are of the whole molecule, as published,
-and of silicon per atom.
+and of silicon per atom. The figure has the learning curves of folders or of records, which hold them too: errors of
+forces on validation frames, with the published errors as horizontal lines.
 """
 
 from __future__ import annotations
@@ -74,6 +77,50 @@ def read(folder: Path) -> dict[str, Any]:
     return record
 
 
+def apart(values: list[float], ratio: float) -> list[float]:
+    """Return values moved up until each, in ascending order, is ``ratio`` times the one below it."""
+    moved = dict.fromkeys(values, 0.0)
+    below = 0.0
+    for value in sorted(moved):
+        below = moved[value] = max(value, ratio * below)
+    return [moved[value] for value in values]
+
+
+def draw(records: dict[str, Any], path: Path) -> None:
+    """Draw force errors of held-out frames over seconds of training, and mark the published ones."""
+    import matplotlib  # the tables are made without it
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    marks: list[tuple[str, float, str]] = []
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for number, (name, record) in enumerate(records.items()):
+        kind, _, _, published = PUBLISHED[name]
+        color = f"C{number}"
+        points = [(seconds, forces) for _, seconds, _, forces in record["curve"]]
+        axis.loglog(*zip(*points, strict=True), color=color, label=f"{name} ({kind.upper()})")
+        marks += [
+            (f"{name}: {model}, {forces:g}", forces, color) for model, (_, forces, _) in published.items()
+        ]
+    for (text, forces, color), y in zip(marks, apart([m[1] for m in marks], 1.24), strict=True):
+        axis.axhline(forces, color=color, linewidth=0.9, linestyle="--")
+        axis.annotate(
+            text, (1.01, y), xycoords=("axes fraction", "data"), color=color, fontsize=8, va="center"
+        )
+    axis.set(xlabel="seconds of training", ylabel="forces of held-out frames, meV/Å")
+    axis.set_ylim(bottom=0.8 * min(axis.dataLim.y0, *(forces for _, forces, _ in marks)))
+    axis.set_title("Learning curves; dashed: published errors", fontsize=10)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(ScalarFormatter())
+        side.set_minor_formatter(NullFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def rows_of(records: dict[str, Any]) -> list[list[str]]:
     """Return the rows of the table: ours, then the published ones."""
     rows = []
@@ -92,19 +139,30 @@ HEADER = "data | model | frames | error | energy, meV | forces, meV/Å | trainin
 
 
 def main() -> None:
-    """Read, print, write."""
+    """Read, print, write, draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", help=f"named as one of {', '.join(PUBLISHED)}")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "sources", type=Path, nargs="+", help=f"folders named as one of {', '.join(PUBLISHED)}, or records"
+    )
+    parser.add_argument("--json", type=Path, help="write the record of folders here")
+    parser.add_argument("--figure", type=Path, help="draw the learning curves here")
     arguments = parser.parse_args()
-    if unknown := [f.name for f in arguments.folders if f.name not in PUBLISHED]:
+    made = [path for path in arguments.sources if path.suffix == ".json"]
+    folders = [path for path in arguments.sources if path not in made]
+    if unknown := [f.name for f in folders if f.name not in PUBLISHED]:
         parser.error(f"folders must be named as one of {list(PUBLISHED)}, got {unknown}")
-    records = {folder.name: read(folder) for folder in arguments.folders}
+    if made and arguments.json:
+        parser.error(f"--json must be given folders alone, got {list(map(str, made))}")
+    records = {folder.name: read(folder) for folder in folders}
+    for path in made:
+        records |= json.loads(path.read_text())["runs"]
     print(f"| {HEADER} |\n" + "|---" * HEADER.count("|") + "|---|")
     for row in rows_of(records):
         print("| " + " | ".join(row) + " |")
+    if arguments.figure:
+        draw(records, arguments.figure)
     write_record(arguments.json, runs=records)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from ase import Atoms
-from benchmarks.accuracy.literature import PUBLISHED, read, rows_of
+from benchmarks.accuracy.literature import PUBLISHED, apart, draw, read, rows_of
 from benchmarks.accuracy.unseen import unseen
 from benchmarks.common import ROOT
 
@@ -40,6 +40,50 @@ def test_final_errors_replace_those_of_the_last_epoch(folder):
     overall = {"energy_per_atom_rmse": 1e-4, "forces_rmse": 0.01}
     (folder / "errors.json").write_text(json.dumps({"test": {"overall": overall}}))
     assert read(folder)["parts"] == {"test": {"energy, meV": 1.5, "forces, meV/Å": 10.0}}
+
+
+def test_curves_and_published_errors_are_drawn(folder, tmp_path, monkeypatch):
+    """Seconds and held-out force errors of every data set, and every published error with its name and value."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    slower = read(folder) | {"curve": [[1, 10.0, 2.0, 200.0], [2, 30.0, 1.0, 90.0], [3, 60.0, 0.5, 40.0]]}
+    draw({"acac": read(folder), "3bpa": slower}, tmp_path / "curves.png")
+    monkeypatch.undo()
+    (axis,) = figures[0].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert lines["acac (RMSE)"] == [[3.2, 50.0], [6.4, 20.0]]
+    assert lines["3bpa (RMSE)"] == [[10.0, 200.0], [30.0, 90.0], [60.0, 40.0]]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    marked = {line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"}
+    forces = {
+        f"{name}: {model}, {e[1]:g}": e[1]
+        for name in ("acac", "3bpa")
+        for model, e in PUBLISHED[name][3].items()
+    }
+    assert marked == set(forces.values()) and {text.get_text() for text in axis.texts} == set(forces)
+    low, high = axis.get_ylim()
+    assert all(low < y < high for y in marked)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    plt.close(figures[0])
+
+
+def test_labels_that_would_overlap_are_moved_up():
+    assert apart([5.9, 5.1, 20.0, 5.1], 1.25) == [6.375, 5.1, 20.0, 5.1]
+    assert apart([], 1.25) == []
+
+
+def test_curves_of_a_record_are_drawn_and_not_recorded_again(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "-m", "benchmarks.accuracy.literature"]
+    made, picture = tmp_path / "record.json", tmp_path / "record.png"
+    subprocess.run([*command, str(folder), "--json", str(made)], cwd=ROOT, check=True)
+    subprocess.run([*command, str(made), "--figure", str(picture)], cwd=ROOT, check=True)
+    assert picture.stat().st_size > 10_000
+    again = subprocess.run(
+        [*command, str(made), "--json", str(made)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert again.returncode == 2 and "--json must be given folders alone" in again.stderr
 
 
 def test_command_refuses_other_folders(tmp_path):
