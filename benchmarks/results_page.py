@@ -58,6 +58,7 @@ TABLES = {
         plain(runs.first),
         plain(runs.demo),
         plain(runs.physics),
+        plain(runs.conservation, "physics"),
         plain(runs.silicon_errors, "literature_silicon"),
         plain(speed.systems, "systems_small"),
         plain(speed.inference, other=NEQUIP),

@@ -13,9 +13,13 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from benchmarks.physics.outcome import Models, Outcome
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist
 
 from mlip_export.ase import Calculator
+
+DRIFT = {"full": 0.01, "quick": 0.2}
+"""Largest drift of the total energy with steps of 0.25 fs, meV/atom/ps; oscillations tilt the line of a short run."""
 
 
 def _pair(a: str, b: str, r: float, calculator: Calculator) -> tuple[float, float]:
@@ -151,8 +155,17 @@ def random(models: Models, quick: bool) -> Outcome:
     return Outcome(figures, faults, (draw,))
 
 
+def drift(times: ArrayLike, totals: ArrayLike, atoms: int) -> float:
+    """Return the slope of the line through total energies (eV) over times (fs), meV/atom/ps."""
+    return float(np.polyfit(np.asarray(times) / 1000, 1000 * np.asarray(totals) / atoms, 1)[0])
+
+
+def _rounded(found: dict[str, dict[float, float]]) -> dict[str, dict[str, float]]:
+    return {label: {str(dt): float(f"{x:.3g}") for dt, x in d.items()} for label, d in found.items()}
+
+
 def energy(models: Models, quick: bool) -> Outcome:
-    """Fluctuation of the total energy of ethanol at 300 K against the time step, in both precisions."""
+    """Fluctuation and drift of the total energy of ethanol at 300 K by time step, in both precisions."""
     start = molecule("CH3CH2OH")
     start.calc = models.exact
     BFGS(start, logfile=None).run(fmax=0.01, steps=200)
@@ -161,6 +174,7 @@ def energy(models: Models, quick: bool) -> Outcome:
     ZeroRotation(start)
     length = 100.0 if quick else 2000.0  # fs
     deviation: dict[str, dict[float, float]] = {}
+    slope: dict[str, dict[float, float]] = {}
     for label, calculator in (("exported", models.used), ("float64", models.exact)):
         for dt in (0.25, 0.5, 1.0):
             atoms, totals = start.copy(), []
@@ -169,11 +183,16 @@ def energy(models: Models, quick: bool) -> Outcome:
             run.attach(lambda a=atoms, t=totals: t.append(a.get_total_energy()), interval=round(1 / dt))
             run.run(round(length / dt))
             deviation.setdefault(label, {})[dt] = float(np.std(totals)) / len(atoms) * 1000
+            times = np.arange(len(totals)) * dt * round(1 / dt)
+            slope.setdefault(label, {})[dt] = drift(times, totals, len(atoms))
     faults, orders = [], {}
     for label, found in deviation.items():
         orders[label] = float(np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0])
         if not 1.7 < orders[label] < 2.3:
             faults.append(f"{label}: the error of the energy is of order {orders[label]:.2f} in dt, not 2")
+        bound = DRIFT["quick" if quick else "full"]
+        if not abs(slope[label][0.25]) <= bound:
+            faults.append(f"{label}: the energy drifts by {slope[label][0.25]:.2g} meV/atom/ps, not {bound}")
 
     def draw(axis: Axes) -> None:
         for (label, found), marker in zip(deviation.items(), "ox", strict=True):
@@ -186,6 +205,10 @@ def energy(models: Models, quick: bool) -> Outcome:
         axis.set_xticks(list(deviation["float64"]), list(map(str, deviation["float64"])))
         axis.legend(frameon=False)
 
-    rounded = {label: {str(dt): float(f"{x:.3g}") for dt, x in d.items()} for label, d in deviation.items()}
-    figures = {"length_fs": length, "std of total energy by dt in fs, meV/atom": rounded}
-    return Outcome(figures | {"order": {k: round(v, 3) for k, v in orders.items()}}, faults, (draw,))
+    figures = {
+        "length_fs": length,
+        "std of total energy by dt in fs, meV/atom": _rounded(deviation),
+        "drift by dt in fs, meV/atom/ps": _rounded(slope),
+        "order": {k: round(v, 3) for k, v in orders.items()},
+    }
+    return Outcome(figures, faults, (draw,))

@@ -22,6 +22,8 @@ FIRST = {
     "water": "water, SCAN, with virial",
 }
 """Data sets of a first configuration."""
+PRECISIONS = {"exported": "float32", "float64": "float64"}
+"""Of the models of the physical checks."""
 
 
 def train() -> str:
@@ -126,11 +128,28 @@ def demo() -> str:
     return table("quantity | value", rows)
 
 
+SPREAD, DRIFT = "std of total energy by dt in fs, meV/atom", "drift by dt in fs, meV/atom/ps"
+"""Figures of the check of the energy that have a table of their own."""
+
+
+def conservation() -> str:
+    """Return fluctuation and drift of the total energy by precision and time step; older records have no drift."""
+    figures, rows = record("physics")["checks"]["energy"]["figures"], []
+    for label, found in figures[SPREAD].items():
+        slopes = figures.get(DRIFT, {}).get(label, {})
+        rows += [
+            [PRECISIONS[label], dt, f"{x:g}", f"{slopes[dt]:.2g}" if dt in slopes else "–"]
+            for dt, x in found.items()
+        ]
+    return table("precision | time step, fs | standard deviation, meV/atom | drift, meV/atom/ps", rows)
+
+
 def physics() -> str:
     """Return the checks of the shipped potential's physics."""
     rows = []
     for name, check in record("physics")["checks"].items():
-        facts = json.dumps(check["figures"], ensure_ascii=False).translate(str.maketrans("", "", '{}"'))
+        listed = {key: value for key, value in check["figures"].items() if key not in (SPREAD, DRIFT)}
+        facts = json.dumps(listed, ensure_ascii=False).translate(str.maketrans("", "", '{}"'))
         rows.append([name, facts, "; ".join(check["faults"]) or "none"])
     return table("check | figures | bounds exceeded", rows)
 

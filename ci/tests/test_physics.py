@@ -13,10 +13,12 @@ pytest.importorskip("ase")
 
 import numpy as np
 from ase import units
+from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
 from benchmarks.physics import pairs, silicon, water
 from benchmarks.physics.outcome import Models
+from benchmarks.result_tables import records, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +37,49 @@ def test_the_shipped_potential_passes(tmp_path):
     checks = json.loads(record.read_text())["checks"]
     assert sorted(checks) == names
     assert checks["extensivity"]["figures"]["largest difference, eV/atom"]["float64"] < 1e-10
+    energy = checks["energy"]["figures"][runs.DRIFT]
+    assert sorted(energy) == ["exported", "float64"]
+    assert all(abs(found["0.25"]) <= pairs.DRIFT["quick"] for found in energy.values())
     assert picture.stat().st_size > 10_000
+
+
+class Leaking(EMT):
+    """EMT whose energy grows by ``step`` with every new structure, so by a constant per step of dynamics."""
+
+    step = 0.0
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.count = getattr(self, "count", 0) + 1
+        for key in ("energy", "free_energy"):
+            self.results[key] += self.count * self.step
+
+
+@pytest.mark.filterwarnings("ignore:Use thermalize_momenta:DeprecationWarning")  # ASE before 3.29 has none
+def test_a_drift_is_measured_and_refused():
+    """Of 5 meV/atom/ps with steps of 0.25 fs in one precision alone."""
+    assert pairs.drift([0.0, 500.0, 1000.0], [7.0, 7.05, 7.1], 4) == pytest.approx(25.0)
+    leaking, atoms = Leaking(), 9
+    leaking.step = 5e-3 * atoms / 4000
+    found = pairs.energy(Models(leaking, EMT()), True)
+    slopes = found.figures[runs.DRIFT]
+    for dt, planted in (("0.25", 5.0), ("0.5", 2.5), ("1.0", 1.25)):
+        assert slopes["exported"][dt] - slopes["float64"][dt] == pytest.approx(planted, rel=0.02)
+    drifts = [fault for fault in found.faults if "drifts" in fault]
+    assert len(drifts) == 1 and drifts[0].startswith("exported: the energy drifts by")
+
+
+def test_a_record_without_drift_has_dashes(tmp_path, monkeypatch):
+    figures = {runs.SPREAD: {"exported": {"0.25": 0.012}, "float64": {"0.25": 0.013}}}
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+
+    def rows():
+        (tmp_path / "physics.json").write_text(json.dumps({"checks": {"energy": {"figures": figures}}}))
+        return runs.conservation().splitlines()[2:]
+
+    assert rows() == ["| float32 | 0.25 | 0.012 | – |", "| float64 | 0.25 | 0.013 | – |"]
+    figures[runs.DRIFT] = {"exported": {"0.25": 0.00123}, "float64": {"0.25": -0.5}}
+    assert rows() == ["| float32 | 0.25 | 0.012 | 0.0012 |", "| float64 | 0.25 | 0.013 | -0.5 |"]
 
 
 def test_faults_are_found():
