@@ -10,21 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 
-DECIMALS = 5
-"""Positions and cells, Å, are equal to so many decimals."""
-
-
-def key(atoms: Any) -> tuple[bytes, ...]:
-    """Return what equal structures share: numbers, positions and cell, in the order of the file."""
-    places = ((x.round(DECIMALS) + 0.0).tobytes() for x in (atoms.positions, atoms.cell.array))
-    return atoms.numbers.tobytes(), *places
+TOLERANCE = 1e-4
+"""Structures are equal whose positions and cells, in the order of the file, differ by at most this, Å."""
 
 
 def unseen(frames: list[Any], others: list[Any]) -> list[Any]:
     """Return the frames whose structures are not among the others."""
-    seen = {key(atoms) for atoms in others}
-    return [atoms for atoms in frames if key(atoms) not in seen]
+    seen: dict[Any, list[np.ndarray]] = {}
+    for atoms in others:
+        seen.setdefault(_kind(atoms), []).append(_places(atoms))
+    stacked = {kind: np.stack(places) for kind, places in seen.items()}
+
+    def known(atoms: Any) -> bool:
+        near = stacked.get(_kind(atoms))
+        return near is not None and bool((np.abs(near - _places(atoms)).max(axis=(1, 2)) <= TOLERANCE).any())
+
+    return [atoms for atoms in frames if not known(atoms)]
+
+
+def _kind(atoms: Any) -> tuple[bytes, bytes]:
+    return atoms.numbers.tobytes(), atoms.pbc.tobytes()
+
+
+def _places(atoms: Any) -> np.ndarray:
+    return np.concatenate([atoms.positions, atoms.cell.array])
 
 
 def main() -> None:
@@ -40,7 +51,9 @@ def main() -> None:
     others = [atoms for path in options.not_in for atoms in ase.io.read(path, ":")]
     kept = unseen(frames, others)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(options.output, kept, format="extxyz")
+    part = options.output.with_name(options.output.name + ".part")
+    ase.io.write(part, kept, format="extxyz")
+    part.replace(options.output)
     print(f"{len(kept)} of {len(frames)} frames of {options.frames} are in no other file: {options.output}")
 
 

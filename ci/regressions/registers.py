@@ -63,8 +63,8 @@ def compiled(
     for name in kernel.arg_names:
         if name in constants:
             signature[name] = "constexpr"
-        elif name == "C" and constants.get("BLOCK") == 1:
-            signature[name], constants = "constexpr", {**constants, "C": 1}  # as Triton does at a launch
+        elif name in ("C", "S") and constants.get("BLOCK") == 1:
+            signature[name], constants = "constexpr", {**constants, name: 1}  # as Triton does at a launch
         elif name in ("C", "S", "Z", "edges"):
             signature[name] = "i32"
         else:
