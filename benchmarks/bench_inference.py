@@ -93,43 +93,34 @@ def prepare(options: argparse.Namespace) -> None:
     for preset in options.presets:
         folder = Path(options.work).resolve() / preset
         folder.mkdir(parents=True, exist_ok=True)
-        python, scripts = options.nequip_python, Path(options.nequip_python).parent
+        python = options.nequip_python
         if not (folder / "last.ckpt").exists():
             settings = reference_settings(config(preset, avg_num_neighbors=24.0, energy_shifts=SHIFTS))
             model = {"_target_": "allegro.model.AllegroModel", **settings}
             (folder / "train.yaml").write_text(TRAIN.format(folder=folder, model=json.dumps(model)))
             write_frames(folder / "frames.xyz")
-            _run([str(scripts / "nequip-train"), "-cp", str(folder), "-cn", "train"], cwd=folder)
+            _run([*nequip_command(python, "train"), "-cp", str(folder), "-cn", "train"], cwd=folder)
         source = folder / "model.safetensors"
         if not source.exists():
             _run([python, "-c", IMPORT, str(folder / "last.ckpt"), str(source)])
         for threads in options.threads:  # its exports hold the thread count they were compiled with
             target = folder / f"threads{threads}.nequip.pt2"
             if not target.exists():
-                command = [
-                    str(scripts / "nequip-compile"),
-                    "--mode",
-                    "aotinductor",
-                    "--device",
-                    options.device,
-                ]
+                command = [*nequip_command(python, "compile"), "--mode", "aotinductor"]
+                command += ["--device", options.device]
                 command += ["--target", "ase", str(folder / "last.ckpt"), str(target)]
                 try:
                     _run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
                 except SystemExit as failure:  # it compares its export with eager and may refuse it
                     print(f"{preset}, {threads} threads: {str(failure)[-300:]}", flush=True)
         if not (folder / "model.pt2").exists():
-            _run(
-                [
-                    sys.executable,
-                    "-m",
-                    "mlip_export.cli",
-                    "compile",
-                    str(source),
-                    "-o",
-                    str(folder / "model.pt2"),
-                ]
-            )
+            command = [sys.executable, "-m", "mlip_export.cli", "compile", str(source)]
+            _run([*command, "-o", str(folder / "model.pt2"), "--device", options.device])
+
+
+def nequip_command(python: str, name: str) -> list[str]:
+    """Return nequip's command by its module: scripts are not beside the interpreter after ``pip --target``."""
+    return [python, "-m", f"nequip.scripts.{name}"]
 
 
 def _run(command: list[str], **kwargs: Any) -> None:

@@ -24,6 +24,10 @@ TINY = dict(
     readout_width=8,
 )
 """Changes to a preset so that the whole day runs on a CPU in minutes; the code is the same."""
+QUEUED, GROUP = 20, 2e-3
+"""Calls between two events at most, and the seconds that they should take."""
+CLOCK = 2e9
+"""Cycles per second of a GPU, at most, for which it is kept busy."""
 
 
 class Part:
@@ -81,35 +85,62 @@ class Part:
             torch.cuda.synchronize(self.device)
 
     def milliseconds(self, call: Callable[[], object], seconds: float = 0.5, most: int = 200) -> float:
-        """Return the median time of a call, between CUDA events on a GPU, after two calls to warm up."""
+        """Return the median time of a call, between CUDA events on a GPU, after two calls to warm up.
+
+        Each call begins on an idle device, as a step of a host does: its dispatch counts.
+        """
         seconds, most = self.pick((seconds, most), (0.01, 3))
+        repeats = min(most, max(3, int(seconds / self._once(call))))
+        if self.device.type == "cuda":
+            return statistics.median(self._between_events(call) for _ in range(repeats))
+        times = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            call()
+            times.append(1e3 * (time.perf_counter() - begin))
+        return statistics.median(times)
+
+    def device_milliseconds(self, call: Callable[[], object], seconds: float = 0.1, most: int = 200) -> float:
+        """Return the median time of a call on the device alone.
+
+        Calls are queued while the device is kept busy, so that it waits for no dispatch; on a CPU
+        this is ``milliseconds``.
+        """
+        if self.device.type != "cuda":
+            return self.milliseconds(call, seconds, most)
+        seconds, most = self.pick((seconds, most), (0.01, 3))
+        once = self._once(call)
+        calls = min(QUEUED, max(1, int(GROUP / once)))
+        repeats = min(most, max(3, int(seconds / (once * calls))))
+        return statistics.median(self._between_events(call, calls, busy=once) for _ in range(repeats))
+
+    def _once(self, call: Callable[[], object]) -> float:
+        """Return the seconds of a call, dispatch and wait included, after two to warm up."""
         for _ in range(2):
             call()
         self.synchronize()
         begin = time.perf_counter()
         call()
         self.synchronize()
-        repeats = min(most, max(3, int(seconds / max(time.perf_counter() - begin, 1e-6))))
-        times = []
-        for _ in range(repeats):
-            if self.device.type == "cuda":
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                start.record()
-                call()
-                end.record()
-                end.synchronize()
-                times.append(start.elapsed_time(end))
-            else:
-                begin = time.perf_counter()
-                call()
-                times.append(1e3 * (time.perf_counter() - begin))
-        return statistics.median(times)
+        return max(time.perf_counter() - begin, 1e-6)
+
+    def _between_events(self, call: Callable[[], object], calls: int = 1, busy: float = 0.0) -> float:
+        """Return the milliseconds of one of several calls between two events, queued while the device is busy."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if busy:
+            torch.cuda._sleep(int(CLOCK * (2e-4 + 1.5 * calls * busy)))
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / calls
 
     def copy_bandwidth(self, elements: int) -> float:
         """Return the bandwidth of a copy of so many float32, bytes read and written per second."""
         source = torch.empty(elements, device=self.device)
         target = torch.empty_like(source)
-        return 2e3 * source.nbytes / self.milliseconds(lambda: target.copy_(source))
+        return 2e3 * source.nbytes / self.device_milliseconds(lambda: target.copy_(source), 0.5)
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
         """Return the peak of bytes allocated on the device during a call, over those before it; None on a CPU."""

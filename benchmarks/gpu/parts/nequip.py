@@ -5,14 +5,61 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from benchmarks.common import ROOT, write_text
 from benchmarks.gpu.part import Part
-from benchmarks.providers import INFERENCE, Case
+from benchmarks.providers import INFERENCE, Call, Case
 from benchmarks.systems import box, config, reference_model
 
 import localgraph
+
+
+def prepare(part: Part, commands: dict[str, list[str]]) -> None:
+    """Run all commands at once; one that fails is written down with what it printed."""
+    running = {
+        name: subprocess.Popen(command, cwd=ROOT, stdin=-3, stdout=-1, stderr=-2, text=True)
+        for name, command in commands.items()
+    }
+    for name, process in running.items():
+        printed = process.communicate()[0]
+        print(f"{name}\n{printed}", file=sys.stderr, flush=True)
+        if process.returncode:
+            part.section.setdefault("failed", {})[f"prepare {name}"] = printed[-3000:]
+    part.save()
+
+
+def compared(part: Part, ours: Call, theirs: Call) -> dict[str, Any]:
+    """Return the least times of two calls in turn, their ratio, and the differences of energies and forces."""
+    (e1, f1), (e2, f2) = ours(), theirs()
+    times = [float("inf")] * 2
+    for _ in range(part.pick(3, 1)):
+        times = [min(t, part.milliseconds(call)) for t, call in zip(times, (ours, theirs), strict=True)]
+    return {
+        "ms": times,
+        "ratio": times[1] / times[0],
+        "energy_difference": abs(float(e1) - float(e2)),
+        "force_difference": float((f1.cpu() - f2.cpu()).abs().max()),
+    }
+
+
+def compare(part: Part, cases: Mapping[tuple[str, int], Case], ours: str, theirs: str) -> None:
+    """Write a row for every case of which both sides run."""
+    rows = part.section.setdefault("rows", [])
+    for (preset, atoms), case in cases.items():
+        calls = {}
+        for name in (ours, theirs):
+            calls[name] = part.attempt(f"{preset} {atoms} {name}", lambda c=case, n=name: INFERENCE[n](c))
+        if None in calls.values():
+            continue
+        row = part.attempt(f"{preset} {atoms}", lambda c=calls: compared(part, c[ours], c[theirs]))
+        if row is not None:
+            row["ms"] = {ours: row["ms"][0], theirs: row["ms"][1]}
+            row["energy_difference"] /= atoms
+            rows.append({"preset": preset, "atoms": atoms, "edges": case.system.edges, **row})
+            part.save()
 
 
 def main() -> None:
@@ -32,10 +79,8 @@ def main() -> None:
         localgraph.save_model(source, from_nequip(reference_model(config("small", **part.changes()))))
     else:
         command = [sys.executable, "-m", "benchmarks.bench_inference", "prepare", "--threads", "1"]
-        command += ["--work", str(part.work / "nequip"), "--device", device, "--presets", *presets]
-        part.attempt(
-            "prepare", lambda: subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
-        )
+        command += ["--work", str(part.work / "nequip"), "--device", device, "--presets"]
+        prepare(part, {preset: [*command, preset] for preset in presets})
     cases = {}
     for preset in presets:
         folder = part.work / ("nequip_small" if part.tiny else f"nequip/{preset}")
@@ -52,24 +97,7 @@ def main() -> None:
     for preset in presets if not part.tiny else ():
         part.attempt(f"export {preset}", lambda p=preset: cases[p, box(sizes[0]).atoms].exported)
     part.turn()
-    rows = part.section.setdefault("rows", [])
-    for (preset, atoms), case in cases.items():
-        calls = {}
-        for name in (ours, theirs):
-            calls[name] = part.attempt(f"{preset} {atoms} {name}", lambda c=case, n=name: INFERENCE[n](c))
-        if None in calls.values():
-            continue
-        (e1, f1), (e2, f2) = (calls[name]() for name in (ours, theirs))
-        times: dict[str, float] = {}
-        for _ in range(part.pick(3, 1)):  # in turn
-            for name, call in calls.items():
-                times[name] = min(part.milliseconds(call), times.get(name, float("inf")))
-        row = {"preset": preset, "atoms": atoms, "edges": case.system.edges, "ms": times}
-        row["ratio"] = times[theirs] / times[ours]
-        row["energy_difference"] = abs(float(e1) - float(e2)) / atoms
-        row["force_difference"] = float((f1.cpu() - f2.cpu()).abs().max())
-        rows.append(row)
-        part.save()
+    compare(part, cases, ours, theirs)
     torch.set_float32_matmul_precision("highest")
 
 

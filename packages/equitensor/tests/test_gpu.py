@@ -22,6 +22,9 @@ from equitensor import (
 )
 from equitensor.irreps import spherical_irreps
 
+edge_atom = pytest.importorskip("equitensor.backends.triton.edge_atom", exc_type=ImportError)
+tuning = pytest.importorskip("equitensor.backends.triton.tuning", exc_type=ImportError)
+
 DEVICE = os.environ.get("EQUITENSOR_GPU_TESTS_ON", "cuda")
 HERE = DEVICE == "cpu" or torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no CUDA device")]
@@ -92,8 +95,18 @@ def check(l_max, channels, centers, offsets, dtype, derivatives=False):
             assert_near(got, expected, dtype)
 
 
+FEW = ((1, 7), (2, 64), (3, 128), (4, 1))
+"""l_max and channels that are tried first; on all, kernels take many minutes to compile."""
+
+
+SIZES = [
+    pytest.param(*size, marks=[] if size in FEW else pytest.mark.slow)
+    for size in itertools.product((1, 2, 3, 4), (1, 7, 64, 128))
+]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("l_max, channels", list(itertools.product((1, 2, 3, 4), (1, 7, 64, 128))))
+@pytest.mark.parametrize("l_max, channels", SIZES)
 def test_values(l_max, channels, dtype):
     for name in GRAPHS:
         check(l_max, channels, *graph(name), dtype)
@@ -182,11 +195,21 @@ def test_more_elements_than_32_bits_index():
 
 
 @on_cuda
+def test_every_tile_config_is_timed():
+    given = "to_atoms", (1, 3, 5), 64, torch.float32
+    configs = edge_atom.configs_of(*given)
+    kernel, sample = edge_atom.kernel_of(*given, configs[0]), edge_atom.sample_of(*given)
+    times = tuning._times(kernel, configs, 64, torch.device("cuda"), sample, None)
+    assert set(times) == set(configs) and len(configs) > 1
+    assert all(0 < time < 100 for time in times.values())  # milliseconds
+
+
+@on_cuda
 def test_cuda_graphs():
     centers, offsets = graph("many")
     w, y, *_ = (t.float().to(DEVICE) for t in operands(2, 64, centers, len(offsets) - 1))
     rest = centers.to(DEVICE), offsets.to(DEVICE)
-    expected = to_atoms(w, y, *rest)  # tunes, which a capture cannot
+    expected = to_atoms(w, y, *rest)  # compiles and tunes, which a capture cannot
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured):
         found = to_atoms(w, y, *rest)

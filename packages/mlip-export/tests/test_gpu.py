@@ -4,6 +4,9 @@
 """
 
 import os
+import re
+import subprocess
+import sys
 from functools import partial
 
 import ase.build
@@ -264,7 +267,7 @@ def test_near_the_most_edges_of_one_call(exported, models):
     potential = mlip_export.load(exported)
     m = potential.metadata
     edges = int(0.9 * m.max_edges)
-    if edges * (m.bytes_per_edge + 100) > 0.8 * torch.cuda.mem_get_info()[0]:
+    if edges * (m.bytes_per_edge + 100) > 0.4 * torch.cuda.mem_get_info()[0]:  # others may use it too
         pytest.skip("more than the memory of this GPU")
     small = by_representatives(cluster(models[1].cutoffs, 300, seed=3), 2)
     atoms = len(small.types) - 2
@@ -286,31 +289,50 @@ def test_near_the_most_edges_of_one_call(exported, models):
 def test_out_of_memory(exported, models, reference):
     """Half of a call that does not fit is evaluated, and half of that."""
     inputs = cluster(models[1].cutoffs, 1000, seed=5)
-    potential = mlip_export.load(exported)
-    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    total = torch.cuda.get_device_properties(0).total_memory
-    need = len(inputs.edge_vectors) * potential.metadata.bytes_per_edge
+    given, potential = placed(inputs), mlip_export.load(exported)
+    potential(*placed(cluster(models[1].cutoffs, 30)))  # loads weights, and makes workspaces of products
     potential.limits._asked = True  # take what is free for more than it is
+    edges = len(inputs.edge_vectors)
+    need = edges * potential.metadata.bytes_per_edge
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(max(0.01, (total - free + 0.4 * need) / total))
+    held = torch.cuda.memory_reserved()  # of this process: what others hold does not count
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((held + 0.4 * need) / total)
     try:
-        found = evaluate(potential, *placed(inputs), 2, None, potential.limits)
+        found = evaluate(potential, *given, 2, None, potential.limits)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert potential.limits.edges <= edges // 2
     assert_near(found, reference(*inputs))
 
 
+CAPTURE = """
+import sys
+import torch
+import mlip_export
+from mlip_export.captured import Captured
+from mlip_export.graphs import cluster
+from mlip_export.loaded import shared_function
+
+device = torch.device("cuda")
+function = shared_function(sys.argv[1], device, single_threaded=True)
+
+def reads(*given):
+    energies, edge_forces = function(*given)
+    return energies * float(energies.sum() != 0), edge_forces
+
+metadata, before = mlip_export.read_metadata(sys.argv[1]), torch.cuda.current_stream()
+cutoffs = mlip_export.load(sys.argv[1]).cutoffs.cpu()
+try:
+    Captured(reads, metadata, device)(*(t.to(device) for t in cluster(cutoffs, 30)))
+except mlip_export.CaptureError as error:
+    print("named:", error, torch.cuda.current_stream() == before)
+"""
+
+
 @on_cuda
-def test_what_cannot_be_captured_is_named(exported, models):
-    """The last test: a capture that fails leaves torch's allocator as if it went on."""
-    function = shared_function(exported, torch.device("cuda"), single_threaded=True)
-
-    def reads(*given):
-        energies, edge_forces = function(*given)
-        return energies * float(energies.sum() != 0), edge_forces
-
-    metadata, inputs = mlip_export.read_metadata(exported), placed(cluster(models[1].cutoffs, 30))
-    before = torch.cuda.current_stream()
-    with pytest.raises(mlip_export.CaptureError, match=r"captured: .*captur"):
-        Captured(reads, metadata, torch.device("cuda"))(*inputs)
-    assert torch.cuda.current_stream() == before
+def test_what_cannot_be_captured_is_named(exported):
+    """In a process of its own: a capture that fails leaves torch's allocator as if it went on."""
+    command = [sys.executable, "-W", "ignore", "-c", CAPTURE, str(exported)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert re.search(r"named: .*captured: .*captur.* True", done.stdout, re.DOTALL), done.stdout + done.stderr
