@@ -3,7 +3,7 @@
     python -m pytest -p benchmarks.gpu.testing --outcomes FILE ...
 
 Tuning compiles and times every tile config of every kernel; here the first is taken, which is as right as any other.
-With ``--dist loadgroup``, tests that share an exported model run in one process, and all others wherever there is room.
+With ``--dist loadgroup``, tests that share an exported model run in one process, all others anywhere.
 """
 
 from __future__ import annotations

@@ -22,9 +22,6 @@ from equitensor import (
 )
 from equitensor.irreps import spherical_irreps
 
-edge_atom = pytest.importorskip("equitensor.backends.triton.edge_atom", exc_type=ImportError)
-tuning = pytest.importorskip("equitensor.backends.triton.tuning", exc_type=ImportError)
-
 DEVICE = os.environ.get("EQUITENSOR_GPU_TESTS_ON", "cuda")
 HERE = DEVICE == "cpu" or torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no CUDA device")]
@@ -196,6 +193,8 @@ def test_more_elements_than_32_bits_index():
 
 @on_cuda
 def test_every_tile_config_is_timed():
+    from equitensor.backends.triton import edge_atom, tuning
+
     given = "to_atoms", (1, 3, 5), 64, torch.float32
     configs = edge_atom.configs_of(*given)
     kernel, sample = edge_atom.kernel_of(*given, configs[0]), edge_atom.sample_of(*given)
