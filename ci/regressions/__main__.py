@@ -1,6 +1,6 @@
 """The regression checker.
 
-    python -m ci.regressions counters compare | update        # exact; any difference fails
+    python -m ci.regressions counters compare | update [--only TEXT]   # exact; any difference fails
     python -m ci.regressions registers                        # of every Triton kernel, recorded again (an hour)
     python -m ci.regressions ratios RUN.json [AGAIN.json] [--update] [--record FILE]
     python -m ci.regressions keep RUN.json COMMAND            # into benchmarks/results/runs, to be plotted
@@ -23,9 +23,9 @@ REGRESSION, AGAIN = 1, 3
 def count(options: argparse.Namespace) -> int:
     """Compare or update the exact counters."""
     if options.what == "update":
-        counters.update()
+        counters.update(options.only)
         return 0
-    lines = counters.compare()
+    lines = counters.compare(options.only)
     print("\n".join(lines) or "every counter is as recorded")
     if lines:
         print(f"If this is meant, record it: {counters.UPDATE}")
@@ -60,6 +60,7 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     p = commands.add_parser("counters")
     p.add_argument("what", choices=["compare", "update"])
+    p.add_argument("--only", default="", metavar="TEXT", help="groups whose name contains this")
     p.set_defaults(run=count)
     commands.add_parser("registers").set_defaults(run=record_registers)
     p = commands.add_parser("ratios")

@@ -1,10 +1,11 @@
-"""What the counters are taken of: the three presets' forward and forces, train step, exported graph, and kernels."""
+"""What the counters are taken of: the three presets' forward and forces, train step, exported graphs, and kernels."""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -18,6 +19,8 @@ from ci.regressions import lowered, registers
 from ci.regressions.counting import count
 from mlip_export._trace import trace
 from mlip_export.graphs import Inputs
+from mlip_export.products import rewrite
+from mlip_export.products.pack import LANES
 from mlip_train import Batch, compile_step
 from mlip_train.config import LossConfig
 
@@ -95,10 +98,25 @@ def whole_step(preset: str) -> Counters:
 
 def exported(preset: str) -> Counters:
     """The program of energies and edge forces that a package is built from."""
-    system, potential = box(3), model(preset).for_inference()
-    for parameter in potential.parameters():
+    return program(model(preset))
+
+
+def packed(preset: str) -> Counters:
+    """The program that a package for AVX2 is built from where our kernel is chosen for every product that it can do."""
+    products = rewrite.Products(LANES["avx2"])
+    with mock.patch.object(
+        rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, 2.0)
+    ):  # not measured
+        return program(model(preset), lambda graph: rewrite.use_packed_products(graph, products))
+
+
+def program(potential: Any, change: Callable[[torch.fx.GraphModule], object] | None = None) -> Counters:
+    """The nodes of the program of a model with folded weights, whose graph ``change`` changes before it is exported."""
+    system, folded = box(3), potential.for_inference()
+    for parameter in folded.parameters():
         parameter.requires_grad_(False)
-    return nodes(trace(potential, Inputs(system.vectors, system.graph.edge_index, system.types)).graph)
+    inputs = Inputs(system.vectors, system.graph.edge_index, system.types)
+    return nodes(trace(folded, inputs, rewrite=change).graph)
 
 
 def compiled(preset: str) -> Counters:
@@ -132,13 +150,12 @@ COUNTED: dict[str, Callable[[str], Counters]] = {
     "train step": train_step,
     "whole train step, traced": whole_step,
     "exported graph": exported,
+    "exported graph, packed products": packed,
     "torch.compile": compiled,
 }
 
 
-def measure() -> Iterator[tuple[str, Counters]]:
-    """Every group of counters with its name, as it is measured."""
-    for name, of in COUNTED.items():
-        for preset in PRESETS:
-            yield f"{name}, {preset}", of(preset)
-    yield from lowered.groups(PRESETS)
+def groups() -> dict[str, Callable[[], Counters]]:
+    """What counts every group, by the group's name."""
+    found = {f"{name}, {preset}": partial(of, preset) for name, of in COUNTED.items() for preset in PRESETS}
+    return {**found, **lowered.groups(PRESETS)}

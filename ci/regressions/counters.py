@@ -54,19 +54,21 @@ def same_version(library: str, recorded: str, here: str) -> None:
         )
 
 
-def measured() -> dict[str, Any]:
-    """Every group of counters, by name."""
+def measured(only: str = "") -> dict[str, Any]:
+    """Every group of counters by name, or those whose name contains ``only``."""
     from ci.regressions import counted
 
-    found = {}
-    for name, group in counted.measure():
-        found[name] = group
+    groups, found = counted.groups(), {}
+    if not any(only in name for name in groups):
+        raise ValueError(f"only must be part of the name of one of {list(groups)}, got {only!r}")
+    for name in (name for name in groups if only in name):
+        found[name] = group = groups[name]()
         print(f"{name}: " + ", ".join(f"{k} {v:,}" for k, v in group.items() if k != "operators"), flush=True)
     return found
 
 
-def compare() -> list[str]:
-    """Count everything and return the differences from the records."""
+def compare(only: str = "") -> list[str]:
+    """Count everything, or the groups whose name contains ``only``, and return the differences from the records."""
     import torch
     import triton
 
@@ -75,16 +77,23 @@ def compare() -> list[str]:
 
     record, registers = (json.loads(path.read_text()) for path in (RECORD, REGISTERS))
     same_version("torch", record["torch"], torch.__version__)
-    lines = differences(record["counters"], measured())
+    before = {name: group for name, group in record["counters"].items() if only in name}
+    lines = differences(before, measured(only))
+    if only:
+        return lines
     same_version("triton", registers["triton"], triton.__version__)
     kernels = counted.kernels()
     recorded = {shape: registers["counters"].get(shape, {}) for shape in kernels}
     return lines + differences(recorded, kernels)
 
 
-def update() -> None:
-    """Count everything but the kernels' registers, and write it down."""
+def update(only: str = "") -> None:
+    """Count everything but the kernels' registers, or the groups whose name contains ``only``, and write it down."""
     import torch
 
-    found = {"torch": torch.__version__.split("+")[0], "command": UPDATE, "counters": measured()}
-    write_json(RECORD, found)
+    found = measured(only)
+    if only:
+        record = json.loads(RECORD.read_text())
+        same_version("torch", record["torch"], torch.__version__)
+        found = record["counters"] | found
+    write_json(RECORD, {"torch": torch.__version__.split("+")[0], "command": UPDATE, "counters": found})

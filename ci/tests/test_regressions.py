@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT))
 from ci.regressions import counters, page, ratios, runs  # noqa: E402
 from ci.regressions.counting import count  # noqa: E402
 
+from mlip_export.products import rewrite  # noqa: E402
+
 CLOCK = """
 import os, random
 
@@ -167,6 +169,52 @@ def test_planted_extra_operator():
     assert "more: product · operators · aten.clone.default 0 → 1" in planted
     fewer = counters.differences(recorded, {"product": count(lambda: x @ w)})
     assert "fewer: product · dispatched 2 → 1" in fewer
+
+
+def without_fusion(*_):
+    """Stands for the search of silu behind a product, and finds none."""
+    return None
+
+
+def with_a_copy(graph_module, op, x, *rest):
+    """Stands for the insertion of a product, and copies its argument first."""
+    copy = graph_module.graph.call_function(torch.ops.aten.clone.default, (x,))
+    return INSERT(graph_module, op, copy, *rest)
+
+
+def without_the_first_product(graph_module, node):
+    """Stands for the search of a product's constant matrix, and overlooks the first product's."""
+    first = next(n for n in graph_module.graph.nodes if n.target is torch.ops.aten.mm.default)
+    return None if node is first.args[1] else CONSTANT(graph_module, node)
+
+
+INSERT, CONSTANT = rewrite._call, rewrite._constant
+FAULTS = {
+    "_silu": (without_fusion, ["more: program · operators · aten.silu.default 0 → "]),
+    "_call": (with_a_copy, ["more: program · operators · aten.clone.default 1 → "]),
+    "_constant": (
+        without_the_first_product,
+        [
+            "more: program · operators · aten.mm.default 0 → ",
+            "fewer: program · operators · mlip_export.product",
+        ],
+    ),
+}
+
+
+def test_faults_planted_in_the_packed_program(monkeypatch):
+    pytest.importorskip("triton")
+    from ci.regressions import counted
+
+    whole = counted.model
+    monkeypatch.setattr(counted, "model", lambda preset: whole(preset, l_max=1, num_layers=1, latent_depth=1))
+    recorded = {"program": counted.packed("small")}
+    for place, (fault, expected) in FAULTS.items():
+        with monkeypatch.context() as planted:
+            planted.setattr(rewrite, place, fault)
+            found = counters.differences(recorded, {"program": counted.packed("small")})
+        missing = [line for line in expected if not any(f.startswith(line) for f in found)]
+        assert not missing, (place, missing, found)
 
 
 def test_operators_count_by_their_formulas():
