@@ -1,5 +1,11 @@
 """Kernels built in groups: the numbers of kernels built alone, with fewer runs of the compiler."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch._inductor import cpp_builder
@@ -79,3 +85,22 @@ def test_an_unknown_template_is_left_alone(monkeypatch, template):
     collect = together.AsyncCompile.cpp_pybinding
     with together.kernels_together():
         assert together.AsyncCompile.cpp_pybinding is collect
+
+
+@pytest.mark.slow
+def test_a_second_run_of_an_architecture_compiles_nothing(tmp_path):
+    """Other weights, energies and hash seed; what remains is to preprocess a header, which tells whether it changed."""
+    here, builds = Path(__file__).parent, []
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}.json"
+        alone = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        script = [str(here / "scripts" / "compilation.py"), str(here / "conftest.py"), seed, str(file)]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *script],
+            env=os.environ | alone | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        builds.append([command for command in json.loads(file.read_text()) if " -E " not in command])
+    assert builds[0] and not builds[1], builds
