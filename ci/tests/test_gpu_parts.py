@@ -192,7 +192,7 @@ def test_a_part_of_tests_that_is_killed_keeps_the_outcomes(
 
     monkeypatch.setattr(part, "save", saves)
     with pytest.raises(Killed):
-        tests.run(part, [str(path), "-p", "no:cacheprovider", "-n", "0"], every=0.2)
+        tests.run(part, [str(path), "-p", "no:cacheprovider", "-n", "0"], 2, every=0.2)
     section = json.loads((tmp_path / "some.json").read_text())
     assert section["passed"] == 1
     ((name, why),) = section["failed"].items()
@@ -200,18 +200,18 @@ def test_a_part_of_tests_that_is_killed_keeps_the_outcomes(
     assert section["skipped_tests"][0].endswith("::test_third")
 
 
-def test_tests_of_one_export_share_a_process_and_none_tunes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tests_of_one_export_are_in_one_share_and_every_test_is_in_one() -> None:
+    plugin = importlib.import_module("benchmarks.gpu.testing")
+    names = [["exported", "models"], *([["tmp_path"]] * 5), ["replayed", "exported"]]
+    items = [types.SimpleNamespace(number=k, fixturenames=given) for k, given in enumerate(names)]
+    shares = [[item.number for item in plugin.share_of(items, k, 4)] for k in range(4)]
+    assert shares == [[0, 6], [1, 4], [2, 5], [3]]
+    assert plugin.share_of(items, 0, 1) == items
+
+
+def test_nothing_is_tuned_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = importlib.import_module("benchmarks.gpu.testing")
     tuning = importlib.import_module("equitensor.backends.triton.tuning")
-    marks: list[tuple[str, str]] = []
-    items = [
-        types.SimpleNamespace(
-            fixturenames=names, add_marker=lambda mark, name=names[0]: marks.append((name, mark.args[0]))
-        )
-        for names in (["exported", "models"], ["tmp_path"], ["replayed", "exported"])
-    ]
-    plugin.pytest_collection_modifyitems(items)
-    assert marks == [("exported", "exported"), ("replayed", "exported")]
     monkeypatch.setattr(tuning, "fastest", lambda *given: pytest.fail("a kernel was timed"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

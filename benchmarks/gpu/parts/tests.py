@@ -6,37 +6,47 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from benchmarks.common import ROOT
 from benchmarks.gpu.part import Part
 
-WORKERS = 8
+SHARES = 8
+"""Processes of pytest that run at once."""
 
 
-def run(part: Part, arguments: Sequence[str], every: float = 2.0) -> None:
-    """Run pytest and write what is over into the section every few seconds."""
-    outcomes, log = part.out / "tests_outcomes.jsonl", part.out / "tests_pytest.log"
-    outcomes.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-p", "benchmarks.gpu.testing", f"--outcomes={outcomes}"]
-    with log.open("w") as file:
-        process = subprocess.Popen([*command, *arguments], cwd=ROOT, stdin=-3, stdout=file, stderr=-2)
-        try:
-            status = None
-            while status is None:
-                try:
-                    status = process.wait(every)
-                except subprocess.TimeoutExpired:
-                    pass
-                lines = outcomes.read_text().splitlines(keepends=True) if outcomes.exists() else []
-                summarize(part, [json.loads(line) for line in lines if line.endswith("\n")])
-                part.save()
-        finally:
+def run(part: Part, arguments: Sequence[str], shares: int = 1, every: float = 2.0) -> None:
+    """Run pytest in so many processes, and write what is over into the section every few seconds."""
+    running, files = [], []
+    try:
+        for number in range(shares):
+            outcomes, log = (part.out / f"tests_{number}.{ending}" for ending in ("jsonl", "txt"))
+            outcomes.unlink(missing_ok=True)
+            files.append((outcomes, log))
+            command = [sys.executable, "-m", "pytest", "-p", "benchmarks.gpu.testing", *arguments]
+            command += ["--outcomes", str(outcomes), "--share", str(number), str(shares)]
+            with log.open("w") as file:
+                running.append(subprocess.Popen(command, cwd=ROOT, stdin=-3, stdout=file, stderr=-2))
+        over = False
+        while not over:
+            end = time.monotonic() + every
+            while not over and time.monotonic() < end:
+                over = all(process.poll() is not None for process in running)
+                time.sleep(0.1)
+            texts = [path.read_text() for path, _ in files if path.exists()]
+            lines = [line for text in texts for line in text.splitlines(keepends=True)]
+            summarize(part, [json.loads(line) for line in lines if line.endswith("\n")])
+            part.save()
+    finally:
+        for process in running:
             process.kill()
             process.wait()
-    part.section |= {"status": status, "tail": log.read_text()[-3000:]}
-    if status not in (0, 1, 5):  # interrupted, an error of pytest's or of the command
-        part.section.setdefault("failed", {})["pytest"] = f"exit status {status}: see {log.name}"
+    part.section["tail"] = "".join(log.read_text()[-1500:] for _, log in files)
+    for (_, log), process in zip(files, running, strict=True):
+        if process.returncode not in (0, 1, 5):  # interrupted, an error of pytest's or of the command
+            note = f"exit status {process.returncode}: {log.read_text()[-1500:]}"
+            part.section.setdefault("failed", {})[log.stem] = note
 
 
 def summarize(part: Part, found: Sequence[dict]) -> None:
@@ -66,7 +76,7 @@ def main() -> None:
         found = re.search(r"(\d+)(?:/\d+)? tests collected", part.section["tail"])
         part.section["collected"] = int(found[1]) if found else 0
     else:
-        run(part, [*chosen, "-n", str(WORKERS), "--dist", "loadgroup", "--tb", "short"])
+        run(part, [*chosen, "-n", "0", "--tb", "short"], SHARES)
     part.save()
 
 
