@@ -24,10 +24,8 @@ cpp_builder.run_compile_cmd = run
 torch.manual_seed(int(sys.argv[2]))
 model = toys.ToyModel({"type_names": ["H", "O"], "cutoff": 4.0, "energy_shifts": torch.randn(2).tolist()})
 batch = example_batch()
-count, centers = (
-    len(batch.positions),
-    torch.sort(torch.arange(batch.edges.shape[1]) % len(batch.positions))[0],
-)
+count = len(batch.positions)
+centers = torch.sort(torch.arange(batch.edges.shape[1]) % count)[0]
 batch = batch._replace(
     positions=torch.randn(count, 3, dtype=torch.float64),
     edges=torch.stack([centers, (centers + 1) % count]).int(),
