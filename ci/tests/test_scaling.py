@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.result_tables import records
 
 pytest.importorskip("ase")
 scaling = pytest.importorskip("benchmarks.scaling", exc_type=ImportError)
@@ -36,11 +37,25 @@ def test_ghosts():
 def test_contradictions_are_found():
     run = scaling.Run("memory", (8, 8, 8), 1)
     right = {"kind": "memory", "atoms": 1536, "ranks": 1, "ghosts": scaling.seen(run.cells, run.grid, 6.0)}
-    rows = [right | {"owned": n, "peak_MiB": peak} for n, peak in ((1, 101.0), (2, 102.0), (10, 110.0))]
+    rows = [
+        right | {"owned": n, "peak_MiB": peak} for n, peak in ((2000, 101.0), (4000, 102.0), (20_000, 110.0))
+    ]
     assert scaling.faults(rows, [run] * 3, 6.0) == []
-    rows[2]["peak_MiB"] = 150.0
+    rows[2]["peak_MiB"] = 135.0
     rows[1]["ghosts"] *= 1.1
     assert len(scaling.faults(rows, [run] * 3, 6.0)) == 2
+
+
+def test_memory_of_the_largest_system_is_limited():
+    """By what was recorded it fits; with 3 KiB per atom, 1.2 GiB, it does not."""
+    rows = [row for row in records.record("scaling")["rows"] if row["kind"] == "memory"]
+    assert 10 < scaling.working(rows) < scaling.LIMIT
+    run = scaling.Run("memory", (8, 8, 8), 1)
+    right = {"kind": "memory", "atoms": 1536, "ranks": 1, "ghosts": scaling.seen(run.cells, run.grid, 6.0)}
+    for each, found in ((2.5, []), (3.0, ["1,024 MiB over the process, got 1,197 by the line"])):
+        rows = [right | {"owned": n, "peak_MiB": 150 + each * n / 1024} for n in (1500, 5000, 12000)]
+        faults = scaling.faults(rows, [run] * 3, 6.0)
+        assert [fault.split("at most ")[1] for fault in faults] == found
 
 
 def test_runs(tmp_path):
@@ -59,6 +74,7 @@ def test_runs(tmp_path):
     subprocess.run([*command, "--json", str(tmp_path / "scaling.json")], check=True, cwd=ROOT)
     record = json.loads((tmp_path / "scaling.json").read_text())
     assert record["faults"] == []
+    assert 0 < record["MiB_over_process"][str(scaling.LARGEST)] < scaling.LIMIT
     assert {(row["kind"], row["ranks"]) for row in record["rows"]} == {
         ("memory", 1), ("strong", 1), ("strong", 2), ("weak", 1), ("weak", 2)
     }  # fmt: skip
