@@ -41,9 +41,6 @@ PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] 
 """Per configuration: error, atoms of the molecule (1: energies are per atom), frames of the publications, and
 meV, meV/Å and source by model."""
 
-TESTED = {("3bpa", "test"): "unseen frames at 300, 600 and 1,200 K"}
-"""What our own test frames of a configuration are, where the publications have others."""
-
 
 def read(folder: Path) -> dict[str, Any]:
     """Return what a run has reached: errors on its validation and test frames, steps, seconds, configuration."""
@@ -68,9 +65,11 @@ def read(folder: Path) -> dict[str, Any]:
         ],
     }
     errors = folder / "errors.json"
-    found = (
-        {part: e["overall"] for part, e in json.loads(errors.read_text()).items()} if errors.exists() else {}
-    )
+    tables = json.loads(errors.read_text()) if errors.exists() else {}
+    found = {part: each["overall"] for part, each in tables.items()}
+    if len(tested := tables.get("test", {}).get("subsets", {})) > 1:
+        found.pop("test")
+        found |= {f"{subset} test": each for subset, each in tested.items()}
     found = found or {"validation": {k.removeprefix("validation/"): v for k, v in last.items()}}
     for part, e in found.items():
         record["parts"][part] = {
@@ -132,8 +131,7 @@ def rows_of(records: dict[str, Any]) -> list[list[str]]:
         progress = f"{record['steps']:,} of {record['planned']:,} steps, {record['seconds']:,} s"
         for part, e in record["parts"].items():
             cells = [f"{e['energy, meV']:.2f}", f"{e['forces, meV/Å']:.2f}"]
-            scored = TESTED.get((name, part), f"{part} frames")
-            rows.append([name, "allegro-model", scored, kind.upper(), *cells, progress])
+            rows.append([name, "allegro-model", f"{part} frames", kind.upper(), *cells, progress])
         for model, (energy, forces, source) in published.items():
             rows.append([name, model, frames, kind.upper(), f"{energy:g}", f"{forces:g}", source])
     return rows

@@ -40,6 +40,10 @@ def test_final_errors_replace_those_of_the_last_epoch(folder):
     overall = {"energy_per_atom_rmse": 1e-4, "forces_rmse": 0.01}
     (folder / "errors.json").write_text(json.dumps({"test": {"overall": overall}}))
     assert read(folder)["parts"] == {"test": {"energy, meV": 1.5, "forces, meV/Å": 10.0}}
+    subsets = {"300 K": overall, "600 K": {**overall, "forces_rmse": 0.03}}
+    (folder / "errors.json").write_text(json.dumps({"test": {"overall": overall, "subsets": subsets}}))
+    found = read(folder)["parts"]
+    assert list(found) == ["300 K test", "600 K test"] and found["600 K test"]["forces, meV/Å"] == 30.0
 
 
 def test_curves_and_published_errors_are_drawn(folder, tmp_path, monkeypatch):
