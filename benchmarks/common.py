@@ -72,10 +72,12 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit of the working tree, with ``-dirty`` if it has changes; ``unknown`` outside a repository."""
+    """Return the commit of the working tree, ``-dirty`` if it has changes; ``unknown`` without git or a repository."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def write_record(path: Path | None, **content: Any) -> None:

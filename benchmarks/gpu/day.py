@@ -1,181 +1,192 @@
-"""The GPU day: every part of it in one command, within the seconds given.
+"""The GPU day: what a GPU is measured for, in two calls of some minutes each.
 
-    python -m benchmarks.gpu.day --seconds 570 --out $OUT               # on a machine with a GPU
-    python -m benchmarks.gpu.day --device cpu --tiny --out gpu-out      # the same code in minutes, without one
-    python -m benchmarks.gpu.day --only export_small train --out $OUT   # parts again
+    python -m benchmarks.gpu.day --call 1 --seconds 430 --out /tmp/gpu --keep gpu-out   # on a machine with a GPU
+    python -m benchmarks.gpu.day --call 2 --seconds 300 --out /tmp/gpu --keep gpu-out   # adds to the same record
+    python -m benchmarks.gpu.day --device cpu --tiny                                    # the same code without a GPU
 
-All parts build at once, each in a process; then they get the device one after another, in the order below, and the
-first that is ready goes first. A part that is late, fails or outlasts its limit loses only its own section.
-``gpu.json`` is written after every part.
+All parts of a call build at once, each in a process. Then they get the device one after another, in the order below,
+with nothing else running: turns begin when every part has built, or when the limits of all would not fit into the
+seconds left; whatever still builds is paused during a turn. A part that is late, fails or outlasts its limit keeps what
+it measured. ``gpu.json`` is written after every part.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
+import shutil
 import signal
-import subprocess
 import sys
-import threading
+import tarfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, commit, write_json
+from benchmarks.common import commit, write_json
+from benchmarks.gpu.running import Running, Turn
 
-PARTS: dict[str, tuple[list[str], float]] = {
-    "facts": (["facts"], 20.0),
-    "tests": (["tests"], 110.0),
-    "kernels": (["kernels"], 60.0),
-    "export_small": (["export", "--preset", "small"], 60.0),
-    "export_medium": (["export", "--preset", "medium"], 60.0),
-    "export_large": (["export", "--preset", "large"], 60.0),
-    "nequip": (["nequip"], 60.0),
-    "train": (["train"], 150.0),
-    "neighbors": (["neighbors"], 40.0),
-    "profile": (["profile"], 60.0),
+PARTS: dict[str, Turn] = {
+    "facts": Turn(["facts"], 20.0),
+    "export_small": Turn(["export", "--preset", "small"], 90.0),
+    "train": Turn(["train"], 50.0, threads=4),
+    "kernels": Turn(["kernels"], 60.0),
+    "neighbors": Turn(["neighbors"], 30.0),
+    "tests": Turn(["tests"], 120.0, timed=False),
+    "export_medium": Turn(["export", "--preset", "medium"], 70.0),
+    "nequip": Turn(["nequip"], 50.0),
+    "train_medium": Turn(["train", "--steps", "medium/full", "medium/eager"], 30.0, threads=4),
+    "train_forces": Turn(["train", "--steps", "small/forces"], 15.0, threads=4),
+    "train_nequip": Turn(["train", "--steps", "small/nequip-allegro compiled"], 20.0, threads=4),
+    "loader": Turn(["loader"], 30.0),
+    "export_large": Turn(["export", "--preset", "large"], 90.0, threads=4),
 }
-"""Arguments of each part and its seconds with the device, in the order of turns."""
+"""The parts in the order of turns."""
+CALLS = {
+    1: ("facts", "export_small", "train", "kernels", "neighbors"),
+    2: tuple(
+        name for name in PARTS if name not in ("facts", "export_small", "train", "kernels", "neighbors")
+    ),
+}
+"""What is measured in each of two calls."""
 PROGRAMS = {
     "exported float32": "float32",
     "exported tf32": "TF32",
     "chained float32": "float32, chained",
     "chained tf32": "TF32, chained",
     "fused tf32": "TF32, fused",
+    "fused chained tf32": "TF32, fused and chained",
 }
 """Names of predictions by that of a program in the parts that export."""
-SAME = ("export_medium", "export_large")
+SAME = ("export_medium", "export_large", "train_medium", "train_forces", "train_nequip")
 """Parts that run the code of another one, with other sizes: not part of a tiny day."""
-AFTER = {"profile": "export_small"}
-"""Parts that need what another part makes."""
 PREDICTED: dict[str, dict[str, float]] = json.loads(Path(__file__).with_name("predicted.json").read_text())
 """What ``benchmarks.gpu.predict`` wrote by device, before any measurement."""
+MOST = 15 * 2**20
+"""Bytes of each archive that is kept."""
 
 
-def command_of(arguments: list[str]) -> list[str]:
+def command_of(name: str, arguments: list[str]) -> list[str]:
     """Return the command of a part."""
-    return [sys.executable, "-m", f"benchmarks.gpu.parts.{arguments[0]}", *arguments[1:]]
+    return [sys.executable, "-m", f"benchmarks.gpu.parts.{arguments[0]}", "--name", name, *arguments[1:]]
 
 
-class Running:
-    """A part in its process."""
-
-    def __init__(self, name: str, options: argparse.Namespace, threads: int):
-        arguments, self.limit = PARTS[name]
-        command = [*command_of(arguments), "--wait"]
-        command += [
-            "--device",
-            options.device,
-            "--out",
-            str(options.out),
-            *(["--tiny"] if options.tiny else []),
-        ]
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        if options.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        self.name, self.log = name, (options.out / f"{name}.log").open("w")
-        self.process = subprocess.Popen(
-            command, stdin=-1, stdout=-1, stderr=self.log, text=True, env=environment, start_new_session=True
-        )
-        self.ready, self.began, self.note = threading.Event(), 0.0, ""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.strip() == "ready":
-                self.ready.set()
-            else:
-                self.log.write(line)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process is over."""
-        return self.process.poll() is not None
-
-    def go(self) -> None:
-        """Give the part its turn."""
-        self.began = time.monotonic()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write("go\n")
-            self.process.stdin.flush()
-
-    def kill(self, note: str) -> None:
-        """End the part and what it started."""
-        self.note = note
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def close(self) -> None:
-        """Close the pipes and the log."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.wait()
-        self.reader.join(timeout=10.0)
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.stdout.close()
-        self.log.close()
+def start(options: argparse.Namespace, name: str, begin: float) -> Running:
+    """Start a part."""
+    command = [*command_of(name, PARTS[name].arguments), "--wait", "--device", options.device]
+    command += ["--out", str(options.out), *(["--tiny"] if options.tiny else [])]
+    return Running(name, PARTS[name], command, options.out, options.device, begin)
 
 
-def collect(options: argparse.Namespace, parts: dict[str, Running]) -> dict[str, Any]:
+def earlier(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the record of calls before this one, of the same commit; remove what this one makes again."""
+    found: dict[str, Any] = {"parts": {}, "notes": {}, "seconds": {}}
+    for path in (options.before, options.out / "gpu.json"):
+        if path is None or not path.exists():
+            continue
+        record = json.loads(path.read_text())
+        if record["commit"] != options.commit:
+            print(f"{path} is left out: it is of commit {record['commit']}, not {options.commit}", flush=True)
+            continue
+        for kind in found:
+            found[kind] |= {name: value for name, value in record[kind].items() if name not in options.only}
+    for name in options.only:
+        (options.out / f"{name}.json").unlink(missing_ok=True)
+    shutil.rmtree(options.out / "work", ignore_errors=True)  # models of other code would be measured
+    return found
+
+
+def collect(options: argparse.Namespace, parts: dict[str, Running], before: dict[str, Any]) -> dict[str, Any]:
     """Write and return the record of all parts so far."""
     record: dict[str, Any] = {"command": f"python -m benchmarks.gpu.day {' '.join(sys.argv[1:])}"}
-    record |= {"commit": commit(), "predicted": PREDICTED, "parts": {}, "notes": {}}
-    for name in PARTS:
+    record |= {"commit": options.commit, "predicted": PREDICTED, **{k: dict(v) for k, v in before.items()}}
+    for name, running in parts.items():
         path = options.out / f"{name}.json"
         if path.exists():
             record["parts"][name] = json.loads(path.read_text())
-        running = parts.get(name)
-        if running and running.ended:
+        record["seconds"][name] = dict(running.seconds)
+        if running.ended:
             status = running.process.returncode
             note = running.note or (f"exit status {status}: see {name}.log" if status else "")
             if note:
                 record["notes"][name] = note
     write_json(options.out / "gpu.json", record)
+    if options.keep:
+        keep(options.out, options.keep)
     return record
+
+
+def keep(out: Path, folder: Path) -> None:
+    """Copy the record into a folder, with two archives: few files of limited size come back from some machines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out / "gpu.json", folder / "gpu.json")
+    logs = [p for pattern in ("*.log", "*.xml", "*.json") for p in out.glob(pattern) if p.name != "gpu.json"]
+    pack(folder / "logs.tar.gz", logs)
+    pack(folder / "traces.tar.gz", out.glob("trace_*.json.gz"))
+
+
+def pack(archive: Path, files: Iterable[Path]) -> None:
+    """Write an archive of the smallest files, as many as are within ``MOST``."""
+    part, size = archive.with_name(f".{archive.name}"), 0
+    with tarfile.open(part, "w:gz") as target:
+        for path in sorted(files, key=lambda p: p.stat().st_size):
+            size += path.stat().st_size
+            if size > MOST:
+                print(f"{path.name} is left out of {archive.name}: it is too large", flush=True)
+                break
+            target.add(path, path.name)
+    part.replace(archive)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run the parts and return the record."""
-    names = [name for name in PARTS if name in options.only]
-    deadline = time.monotonic() + options.seconds
-    threads = max(1, (os.cpu_count() or 1) // max(1, len(names)))
-    parts = {name: Running(name, options, threads) for name in names}
-    waiting, current = list(names), None
+    before, begin = earlier(options), time.monotonic()
+    parts = {name: start(options, name, begin) for name in PARTS if name in options.only}
+    turns = options.stretch * sum(part.turn.limit for part in parts.values() if part.turn.timed)
+    last = max(options.seconds - turns, options.seconds / 3)  # turns begin then, whatever still builds
+    written: set[str] = set()
     try:
-        while waiting or current:
-            now = time.monotonic()
-            if now > deadline:
-                for name in [*waiting, *([current.name] if current else [])]:
-                    parts[name].kill(f"the {options.seconds:.0f} s of the day were over")
-                break
-            if current and (current.ended or now > current.began + current.limit * options.stretch):
-                if not current.ended:
-                    current.kill(f"over its {current.limit * options.stretch:.0f} s")
-                at = options.seconds - deadline + now
-                print(f"[{at:4.0f} s] {current.name} {current.note or 'done'}", flush=True)
-                current = None
-                collect(options, parts)
-            waiting = [name for name in waiting if not parts[name].ended]
-            free = [n for n in waiting if parts[n].ready.is_set() and AFTER.get(n) not in waiting]
-            if current is None and free:
-                current = parts[free[0]]
-                waiting.remove(current.name)
-                current.go()
+        while not all(part.ended for part in parts.values()):
+            step(list(parts.values()), time.monotonic() - begin > last, options.stretch)
+            if time.monotonic() - begin > options.seconds:
+                for part in parts.values():
+                    if not part.ended:
+                        part.kill(f"the {options.seconds:.0f} s of the day were over")
+            for name, part in parts.items():
+                if part.ended and name not in written:
+                    written.add(name)
+                    print(f"[{part.seconds['ended']:4.0f} s] {name} {part.note or 'ended'}", flush=True)
+                    collect(options, parts, before)
             time.sleep(0.1)
     finally:
         for part in parts.values():
             if not part.ended:
                 part.kill("the day was interrupted")
+        record = collect(options, parts, before)
+        for part in parts.values():
             part.close()
-    return collect(options, parts)
+    return record
+
+
+def step(parts: list[Running], late: bool, stretch: float) -> None:
+    """End what is over its limit, and give the next turn."""
+    for part in parts:
+        limit = part.turn.limit * stretch
+        if not part.ended and part.spent() > limit:
+            part.kill(f"over its {limit:.0f} s")
+        if part.waiting and not part.turn.timed:
+            part.go()
+    if any(part.turn.timed and "began" in part.seconds and not part.ended for part in parts):
+        return
+    ready = [part for part in parts if part.waiting]
+    building = [part for part in parts if part.busy]
+    if ready and (late or not building):
+        for part in building:
+            part.pause()
+        ready[0].go()
+        return
+    for part in building:
+        part.resume()
 
 
 def predicted(record: dict[str, Any]) -> dict[str, float]:
@@ -203,12 +214,13 @@ def measured(record: dict[str, Any]) -> dict[str, float | None]:
         for program, label in PROGRAMS.items():
             for atoms in (192, 5184):
                 found[f"{preset}, {atoms:,} atoms, {label}, ms"] = find(part, "ms", str(atoms), program)
-            peak = find(part, "peak_bytes_per_edge", program)
+            peak = find(part, "peak_bytes_per_edge", "5184", program)
             found[f"{preset}, {label}, peak kB per edge"] = peak / 1e3 if peak else None
         graph = find(part, "ms", "192", "cuda graph float32")
         found[f"{preset}, 192 atoms, float32, CUDA graph, ms"] = graph
-    step = row("train", preset="small", frames=256, step="full")
-    found["small, training step of 256 frames, float32, ms"] = step.get("ms")
+    for precision in ("float32", "TF32"):
+        step = row("train", preset="small", frames=256, step="full", precision=precision)
+        found[f"small, training step of 256 frames, {precision}, ms"] = step.get("ms")
     share = row("kernels", op="to_atoms", edges=468_000, l_max=2, channels=64)
     found["to_atoms, 468,000 edges, share of copy bandwidth"] = share.get("share_of_copy")
     times = find("export_small", "ms", "5184") or {}
@@ -240,15 +252,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=570.0)
+    parser.add_argument("--seconds", type=float, default=430.0)
     parser.add_argument("--stretch", type=float, default=1.0, help="factor on the limits of the parts")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, for a test of the code")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="by default all parts")
-    parser.add_argument("--out", type=Path, default=Path("gpu-out"))
+    parser.add_argument("--call", type=int, choices=CALLS, help="the parts of one of two calls")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts; by default all")
+    parser.add_argument("--out", type=Path, default=Path("gpu-out"), help="folder to work in")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the record and two archives, written after every part"
+    )
+    parser.add_argument("--before", type=Path, help="record of another call, whose parts are kept")
+    parser.add_argument("--commit", help="of the working tree, where git cannot tell")
     options = parser.parse_args()
-    options.only = options.only or [name for name in PARTS if not options.tiny or name not in SAME]
-    options.out = options.out.resolve()
+    names = options.only or CALLS.get(options.call, PARTS)
+    options.only = [name for name in names if options.only or not options.tiny or name not in SAME]
+    options.out, options.commit = options.out.resolve(), options.commit or commit()
     options.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the parts end too
     record = run(options)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,37 @@ QUEUED, GROUP = 20, 2e-3
 """Calls between two events at most, and the seconds that they should take."""
 CLOCK = 2e9
 """Cycles per second of a GPU, at most, for which it is kept busy."""
+
+
+@contextlib.contextmanager
+def alone(lock: Path, seconds: float = 10.0) -> Iterator[bool]:
+    """Hold a lock that processes share, or go on without it after so many seconds: its holder may be paused."""
+    with lock.open("w") as file:
+        end = time.monotonic() + seconds
+        held = False
+        while not held and time.monotonic() < end:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                time.sleep(0.005)
+        yield held
+
+
+def tune_alone(lock: Path) -> None:
+    """Let equitensor's tuning time a kernel only while no other process with this lock times one."""
+    import triton
+
+    from equitensor.backends.triton import tuning
+
+    def bench(call: Callable[[], None], quantiles: Sequence[float]) -> list[float]:
+        call()  # compiled outside the lock
+        torch.cuda.synchronize()
+        with alone(lock):
+            times: list[float] = triton.runtime.driver.active.get_benchmarker()(call, quantiles=quantiles)
+        return times
+
+    tuning.fastest = partial(tuning.fastest, bench=bench)
 
 
 class Part:
@@ -51,12 +85,20 @@ class Part:
         parser.add_argument(
             "--wait", action="store_true", help="print 'ready' and wait for a line before measuring"
         )
+        parser.add_argument("--name", default=name, help="of the section")
         options = parser.parse_args(arguments)
-        self.name, self.tiny, self.wait, self.out = name, options.tiny, options.wait, options.out.resolve()
+        self.name, self.tiny, self.wait, self.out = (
+            options.name,
+            options.tiny,
+            options.wait,
+            options.out.resolve(),
+        )
         self.device = torch.device(options.device)
         self.work = self.out / "work"
         self.work.mkdir(parents=True, exist_ok=True)
         self.section: dict[str, Any] = {"device": self.device_name(), "tiny": self.tiny}
+        if self.device.type == "cuda":
+            tune_alone(self.work / "tuning.lock")
 
     def device_name(self) -> str:
         """Return the name of the GPU, or the processor's."""
@@ -73,11 +115,12 @@ class Part:
         return TINY if self.tiny else {}
 
     def turn(self) -> None:
-        """Say that everything is built, and wait for the device."""
+        """Say that everything is built, and wait for the device; end if nobody gives it any more."""
         self.save()
         if self.wait:
             print("ready", flush=True)
-            sys.stdin.readline()
+            if not sys.stdin.readline():
+                raise SystemExit(f"{self.name}: the day ended before this part's turn")
 
     def synchronize(self) -> None:
         """Wait for the device."""

@@ -1,4 +1,4 @@
-"""Exported models: errors against float64 on the CPU, memory per edge, and the time of a step by host and size.
+"""Exported models: errors against float64 on the CPU, memory per edge, time of a step by host and size, a profile.
 
 A model is compiled in both precisions, with torch's products, with products in pairs, and with fused layers.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from benchmarks.gpu.part import Part
+from benchmarks.gpu.profiles import seen
 from benchmarks.providers import INFERENCE, Case, summed
 from benchmarks.systems import PRESETS, box, model
 
@@ -30,12 +31,18 @@ PROGRAMS: dict[str, dict[str, Any]] = {
     "chained float32": {"chained": "yes"},
     "chained tf32": {"chained": "yes", "precision": "tf32"},
     "fused tf32": {"fused": True, "precision": "tf32"},
+    "fused chained tf32": {"fused": True, "chained": "yes", "precision": "tf32"},
 }
 """What is compiled, by name, and how. On a CPU the first stands for all."""
-WITHOUT_KERNELS = {"large": ("chained float32", "chained tf32", "fused tf32")}
+WITHOUT_KERNELS = {"large": ("chained float32", "chained tf32", "fused tf32", "fused chained tf32")}
 """Programs that a preset's widths do not have."""
-LAUNCHED = 1536
-"""Atoms of the largest system that is replayed as a CUDA graph: larger ones do not wait for launches."""
+REFERENCE = 192
+"""Atoms of the largest system that is compared with float64 on the CPU."""
+SIZES = (4, 12, 8, 6, 2, 20)
+"""Molecules along an edge of a box, what is predicted first; the largest does not suit the large preset."""
+LAUNCHED, PROFILED = 1536, 5184
+"""Atoms of the largest system that is replayed as a CUDA graph (larger ones do not wait for launches), and of the one
+whose step is profiled."""
 
 
 def exact(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,10 +79,9 @@ PROVIDERS = INFERENCE | {"cuda graph": replayed}
 
 
 def errors(
-    case: Case, reference: tuple[torch.Tensor, torch.Tensor], host: Callable[[Case], Any]
+    case: Case, reference: tuple[torch.Tensor, torch.Tensor], call: Callable[[], Any]
 ) -> dict[str, float]:
     """Return the errors of an exported model per atom and force component, with the scale of the forces."""
-    call = host(case)
     energy, forces = (call(), call())[1]  # a graph is captured in the first
     difference = (forces.cpu() - reference[1]).abs()
     return {
@@ -86,43 +92,56 @@ def errors(
     }
 
 
+def per_edge(part: Part, call: Callable[[], Any], case: Case) -> float | None:
+    """Return the peak of bytes per edge of a call; None on a CPU."""
+    peak = part.peak_bytes(call)
+    return None if peak is None else peak / case.system.edges
+
+
+def opened(part: Part, preset: str, cases: dict[str, dict[int, Case]]) -> dict[str, dict[int, Any]]:
+    """Return a call of every program and size, those that fail left out."""
+    calls: dict[str, dict[int, Any]] = {}
+    for name, sized in cases.items():
+        for atoms, case in sized.items():
+            call = part.attempt(f"{preset} {atoms} {name}", lambda c=case: INFERENCE["exported"](c))
+            if call is not None:
+                calls.setdefault(name, {})[atoms] = call
+    return calls
+
+
 def measure(
-    part: Part, preset: str, cases: dict[str, dict[int, Case]], references: dict[int, Any]
-) -> dict[str, Any]:
-    """Measure one preset, whose cases are given by program and atoms."""
-    found: dict[str, Any] = {"error": {}, "ms": {}, "peak_bytes_per_edge": {}}
+    part: Part,
+    preset: str,
+    cases: dict[str, dict[int, Case]],
+    calls: dict[str, dict[int, Any]],
+    references: dict[int, Any],
+) -> None:
+    """Measure one preset, whose cases and calls are given by program and atoms; write every result at once."""
+
+    def keep(kind: str, atoms: int, name: str, measured: Callable[[], Any]) -> None:
+        value = part.attempt(f"{preset} {atoms} {name} {kind}", measured)
+        part.section.setdefault(kind, {}).setdefault(str(atoms), {})[name] = value
+        part.save()
+
     plain = cases["exported float32"]
-    for atoms, reference in references.items():
-        for name, sized in cases.items():
-            found["error"][f"{name} {atoms}"] = part.attempt(
-                f"{preset} {name} {atoms}",
-                lambda c=sized[atoms], r=reference: errors(c, r, INFERENCE["exported"]),
-            )
-        found["error"][f"cuda graph float32 {atoms}"] = part.attempt(
-            f"{preset} cuda graph {atoms}", lambda a=atoms, r=reference: errors(plain[a], r, replayed)
-        )
-    for atoms in plain:
-        for name, sized in cases.items():
-            label = f"{preset} {atoms} {name}"
-            call = part.attempt(label, lambda c=sized[atoms]: INFERENCE["exported"](c))
-            if call is None:
-                continue
-            timed = part.attempt(label, lambda c=call: part.milliseconds(c))
-            found["ms"].setdefault(str(atoms), {})[name] = timed
-            peak = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
-            found["peak_bytes_per_edge"][name] = peak and peak / sized[atoms].system.edges
+    for atoms, case in plain.items():
+        given = {name: sized[atoms] for name, sized in calls.items() if atoms in sized}
         for host in (host for host, needs in HOSTS.items() if find_spec(needs)):
-            if host == "cuda graph" and atoms > LAUNCHED:
-                continue
-            label = f"{preset} {atoms} {host} float32"
-            call = part.attempt(label, lambda a=atoms, h=host: PROVIDERS[h](plain[a]))
-            timed = call and part.attempt(label, lambda c=call: part.milliseconds(c))
-            found["ms"].setdefault(str(atoms), {})[f"{host} float32"] = timed
-    return found
+            if host != "cuda graph" or atoms <= LAUNCHED:
+                name = f"{host} float32"
+                call = part.attempt(f"{preset} {atoms} {name}", lambda c=case, h=host: PROVIDERS[h](c))
+                given |= {name: call} if call is not None else {}
+        for name, call in given.items():
+            compared = name in calls or name.startswith("cuda graph")
+            if compared and atoms in references:
+                keep("error", atoms, name, lambda c=call, s=case: errors(s, references[s.system.atoms], c))
+            keep("ms", atoms, name, lambda c=call: part.milliseconds(c))
+            if name in calls:
+                keep("peak_bytes_per_edge", atoms, name, lambda c=call, s=case: per_edge(part, c, s))
 
 
 def path_of(part: Part, preset: str, program: str) -> Path:
-    """Return the file of a program; the profile reads the first of small."""
+    """Return the file of a program."""
     first = part.device.type == "cpu" or not PROGRAMS[program]
     return part.work / f"{preset}_{part.device.type if first else program.replace(' ', '_')}.pt2"
 
@@ -135,12 +154,12 @@ def compile_all(part: Part, preset: str, arguments: Sequence[str]) -> dict[str, 
         if not paths[name].exists() and paths[name] not in [paths[other] for other in running]:
             command = [sys.executable, "-m", "benchmarks.gpu.parts.export", "--preset", preset]
             running[name] = subprocess.Popen(
-                [*command, "--compile", name, *arguments], stdout=-1, stderr=-2, text=True
+                [*command, "--compile", name, *arguments], stdin=-3, stdout=-1, stderr=-2, text=True
             )
     for name, process in running.items():
         printed = process.communicate()[0]
         print(f"{preset} {name}\n{printed}", file=sys.stderr, flush=True)
-        if process.returncode:
+        if process.returncode:  # its file is not there then
             part.section.setdefault("failed", {})[f"{preset} compile {name}"] = printed[-1500:]
     return {name: path for name, path in paths.items() if path.exists()}
 
@@ -153,14 +172,14 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     preset = options.preset
     if options.compile:
-        part = Part(f"compile_{preset}", [argument for argument in rest if argument != "--wait"])
+        part = Part(f"export_{preset}", [argument for argument in rest if argument != "--wait"])
         path, how = path_of(part, preset, options.compile), PROGRAMS[options.compile]
         how = how if part.device.type == "cuda" else {}
         mlip_export.compile(model(preset, **part.changes()), path, device=part.device.type, **how)
         return
     part = Part(f"export_{preset}", rest)
     device = part.device.type
-    sizes = part.pick((2, 4, 6, 8, 12, 20) if preset != "large" else (2, 4, 6, 8, 12), (2,))
+    sizes = part.pick(SIZES if preset != "large" else SIZES[:-1], (2,))
     begin = time.perf_counter()
     paths = compile_all(part, preset, rest)
     part.section["build_s"] = time.perf_counter() - begin
@@ -171,11 +190,15 @@ def main() -> None:
         for name, path in paths.items()
     }
     first = cases.get("exported float32", {})
-    references = {atoms: exact(case) for atoms, case in first.items() if atoms <= part.pick(700, 24)}
+    references = {atoms: exact(case) for atoms, case in first.items() if atoms <= REFERENCE}
+    calls = opened(part, preset, cases)
     part.turn()
     if first:
-        part.section |= measure(part, preset, cases, references)
-    part.save()
+        measure(part, preset, cases, calls, references)
+    if preset == "small" and "exported float32" in calls:
+        profiled = calls["exported float32"].get(PROFILED) or next(iter(calls["exported float32"].values()))
+        part.section["profile"] = part.attempt("profile", lambda: seen(part, "md", profiled))
+        part.save()
 
 
 if __name__ == "__main__":

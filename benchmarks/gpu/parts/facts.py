@@ -8,31 +8,42 @@ import torch
 from benchmarks.gpu.part import Part
 
 
+def smi() -> str:
+    """Return what nvidia-smi prints."""
+    return subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout
+
+
+def products(part: Part, m: int, k: int, n: int, dtype: torch.dtype) -> float:
+    """Return 1e12 operations per second of a matrix product."""
+    a = torch.randn(m, k, device=part.device, dtype=dtype)
+    b = torch.randn(k, n, device=part.device, dtype=dtype)
+    return 2 * m * k * n / part.milliseconds(lambda: a @ b) / 1e9
+
+
 def main() -> None:
     """Measure the ceilings."""
     part = Part("facts")
     part.turn()
     device, found = part.device, part.section
     if device.type == "cuda":
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True)
-        found["nvidia_smi"] = done.stdout
+        part.attempt("nvidia-smi", lambda: found.update(nvidia_smi=smi()))
         found["capability"] = list(torch.cuda.get_device_capability(device))
         found["cuda"] = torch.version.cuda or torch.version.hip
-    found["copy_TBps"] = part.copy_bandwidth(part.pick(2**30, 2**20)) / 1e12
+    bandwidth = part.attempt("copy", lambda: part.copy_bandwidth(part.pick(2**30, 2**20)))
+    found["copy_TBps"] = bandwidth and bandwidth / 1e12
+    part.save()
     sizes = {
         "square": part.pick((8192,) * 3, (64,) * 3),
         "edges": part.pick((468_000, 256, 256), (512, 64, 64)),
     }
-    for name, (m, k, n) in sizes.items():
-        for dtype, precision in (("float32", "highest"), ("float32", "high"), ("bfloat16", "highest")):
-            a = torch.randn(m, k, device=device, dtype=getattr(torch, dtype))
-            b = torch.randn(k, n, device=device, dtype=getattr(torch, dtype))
-            torch.set_float32_matmul_precision(precision)
-            label = "tf32" if precision == "high" else dtype
-            milliseconds = part.milliseconds(lambda a=a, b=b: a @ b)
-            found[f"mm_{name}_{label}_TFLOPs"] = 2 * m * k * n / milliseconds / 1e9
+    for name, size in sizes.items():
+        for label in ("float32", "tf32", "bfloat16"):
+            torch.set_float32_matmul_precision("high" if label == "tf32" else "highest")
+            dtype = torch.bfloat16 if label == "bfloat16" else torch.float32
+            key = f"mm_{name}_{label}_TFLOPs"
+            found[key] = part.attempt(key, lambda s=size, d=dtype: products(part, *s, d))
+            part.save()
     torch.set_float32_matmul_precision("highest")
-    part.save()
 
 
 if __name__ == "__main__":

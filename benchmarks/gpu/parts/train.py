@@ -1,23 +1,26 @@
-"""Training steps by compilation on batches like SPICE's, beside nequip-allegro, and a fit with its loader."""
+"""Training steps by compilation and precision on batches like SPICE's, beside nequip-allegro."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from benchmarks.common import epoch_seconds, history, write_json
-from benchmarks.common import fit as train
 from benchmarks.gpu.part import Part
+from benchmarks.gpu.profiles import seen
 from benchmarks.providers import TRAINING, Case
 from benchmarks.systems import system_of, water
 from torch import Tensor
 
 Batch = dict[str, Tensor]
+PRECISIONS = {"float32": "highest", "TF32": "high"}
+"""Torch's names of the precisions of products."""
 MOLECULES = 11
 """Of a frame: 33 atoms and about 760 edges at 6 Å, as SPICE's frames have on average."""
 
@@ -66,8 +69,38 @@ def batch(frames: int, device: torch.device) -> Batch:
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def step_of(name: str, case: Case, given: Batch) -> tuple[Callable[[Batch], None], dict[str, Any]]:
-    """Return a training step with its optimizer, compiled and run once, and its first loss and gradient norm."""
+def first_of(
+    module: Any, loss_of: Callable[[Batch], Tensor], given: Batch, precision: str
+) -> dict[str, float]:
+    """Return the loss and the gradient's norm of a batch before any step."""
+    with products(precision):
+        module.zero_grad()
+        loss = loss_of(given)
+        loss.backward()
+    gradients = [p.grad.double().square().sum() for p in module.parameters() if p.grad is not None]
+    return {"loss": float(loss.detach()), "gradient": float(torch.stack(gradients).sum().sqrt())}
+
+
+@contextlib.contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Set the precision of products of float32 matrices."""
+    torch.set_float32_matmul_precision(PRECISIONS[precision])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(PRECISIONS["float32"])
+
+
+class Step(NamedTuple):
+    """A training step, compiled, and what it returned first by precision."""
+
+    run: Callable[[Batch], None]
+    first: dict[str, dict[str, float]]
+    build_s: float
+
+
+def step_of(name: str, case: Case, given: Batch) -> Step:
+    """Return a training step with its optimizer, compiled and run without a change of parameters."""
     begin = time.perf_counter()
     module, loss_of = TRAINING[name](case)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
@@ -77,85 +110,56 @@ def step_of(name: str, case: Case, given: Batch) -> tuple[Callable[[Batch], None
         loss_of(batch).backward()
         optimizer.step()
 
-    module.zero_grad()
-    loss = loss_of(given)
-    loss.backward()
-    gradients = [p.grad.double().square().sum() for p in module.parameters() if p.grad is not None]
-    first = {"loss": float(loss.detach()), "gradient": float(torch.stack(gradients).sum().sqrt())}
-    return step, first | {"build_s": time.perf_counter() - begin}
+    precisions = PRECISIONS if name == "full" else ("float32",)
+    first = {precision: first_of(module, loss_of, given, precision) for precision in precisions}
+    return Step(step, first, time.perf_counter() - begin)
 
 
-def fit(part: Part) -> dict[str, float]:
-    """Run ``mlip-train fit`` on droplets and return its steps per second, loader included."""
-    import ase
-    import ase.io
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    folder, frames = part.work / "fit", part.pick(2048, 8)
-    folder.mkdir(exist_ok=True)
-    rng, images = np.random.default_rng(0), []
-    for positions, symbols in droplets(frames):
-        atoms = ase.Atoms(symbols, positions)
-        forces = rng.normal(size=positions.shape)
-        atoms.calc = SinglePointCalculator(atoms, energy=float(rng.normal()), forces=forces)
-        images.append(atoms)
-    ase.io.write(folder / "frames.xyz", images)
-    size = part.pick(256, 4)
-    config = {
-        "output": str(folder / "run"),
-        "model": {"name": "allegro", "config": {"cutoff": 6.0, **part.changes()}},
-        "data": {"train": [{"path": str(folder / "frames.xyz")}], "validation_fraction": 0.25},
-        "batch": {"frames": size},
-        "stop": {"epochs": part.pick(6, 2)},
-        "compile": {"mode": part.pick("full", "eager")},
-        "hardware": {
-            "accelerator": part.pick("gpu", "cpu") if part.device.type == "cuda" else "cpu",
-            "devices": 1,
-        },
-        "logging": {"progress": False},
-    }
-    write_json(folder / "fit.yaml", config)
-    train(folder / "fit.yaml")
-    rows = history(folder / "run")
-    steps = rows[-1]["step"] / len(rows)
-    return {"frames": frames, "batch": size, "steps_per_s": steps / min(epoch_seconds(rows))}
+def measure(part: Part, built: dict[tuple[str, str], Step], batches: dict[int, Batch]) -> None:
+    """Time steps on the same batches; write every row at once."""
+    rows = part.section.setdefault("rows", [])
+    for (preset, name), step in built.items():
+        for precision, first in step.first.items():
+            for frames, given in sorted(batches.items(), reverse=True):
+                row = {"preset": preset, "frames": frames, "edges": given["edge_index"].shape[1]}
+                row |= {"step": name, "precision": precision, **first, "build_s": step.build_s}
+                rows.append(row)
+                label, call = f"{preset} {name} {precision} {frames}", partial(step.run, given)
+                with products(precision):
+                    row["ms"] = part.attempt(label, lambda c=call: part.milliseconds(c, 2.0, 50))
+                    part.save()
+                    row["peak_bytes"] = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
+                part.save()
 
 
 def main() -> None:
-    """Build every step, then time them on the same batches."""
-    part = Part("train")
-    steps = part.pick(
-        [("small", "full"), ("small", "forces"), ("medium", "full")], [("small", "full"), ("small", "forces")]
-    )
-    steps += [(preset, "eager") for preset in part.pick(("small", "medium"), ("small",))]
-    if importlib.util.find_spec("allegro") is not None:
-        steps.append(("small", part.pick("nequip-allegro compiled", "nequip-allegro eager")))
+    """Build steps (``--steps``), then time them, and profile the first on the largest batch."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--steps", nargs="+", help="PRESET/NAME of benchmarks.providers.TRAINING")
+    options, rest = parser.parse_known_args()
+    part = Part("train", rest)
+    theirs = part.pick("compiled", "eager")
+    steps = options.steps or ["small/full", "small/eager"]
+    if part.tiny:
+        steps = ["small/full", "small/forces", "small/eager", f"small/nequip-allegro {theirs}"]
+    if importlib.util.find_spec("allegro") is None and any("nequip" in name for name in steps):
+        part.section["skipped"] = "nequip-allegro is not installed"
+        steps = [name for name in steps if "nequip" not in name]
     batches = {n: batch(n, part.device) for n in part.pick((64, 256), (2, 3))}
     built = {}
-    for preset, name in steps:
+    for preset, name in (step.split("/") for step in steps):
         case = Case(preset, device=part.device.type, **part.changes())
-        given = next(iter(batches.values()))
+        given = min(batches.items())[1]
         made = part.attempt(f"{preset} {name}", lambda n=name, c=case, b=given: step_of(n, c, b))
         if made:
             built[preset, name] = made
     part.turn()
-    rows = part.section.setdefault("rows", [])
-    for (preset, name), (step, first) in built.items():
-        for frames, given in batches.items():
-            call = partial(step, given)
-            row = {
-                "preset": preset,
-                "frames": frames,
-                "edges": given["edge_index"].shape[1],
-                "step": name,
-                **first,
-            }
-            label = f"{preset} {name} {frames}"
-            row["ms"] = part.attempt(label, lambda c=call: part.milliseconds(c, 2.0, 50))
-            row["peak_bytes"] = part.attempt(f"{label} memory", lambda c=call: part.peak_bytes(c))
-            rows.append(row)
-            part.save()
-    part.section["fit"] = part.attempt("fit", lambda: fit(part))
+    measure(part, built, batches)
+    if built:
+        (preset, name), step = next(iter(built.items()))
+        label, given = f"train_{preset}_{name.replace(' ', '_')}", max(batches.items())[1]
+        found = part.attempt("profile", lambda: seen(part, label, partial(step.run, given)))
+        part.section["profile"] = found and {"step": f"{preset} {name}", **found}
     part.save()
 
 

@@ -1,19 +1,14 @@
-"""Kernels of one MD step and one training step: launches, the longest ones, and a trace."""
+"""Kernels of a call: launches, the longest ones, and a trace."""
 
 from __future__ import annotations
 
 import gzip
 import shutil
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.gpu.part import Part
-from benchmarks.gpu.parts.train import batch, step_of
-from benchmarks.providers import INFERENCE, Case
-from benchmarks.systems import box
 
 TOP = 15
 
@@ -46,28 +41,3 @@ def seen(part: Part, name: str, call: Callable[[], object]) -> dict[str, Any]:
         "wall_ms": part.milliseconds(call),
         "top": [{"ms": ms, "count": count, "kernel": key[:120]} for ms, count, key in rows[:TOP]],
     }
-
-
-def main() -> None:
-    """Profile the small preset's MD step and training step."""
-    part = Part("profile")
-    device = part.device.type
-    path: Path = part.work / f"small_{device}.pt2"  # the export part's, if it is there
-    training = Case("small", device=device, **part.changes())
-    given = batch(part.pick(256, 2), part.device)
-    built = part.attempt("training step", lambda: step_of(part.pick("full", "eager"), training, given))
-    part.turn()
-    if path.exists():
-        case = Case("small", box(part.pick(12, 2)), exported=path, device=device, **part.changes())
-        call = part.attempt("md", lambda: INFERENCE["exported"](case))
-        part.section["md"] = call and part.attempt("md", lambda: seen(part, "md", call))
-    else:
-        part.section["skipped"] = f"{path.name} was not there: the part export_small makes it"
-    part.section["train"] = built and part.attempt(
-        "train", lambda: seen(part, "train", partial(built[0], given))
-    )
-    part.save()
-
-
-if __name__ == "__main__":
-    main()
