@@ -75,6 +75,8 @@ def start(options: argparse.Namespace, name: str, begin: float) -> Running:
     """Start a part."""
     command = [*command_of(name, PARTS[name].arguments), "--wait", "--device", options.device]
     command += ["--out", str(options.out), *(["--tiny"] if options.tiny else [])]
+    build = options.seconds - PARTS[name].limit * options.stretch - 30.0  # 30 s to open what was built
+    command += ["--build", str(max(build, options.seconds / 2))]
     return Running(name, PARTS[name], command, options.out, options.device, begin)
 
 

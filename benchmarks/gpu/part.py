@@ -75,6 +75,8 @@ class Part:
         Smallest sizes.
     work : Path
         Folder of exported models and data.
+    build_until : float
+        When what is not built is left out, by ``time.monotonic``.
     """
 
     def __init__(self, name: str, arguments: Sequence[str] | None = None):
@@ -86,6 +88,7 @@ class Part:
             "--wait", action="store_true", help="print 'ready' and wait for a line before measuring"
         )
         parser.add_argument("--name", default=name, help="of the section")
+        parser.add_argument("--build", type=float, default=float("inf"), help="seconds for building")
         options = parser.parse_args(arguments)
         self.name, self.tiny, self.wait, self.out = (
             options.name,
@@ -93,6 +96,7 @@ class Part:
             options.wait,
             options.out.resolve(),
         )
+        self.build_until = time.monotonic() + options.build
         self.device = torch.device(options.device)
         self.work = self.out / "work"
         self.work.mkdir(parents=True, exist_ok=True)

@@ -237,6 +237,24 @@ def test_an_export_part_that_is_killed_keeps_its_times(
     assert saved(part)["ms"] == {"192": times, "5184": {"exported float32": 1.0}}
 
 
+def test_a_program_that_is_late_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export, part = importlib.import_module("benchmarks.gpu.parts.export"), part_of(tmp_path, "export_small")
+    monkeypatch.setattr(export, "PROGRAMS", {"exported float32": {}, "exported tf32": {"precision": "tf32"}})
+    monkeypatch.setattr(export, "path_of", lambda part, preset, name: part.work / f"{name}.pt2")
+    (part.work / "exported float32.pt2").write_text("")
+    script = "import sys, time; print('starts', flush=True); time.sleep(60 * ('exported tf32' in sys.argv))"
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        export.subprocess,
+        "Popen",
+        lambda command, **how: start([sys.executable, "-c", script, *command[1:]], **how),
+    )
+    part.build_until = time.monotonic() + 3.0
+    assert set(export.compile_all(part, "small", [])) == {"exported float32"}
+    assert set(part.section["failed"]) == {"small compile exported tf32"}
+    assert part.section["failed"]["small compile exported tf32"] == "not built in time\nstarts\n"
+
+
 def test_a_training_part_that_is_killed_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

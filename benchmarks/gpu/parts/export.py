@@ -123,10 +123,10 @@ def measure(
         part.section.setdefault(kind, {}).setdefault(str(atoms), {})[name] = value
         part.save()
 
-    plain = cases["exported float32"]
-    for atoms, case in plain.items():
+    hosts = [host for host, needs in HOSTS.items() if "exported float32" in calls and find_spec(needs)]
+    for atoms, case in next(iter(cases.values()), {}).items():  # by the first program, which is in float32
         given = {name: sized[atoms] for name, sized in calls.items() if atoms in sized}
-        for host in (host for host, needs in HOSTS.items() if find_spec(needs)):
+        for host in hosts:
             if host != "cuda graph" or atoms <= LAUNCHED:
                 name = f"{host} float32"
                 call = part.attempt(f"{preset} {atoms} {name}", lambda c=case, h=host: PROVIDERS[h](c))
@@ -147,20 +147,38 @@ def path_of(part: Part, preset: str, program: str) -> Path:
 
 
 def compile_all(part: Part, preset: str, arguments: Sequence[str]) -> dict[str, Path]:
-    """Compile what is not there, each program in a process of its own, all at once; return the files by program."""
+    """Compile the programs, each in a process of its own, all at once; return the files by program.
+
+    A program that is not there when the part must have built is left out.
+    """
     wanted = [name for name in PROGRAMS if name not in WITHOUT_KERNELS.get(preset, ())]
     paths, running = {name: path_of(part, preset, name) for name in wanted}, {}
     for name in wanted:
-        if not paths[name].exists() and paths[name] not in [paths[other] for other in running]:
+        if paths[name] not in [paths[other] for other in running]:
             command = [sys.executable, "-m", "benchmarks.gpu.parts.export", "--preset", preset]
-            running[name] = subprocess.Popen(
-                [*command, "--compile", name, *arguments], stdin=-3, stdout=-1, stderr=-2, text=True
+            log = paths[name].with_suffix(".log").open("w")
+            running[name] = (
+                log,
+                subprocess.Popen(
+                    [*command, "--compile", name, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                ),
             )
-    for name, process in running.items():
-        printed = process.communicate()[0]
+    for name, (log, process) in running.items():
+        try:
+            status = process.wait(max(0.0, part.build_until - time.monotonic()))
+            note = f"exit status {status}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status, note = process.wait(), "not built in time"
+        log.close()
+        printed = paths[name].with_suffix(".log").read_text(errors="replace")
         print(f"{preset} {name}\n{printed}", file=sys.stderr, flush=True)
-        if process.returncode:  # its file is not there then
-            part.section.setdefault("failed", {})[f"{preset} compile {name}"] = printed[-1500:]
+        if status:
+            failed = part.section.setdefault("failed", {})
+            failed[f"{preset} compile {name}"] = f"{note}\n{printed[-1500:]}"
     return {name: path for name, path in paths.items() if path.exists()}
 
 
@@ -183,22 +201,21 @@ def main() -> None:
     begin = time.perf_counter()
     paths = compile_all(part, preset, rest)
     part.section["build_s"] = time.perf_counter() - begin
+    systems = [box(n) for n in sizes]
     cases = {
-        name: {
-            box(n).atoms: Case(preset, box(n), exported=path, device=device, **part.changes()) for n in sizes
-        }
+        name: {s.atoms: Case(preset, s, exported=path, device=device, **part.changes()) for s in systems}
         for name, path in paths.items()
     }
-    first = cases.get("exported float32", {})
+    first = next(iter(cases.values()), {})
     references = {atoms: exact(case) for atoms, case in first.items() if atoms <= REFERENCE}
     calls = opened(part, preset, cases)
     part.turn()
-    if first:
-        measure(part, preset, cases, calls, references)
-    if preset == "small" and "exported float32" in calls:
-        profiled = calls["exported float32"].get(PROFILED) or next(iter(calls["exported float32"].values()))
+    measure(part, preset, cases, calls, references)
+    plain = calls.get("exported float32", {})
+    if preset == "small" and plain:
+        profiled = plain.get(PROFILED) or next(iter(plain.values()))
         part.section["profile"] = part.attempt("profile", lambda: seen(part, "md", profiled))
-        part.save()
+    part.save()
 
 
 if __name__ == "__main__":
