@@ -7,7 +7,7 @@
 All parts of a call build at once, each in a process. Then they get the device one after another, in the order below,
 with nothing else running: turns begin when every part has built, or when the limits of all would not fit into the
 seconds left; whatever still builds is paused during a turn. A part that is late, fails or outlasts its limit keeps what
-it measured. ``gpu.json`` is written after every part.
+it measured. ``gpu.json`` is written as they go.
 """
 
 from __future__ import annotations
@@ -42,12 +42,8 @@ PARTS: dict[str, Turn] = {
     "export_large": Turn(["export", "--preset", "large"], 90.0, threads=4),
 }
 """The parts in the order of turns."""
-CALLS = {
-    1: ("facts", "export_small", "train", "kernels", "neighbors"),
-    2: tuple(
-        name for name in PARTS if name not in ("facts", "export_small", "train", "kernels", "neighbors")
-    ),
-}
+FIRST = ("facts", "export_small", "train", "kernels", "neighbors")
+CALLS = {1: FIRST, 2: tuple(name for name in PARTS if name not in FIRST)}
 """What is measured in each of two calls."""
 PROGRAMS = {
     "exported float32": "float32",
@@ -62,6 +58,8 @@ SAME = ("export_medium", "export_large", "train_medium", "train_forces", "train_
 """Parts that run the code of another one, with other sizes: not part of a tiny day."""
 PREDICTED: dict[str, dict[str, float]] = json.loads(Path(__file__).with_name("predicted.json").read_text())
 """What ``benchmarks.gpu.predict`` wrote by device, before any measurement."""
+SAVE = 20.0
+"""Seconds after which the record is written, whether a part has ended or not."""
 MOST = 15 * 2**20
 """Bytes of each archive that is kept."""
 
@@ -112,16 +110,14 @@ def collect(options: argparse.Namespace, parts: dict[str, Running], before: dict
             note = running.note or (f"exit status {status}: see {name}.log" if status else "")
             if note:
                 record["notes"][name] = note
-    write_json(options.out / "gpu.json", record)
-    if options.keep:
-        keep(options.out, options.keep)
+    for folder in filter(None, (options.out, options.keep)):
+        write_json(folder / "gpu.json", record)
     return record
 
 
 def keep(out: Path, folder: Path) -> None:
-    """Copy the record into a folder, with two archives: few files of limited size come back from some machines."""
+    """Write two archives into a folder: few files of limited size come back from some machines."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / "gpu.json", folder / "gpu.json")
     logs = [p for pattern in ("*.log", "*.xml", "*.json") for p in out.glob(pattern) if p.name != "gpu.json"]
     pack(folder / "logs.tar.gz", logs)
     pack(folder / "traces.tar.gz", out.glob("trace_*.json.gz"))
@@ -146,25 +142,33 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     parts = {name: start(options, name, begin) for name in PARTS if name in options.only}
     turns = options.stretch * sum(part.turn.limit for part in parts.values() if part.turn.timed)
     last = max(options.seconds - turns, options.seconds / 3)  # turns begin then, whatever still builds
-    written: set[str] = set()
+    written, saved = set[str](), begin
     try:
-        while not all(part.ended for part in parts.values()):
+        while len(written) < len(parts):
             step(list(parts.values()), time.monotonic() - begin > last, options.stretch)
             if time.monotonic() - begin > options.seconds:
                 for part in parts.values():
                     if not part.ended:
                         part.kill(f"the {options.seconds:.0f} s of the day were over")
+                break
             for name, part in parts.items():
                 if part.ended and name not in written:
                     written.add(name)
                     print(f"[{part.seconds['ended']:4.0f} s] {name} {part.note or 'ended'}", flush=True)
                     collect(options, parts, before)
+                    if options.keep:
+                        keep(options.out, options.keep)
+            if time.monotonic() > saved + SAVE:
+                saved = time.monotonic()
+                collect(options, parts, before)
             time.sleep(0.1)
     finally:
         for part in parts.values():
             if not part.ended:
                 part.kill("the day was interrupted")
         record = collect(options, parts, before)
+        if options.keep:
+            keep(options.out, options.keep)
         for part in parts.values():
             part.close()
     return record
@@ -261,9 +265,7 @@ def main() -> int:
     parser.add_argument("--call", type=int, choices=CALLS, help="the parts of one of two calls")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts; by default all")
     parser.add_argument("--out", type=Path, default=Path("gpu-out"), help="folder to work in")
-    parser.add_argument(
-        "--keep", type=Path, help="folder for the record and two archives, written after every part"
-    )
+    parser.add_argument("--keep", type=Path, help="folder for the record and two archives")
     parser.add_argument("--before", type=Path, help="record of another call, whose parts are kept")
     parser.add_argument("--commit", help="of the working tree, where git cannot tell")
     options = parser.parse_args()

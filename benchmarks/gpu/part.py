@@ -50,7 +50,7 @@ def alone(lock: Path, seconds: float = 10.0) -> Iterator[bool]:
 
 def tune_alone(lock: Path) -> None:
     """Let equitensor's tuning time a kernel only while no other process with this lock times one."""
-    import triton
+    import triton.testing
 
     from equitensor.backends.triton import tuning
 
@@ -58,7 +58,7 @@ def tune_alone(lock: Path) -> None:
         call()  # compiled outside the lock
         torch.cuda.synchronize()
         with alone(lock):
-            times: list[float] = triton.runtime.driver.active.get_benchmarker()(call, quantiles=quantiles)
+            times: list[float] = triton.testing.do_bench(call, quantiles=quantiles)
         return times
 
     tuning.fastest = partial(tuning.fastest, bench=bench)

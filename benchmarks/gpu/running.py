@@ -124,7 +124,8 @@ class Running:
         """End the part and what it started."""
         self.note = note
         self._signal(signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5.0)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -133,7 +134,6 @@ class Running:
     def close(self) -> None:
         """Close the pipes and the log."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.wait()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self._reader.join(timeout=0.5)

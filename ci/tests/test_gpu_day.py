@@ -157,6 +157,18 @@ def test_the_day_ends_on_time(fakes, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "kept" / "gpu.json").read_text()) == record
 
 
+def test_the_record_is_written_during_turns(fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lends a machine may end the day at any time."""
+    monkeypatch.setattr(day, "SAVE", 0.2)
+    stages = []
+    write = day.write_json
+    monkeypatch.setattr(
+        day, "write_json", lambda path, record: (stages.append(record["parts"]), write(path, record))
+    )
+    fakes(60.0, "turn")
+    assert any("turn" in parts and "ended" not in parts["turn"] for parts in stages)
+
+
 def test_a_call_adds_to_the_record_of_the_same_commit(fakes, tmp_path: Path) -> None:
     assert set(fakes(60.0, "late", "broken")["parts"]) == {"late"}
     record = fakes(60.0, "quick")
@@ -178,7 +190,7 @@ def test_few_small_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "large.log").write_text("a" * 2000)
     (tmp_path / "gpu.json").write_text("{}")
     day.keep(tmp_path, tmp_path / "kept")
-    assert {p.name for p in (tmp_path / "kept").iterdir()} == {"gpu.json", "logs.tar.gz", "traces.tar.gz"}
+    assert {p.name for p in (tmp_path / "kept").iterdir()} == {"logs.tar.gz", "traces.tar.gz"}
     with tarfile.open(tmp_path / "kept" / "logs.tar.gz") as archive:
         assert set(archive.getnames()) == {f"part{number}.log" for number in range(20)}
 
@@ -242,12 +254,9 @@ def test_a_program_that_is_late_is_left_out(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(export, "PROGRAMS", {"exported float32": {}, "exported tf32": {"precision": "tf32"}})
     monkeypatch.setattr(export, "path_of", lambda part, preset, name: part.work / f"{name}.pt2")
     (part.work / "exported float32.pt2").write_text("")
-    script = "import sys, time; print('starts', flush=True); time.sleep(60 * ('exported tf32' in sys.argv))"
-    start = subprocess.Popen
+    script, start = 'echo starts; case "$*" in *tf32*) exec sleep 60;; esac', subprocess.Popen
     monkeypatch.setattr(
-        export.subprocess,
-        "Popen",
-        lambda command, **how: start([sys.executable, "-c", script, *command[1:]], **how),
+        export.subprocess, "Popen", lambda command, **how: start(["sh", "-c", script, *command], **how)
     )
     part.build_until = time.monotonic() + 3.0
     assert set(export.compile_all(part, "small", [])) == {"exported float32"}
@@ -292,6 +301,24 @@ def test_tuning_waits_for_its_turn_but_not_for_ever(tmp_path: Path) -> None:
             assert first and not second and time.monotonic() - begin >= 0.2
     with alone(tmp_path / "lock", 0.2) as third:
         assert third
+
+
+def test_tile_configs_are_timed_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    testing = pytest.importorskip("triton.testing")
+    tuning = importlib.import_module("equitensor.backends.triton.tuning")
+    module, events = importlib.import_module("benchmarks.gpu.part"), []
+
+    def do_bench(call, quantiles):
+        with module.alone(tmp_path / "lock", 0.05) as held:
+            events.append((quantiles, held))
+        return [1.0]
+
+    monkeypatch.setattr(tuning, "fastest", lambda *arguments, bench: bench(*arguments))
+    monkeypatch.setattr(testing, "do_bench", do_bench)
+    monkeypatch.setattr(module.torch.cuda, "synchronize", lambda: events.append("synchronized"))
+    module.tune_alone(tmp_path / "lock")
+    assert tuning.fastest(lambda: events.append("compiled"), (0.5,)) == [1.0]
+    assert events == ["compiled", "synchronized", ((0.5,), False)]  # the lock is taken
 
 
 def test_a_part_ends_without_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
