@@ -33,6 +33,10 @@ CLOCK = 2e9
 """Cycles per second of a GPU, at most, for which it is kept busy."""
 
 
+BRIEFLY = 5, 25
+"""Milliseconds of a tile config in tuning, to warm up and timed: hundreds of launches, a fifth of what is usual."""
+
+
 @contextlib.contextmanager
 def alone(lock: Path, seconds: float = 10.0) -> Iterator[bool]:
     """Hold a lock that processes share, or go on without it after so many seconds: its holder may be paused."""
@@ -58,7 +62,7 @@ def tune_alone(lock: Path) -> None:
         call()  # compiled outside the lock
         torch.cuda.synchronize()
         with alone(lock):
-            times: list[float] = triton.testing.do_bench(call, quantiles=quantiles)
+            times: list[float] = triton.testing.do_bench(call, *BRIEFLY, quantiles=quantiles)
         return times
 
     tuning.fastest = partial(tuning.fastest, bench=bench)

@@ -308,7 +308,7 @@ def test_tile_configs_are_timed_one_at_a_time(tmp_path: Path, monkeypatch: pytes
     tuning = importlib.import_module("equitensor.backends.triton.tuning")
     module, events = importlib.import_module("benchmarks.gpu.part"), []
 
-    def do_bench(call, quantiles):
+    def do_bench(call, warmup, rep, quantiles):
         with module.alone(tmp_path / "lock", 0.05) as held:
             events.append((quantiles, held))
         return [1.0]
