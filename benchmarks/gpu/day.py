@@ -35,9 +35,13 @@ PARTS: dict[str, Turn] = {
     "tests": Turn(["tests"], 120.0, timed=False),
     "export_medium": Turn(["export", "--preset", "medium"], 70.0),
     "nequip": Turn(["nequip"], 50.0),
-    "train_medium": Turn(["train", "--steps", "medium/full", "medium/eager"], 30.0, threads=4),
-    "train_forces": Turn(["train", "--steps", "small/forces"], 15.0, threads=4),
-    "train_nequip": Turn(["train", "--steps", "small/nequip-allegro compiled"], 20.0, threads=4),
+    "train_medium": Turn(
+        ["train", "--name", "train_medium", "--steps", "medium/full", "medium/eager"], 30.0, threads=4
+    ),
+    "train_forces": Turn(["train", "--name", "train_forces", "--steps", "small/forces"], 15.0, threads=4),
+    "train_nequip": Turn(
+        ["train", "--name", "train_nequip", "--steps", "small/nequip-allegro compiled"], 20.0, threads=4
+    ),
     "loader": Turn(["loader"], 30.0),
     "export_large": Turn(["export", "--preset", "large"], 90.0, threads=4),
 }
@@ -64,14 +68,14 @@ MOST = 15 * 2**20
 """Bytes of each archive that is kept."""
 
 
-def command_of(name: str, arguments: list[str]) -> list[str]:
+def command_of(arguments: list[str]) -> list[str]:
     """Return the command of a part."""
-    return [sys.executable, "-m", f"benchmarks.gpu.parts.{arguments[0]}", "--name", name, *arguments[1:]]
+    return [sys.executable, "-m", f"benchmarks.gpu.parts.{arguments[0]}", *arguments[1:]]
 
 
 def start(options: argparse.Namespace, name: str, begin: float) -> Running:
     """Start a part."""
-    command = [*command_of(name, PARTS[name].arguments), "--wait", "--device", options.device]
+    command = [*command_of(PARTS[name].arguments), "--wait", "--device", options.device]
     command += ["--out", str(options.out), *(["--tiny"] if options.tiny else [])]
     build = options.seconds - PARTS[name].limit * options.stretch - 30.0  # 30 s to open what was built
     command += ["--build", str(max(build, options.seconds / 2))]
@@ -118,7 +122,9 @@ def collect(options: argparse.Namespace, parts: dict[str, Running], before: dict
 def keep(out: Path, folder: Path) -> None:
     """Write two archives into a folder: few files of limited size come back from some machines."""
     folder.mkdir(parents=True, exist_ok=True)
-    logs = [p for pattern in ("*.log", "*.xml", "*.json") for p in out.glob(pattern) if p.name != "gpu.json"]
+    logs = [
+        p for pattern in ("*.log", "*.json", "*.jsonl") for p in out.glob(pattern) if p.name != "gpu.json"
+    ]
     pack(folder / "logs.tar.gz", logs)
     pack(folder / "traces.tar.gz", out.glob("trace_*.json.gz"))
 

@@ -91,15 +91,9 @@ class Part:
         parser.add_argument(
             "--wait", action="store_true", help="print 'ready' and wait for a line before measuring"
         )
-        parser.add_argument("--name", default=name, help="of the section")
         parser.add_argument("--build", type=float, default=float("inf"), help="seconds for building")
         options = parser.parse_args(arguments)
-        self.name, self.tiny, self.wait, self.out = (
-            options.name,
-            options.tiny,
-            options.wait,
-            options.out.resolve(),
-        )
+        self.name, self.tiny, self.wait, self.out = name, options.tiny, options.wait, options.out.resolve()
         self.build_until = time.monotonic() + options.build
         self.device = torch.device(options.device)
         self.work = self.out / "work"

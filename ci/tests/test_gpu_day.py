@@ -101,7 +101,7 @@ def fakes(tmp_path, monkeypatch):
     """A call of parts that do nothing but what their names say."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(day, "command_of", lambda name, arguments: [sys.executable, str(script), name])
+    monkeypatch.setattr(day, "command_of", lambda arguments: [sys.executable, str(script), *arguments])
 
     def run(seconds: float, *names: str, before: Path | None = None, limit: float = 2.0) -> dict:
         monkeypatch.setattr(
@@ -201,6 +201,14 @@ def test_calls_hold_every_part_once_and_leave_time_to_build() -> None:
         limits = [day.PARTS[name].limit for name in day.CALLS[call] if day.PARTS[name].timed]
         assert seconds <= 500 and sum(limits) <= seconds + 60, call
     assert sum(day.PARTS[name].limit for name in day.CALLS[1]) <= 430 - 150
+
+
+def test_every_part_writes_its_own_section() -> None:
+    """Parts of one module need names."""
+    for name, turn in day.PARTS.items():
+        module, *rest = turn.arguments
+        given = dict(zip(rest[::2], rest[1::2], strict=False))
+        assert name in (module, given.get("--name"), f"{module}_{given.get('--preset')}")
 
 
 def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -136,8 +136,9 @@ def main() -> None:
     """Build steps (``--steps``), then time them, and profile the first on the largest batch."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--steps", nargs="+", help="PRESET/NAME of benchmarks.providers.TRAINING")
+    parser.add_argument("--name", default="train", help="of the section")
     options, rest = parser.parse_known_args()
-    part = Part("train", rest)
+    part = Part(options.name, rest)
     theirs = part.pick("compiled", "eager")
     steps = options.steps or ["small/full", "small/eager"]
     if part.tiny:
