@@ -123,7 +123,10 @@ def keep(out: Path, folder: Path) -> None:
     """Write two archives into a folder: few files of limited size come back from some machines."""
     folder.mkdir(parents=True, exist_ok=True)
     logs = [
-        p for pattern in ("*.log", "*.json", "*.jsonl") for p in out.glob(pattern) if p.name != "gpu.json"
+        p
+        for pattern in ("*.log", "*.txt", "*.json", "*.jsonl")
+        for p in out.glob(pattern)
+        if p.name != "gpu.json"
     ]
     pack(folder / "logs.tar.gz", logs)
     pack(folder / "traces.tar.gz", out.glob("trace_*.json.gz"))
