@@ -249,9 +249,8 @@ def report(record: dict[str, Any]) -> str:
     lines = []
     for name, section in record["parts"].items():
         failed = ", ".join(section.get("failed", {}))
-        state = (
-            record["notes"].get(name) or section.get("skipped") or (f"failed: {failed}" if failed else "ok")
-        )
+        states = [record["notes"].get(name), failed and f"failed: {failed}", section.get("skipped")]
+        state = "; ".join(filter(None, states)) or "ok"
         lines.append(f"{name:14} {section.get('device', '')}: {state}")
     lines += [f"{name:14} {note}" for name, note in record["notes"].items() if name not in record["parts"]]
     here = predicted(record)

@@ -51,6 +51,8 @@ class Running:
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         counts = ("TORCHINDUCTOR_COMPILE_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment |= dict.fromkeys(counts, str(turn.threads))
+        # one that a compiler was ended in, in another day, may hold broken files
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(out / "work" / "inductor")
         if device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         self.name, self.turn, self.begin = name, turn, begin

@@ -127,6 +127,13 @@ def test_a_failure_is_noted_and_an_endless_part_keeps_what_it_measured(fakes) ->
     assert "not measured" in day.report(record)
 
 
+def test_a_report_names_failures_beside_what_was_skipped() -> None:
+    section = {"device": "a GPU", "skipped": "nequip is not installed", "failed": {"small full": "..."}}
+    record = {"parts": {"train": section}, "notes": {"train": "over its 9 s"}, "predicted": {}}
+    (line,) = day.report(record).splitlines()
+    assert line.endswith("a GPU: over its 9 s; failed: small full; nequip is not installed")
+
+
 def ticks(folder: Path, name: str) -> list[float]:
     return [float(line) for line in (folder / f"{name}.ticks").read_text().split()]
 
