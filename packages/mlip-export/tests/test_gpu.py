@@ -326,7 +326,7 @@ cutoffs = mlip_export.load(sys.argv[1]).cutoffs.cpu()
 try:
     Captured(reads, metadata, device)(*(t.to(device) for t in cluster(cutoffs, 30)))
 except mlip_export.CaptureError as error:
-    print("named:", error, torch.cuda.current_stream() == before)
+    print("named:", error, torch.cuda.current_stream() == before, flush=True)
 """
 
 
