@@ -30,6 +30,13 @@ def part(tmp_path):
     return part_module.Part("some", ["--device", "cpu", "--tiny", "--out", str(tmp_path)])
 
 
+def test_predictions_are_those_of_the_counts() -> None:
+    counted = json.loads(predict.COUNTED.read_text())
+    assert list(counted) == [" ".join(case) for case in predict.CASES]
+    assert predict.rounded(counted) == day.PREDICTED
+    assert set(day.PREDICTED["H100"]) == set(day.PREDICTED["H200"])
+
+
 def test_time_is_that_of_the_slower_limit_of_every_kernel() -> None:
     kernels = [[3000, 10, 2], [0, 4000, 1], [1, 1, 5]]
     assert predict.seconds(kernels, 1000.0, 1000.0, 0.5) == 2 * 3.0 + 4.0 + 5 * 0.5
