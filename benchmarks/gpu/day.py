@@ -32,7 +32,7 @@ PARTS: dict[str, Turn] = {
     "train": Turn(["train"], 50.0, threads=4),
     "kernels": Turn(["kernels"], 60.0),
     "neighbors": Turn(["neighbors"], 30.0),
-    "tests": Turn(["tests"], 120.0, timed=False),
+    "tests": Turn(["tests"], 200.0, timed=False),
     "export_medium": Turn(["export", "--preset", "medium"], 70.0),
     "nequip": Turn(["nequip"], 50.0),
     "train_medium": Turn(
