@@ -386,7 +386,7 @@ def test_programs_are_compiled_as_they_are_called(tmp_path: Path, monkeypatch: p
 def test_predictions_name_what_is_measured() -> None:
     """A name that no measurement has would say "not measured" for ever."""
     per_edge = dict.fromkeys(day.PROGRAMS, 1.0)
-    sized = {**per_edge, "cuda graph float32": 1.0, "ase float32": 1.0}
+    sized = {**per_edge, "cuda graph float32": 1.0, "ase float32": 1.0, "bare float32": 1.0}
     export = {"ms": {"192": sized, "5184": sized}, "peak_bytes_per_edge": {"5184": per_edge}}
     kernels = [{"op": "to_atoms", "edges": 468_000, "l_max": 2, "channels": 64, "share_of_copy": 1.0}]
     parts = {f"export_{preset}": export for preset in ("small", "medium", "large")}

@@ -22,8 +22,9 @@ from benchmarks.systems import PRESETS, box, model
 
 import localgraph
 import mlip_export
+from mlip_export._precision import product_precision, setting
 
-HOSTS = {"cuda graph": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
+HOSTS = {"bare": "mlip_export", "cuda graph": "mlip_export", "ase": "ase", "torch-sim": "torch_sim"}
 """What a step is timed in besides, with the module that it needs; those not installed are left out."""
 PROGRAMS: dict[str, dict[str, Any]] = {
     "exported float32": {},
@@ -75,7 +76,19 @@ def replayed(case: Case) -> Any:
     return summed(case, potential)
 
 
-PROVIDERS = INFERENCE | {"cuda graph": replayed}
+def bare(case: Case) -> Callable[[], Any]:
+    """Return a call of the compiled function alone: without checks, reads and sums over edges."""
+    potential, edges = mlip_export.load(case.exported), case.edges
+    kind = potential.device.type
+
+    def call() -> Any:
+        with product_precision(kind, setting(kind, potential.metadata.precision)):
+            return potential._function(*edges)
+
+    return call
+
+
+PROVIDERS = INFERENCE | {"bare": bare, "cuda graph": replayed}
 
 
 def errors(
