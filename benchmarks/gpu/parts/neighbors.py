@@ -34,6 +34,10 @@ def measure(part: Part, molecules: int) -> dict[str, Any]:
     row: dict[str, Any] = {"atoms": len(x), "edges": graph.num_edges}
     row["search_ms"] = part.milliseconds(lambda: neighbors(positions, CUTOFF, box, True))
     row["vesin_cpu_ms"] = part.milliseconds(SEARCHES["vesin, sorted"](x, cell, [True] * 3))
+    row["vesin_ms"] = part.attempt(  # on a GPU by its CUDA code
+        f"{len(x)} atoms, vesin",
+        lambda: part.milliseconds(lambda: neighbors(positions, CUTOFF, box, True, algorithm="vesin")),
+    )
     edges = VerletList(CUTOFF, skin=1.0)
     moved = [positions + 0.01 * k for k in range(2)]
     edges.update(moved[0], box, True)

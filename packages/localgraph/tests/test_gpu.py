@@ -42,6 +42,16 @@ def test_edges(seed):
     assert a == b and len(a) > 10
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_edges_by_vesin(seed):
+    positions, cell, pbc = system(seed)
+    given = positions.to(DEVICE), 3.0, cell.to(DEVICE), pbc
+    by_cells, by_vesin = (neighbors(*given, algorithm=name) for name in ("cells", "vesin"))
+    assert by_vesin.edge_index.device.type == by_vesin.shifts.device.type == DEVICE
+    a, b = (rows(localgraph.edge_vectors(given[0], g, given[2]), g.edge_index) for g in (by_cells, by_vesin))
+    assert a == b and len(a) > 10
+
+
 def test_a_moving_list():
     positions, cell, _ = system(7)
     lists = {

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_list
 
 from localgraph import neighbors
-from localgraph.search import cell_list, vesin
-from localgraph.search.arguments import measure
+from localgraph.search import cell_list, vesin, vesin_cuda
+from localgraph.search.arguments import check_cells, measure
 
 ALGORITHMS = ["vesin", "cells"]
 
@@ -488,3 +488,28 @@ BAD = [
 def test_errors(message, arguments, keywords):
     with pytest.raises(ValueError, match=message):
         neighbors(*arguments, **keywords)
+
+
+@pytest.mark.parametrize("pbc", [True, [True, False, True], False])
+def test_the_search_for_gpus_finds_what_the_one_for_cpus_finds(pbc):
+    """On a CPU, where vesin takes tensors too."""
+    generator = torch.Generator().manual_seed(3)
+    cell = torch.tensor([[4.0, 0, 0], [1.0, 5.0, 0], [-1.0, 0.5, 6.0]], dtype=torch.float64)
+    batch = torch.tensor([0] * 12 + [1] + [2] * 9)
+    positions = (2 * torch.rand(22, 3, generator=generator, dtype=torch.float64) - 0.5) @ cell
+    expected = neighbors(positions, 4.5, cell.expand(3, 3, 3), pbc, batch=batch, algorithm="vesin")
+    cells, periodic = check_cells(cell.expand(3, 3, 3), pbc, batch)
+    graph = vesin_cuda.search(measure(positions, cells, periodic, batch), 4.5)
+    check_order(graph, 22)
+    assert edges(graph) == edges(expected) and len(edges(graph)) > 40
+    rows = torch.cat([graph.edge_index.T, graph.shifts], 1).tolist()
+    assert rows == sorted(rows)  # whatever order vesin's threads find them in
+
+
+def test_the_search_for_gpus_without_edges_and_without_atoms():
+    for count in (0, 2):
+        positions = 50.0 * torch.arange(3 * count, dtype=torch.float64).reshape(count, 3)
+        batch = torch.zeros(count, dtype=torch.int64)
+        graph = vesin_cuda.search(measure(positions, *check_cells(None, False, batch), batch), 2.0)
+        check_order(graph, count)
+        assert graph.num_edges == 0

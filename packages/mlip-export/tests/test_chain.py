@@ -296,7 +296,7 @@ def test_the_choice(small, tmp_path, monkeypatch, option, timed):
 
     milliseconds = {"torch": 2.0, "chained": 1.0 if timed == "chained" else 3.0}
     monkeypatch.setattr(inductor, "build", build)
-    monkeypatch.setattr(choose, "open_function", lambda path: path.read_text())
+    monkeypatch.setattr(choose, "open_function", lambda path, device: path.read_text())
     monkeypatch.setattr(chain_choose, "_milliseconds", lambda *given: milliseconds)
     path = tmp_path / "a.pt2"
     program, function, record = chain_choose.chosen(*small, path, "float32", option, None)

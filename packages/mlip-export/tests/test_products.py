@@ -269,7 +269,7 @@ def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monk
     monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, ratio))
     places = []
     monkeypatch.setattr(inductor, "build", lambda program, path, chosen: places.append(path.parent.name))
-    monkeypatch.setattr(choose, "open_function", lambda path: lambda *given: None)
+    monkeypatch.setattr(choose, "open_function", lambda path, device: lambda *given: None)
     monkeypatch.setattr(choose.os, "replace", lambda a, b: None)
     model = Network().requires_grad_(False)
     graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)

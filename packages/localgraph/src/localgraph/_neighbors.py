@@ -9,7 +9,7 @@ from torch import Tensor
 
 from localgraph._forces import edge_vectors
 from localgraph._graph import Graph, row_offsets
-from localgraph.search import cell_list, vesin
+from localgraph.search import cell_list, vesin, vesin_cuda
 from localgraph.search.arguments import (
     check_batch,
     check_cells,
@@ -51,10 +51,10 @@ def neighbors(
         Keep each pair once: the direction with center < neighbor, and for images of an atom itself the one
         whose first nonzero shift is positive. Not with a table that is not symmetric.
     algorithm : {"auto", "vesin", "cells"}
-        ``"vesin"`` searches on the CPU, with as many threads as torch uses; ``"cells"`` is a cell list in
-        torch that runs where ``positions`` are and sends only sizes to the host. ``"auto"`` is the first
-        for positions on the CPU and the second elsewhere (and where atoms are few and far between, see
-        :func:`localgraph.search.vesin.suits`). The edges are the same; the order
+        ``"vesin"`` searches on the CPU with as many threads as torch uses, and on an NVIDIA GPU by vesin's CUDA code
+        (not run yet); ``"cells"`` is a cell list in torch that runs where ``positions`` are and sends only sizes to the
+        host. ``"auto"`` is the first for positions on the CPU and the second elsewhere (and where atoms are few and far
+        between, see :func:`localgraph.search.vesin.suits`). The edges are the same; the order
         within a center may differ between algorithms.
 
     Returns
@@ -84,13 +84,16 @@ def neighbors(
     if algorithm == "auto":
         on_cpu = x.device.type == "cpu" and vesin.suits(structures, largest)
         algorithm = "vesin" if on_cpu else "cells"
-    elif algorithm == "vesin" and not (x.device.type == "cpu" and vesin.possible(structures, largest)):
+    elif algorithm == "vesin" and not (
+        x.device.type in ("cpu", "cuda") and vesin.possible(structures, largest)
+    ):
         raise ValueError(
-            'algorithm must be "cells" or "auto" for positions on another device than a CPU, or in a region that '
-            f'vesin cannot divide, got "vesin" for {x.device.type} and an extent of '
+            'algorithm must be "cells" or "auto" for positions on another device than a CPU or an NVIDIA GPU, or in a '
+            f'region that vesin cannot divide, got "vesin" for {x.device.type} and an extent of '
             f"{structures.extent.amax(0).tolist()} Å"
         )
-    graph = (vesin if algorithm == "vesin" else cell_list).search(structures, largest)
+    by_vesin = vesin if x.device.type == "cpu" else vesin_cuda
+    graph = (by_vesin if algorithm == "vesin" else cell_list).search(structures, largest)
     keep = None
     if table is not None and types is not None:
         r = edge_vectors(x, graph, cells, index)

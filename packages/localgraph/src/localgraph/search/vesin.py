@@ -66,7 +66,7 @@ def search(structures: Structures, cutoff: float) -> Graph:
     """Find all edges below ``cutoff`` (Å); in one center, first those vesin reports from it, in its order."""
     counts = torch.bincount(structures.batch, minlength=structures.cells.shape[0]).tolist()
     finder = NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
-    positions, (cells, periodic) = structures.positions.contiguous().numpy(), _boxes(structures, cutoff)
+    positions, (cells, periodic) = structures.positions.contiguous().numpy(), boxes(structures, cutoff)
     ends, shifts, start = [], [], 0
     for count, cell, pbc in zip(counts, cells.numpy(), periodic.numpy(), strict=True):
         if count:
@@ -93,7 +93,7 @@ def search(structures: Structures, cutoff: float) -> Graph:
     return Graph(*(torch.from_numpy(a) for a in (edge_index, _unpack(matrix.data, base), offsets)))
 
 
-def _boxes(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
+def boxes(structures: Structures, cutoff: float) -> tuple[Tensor, Tensor]:
     """Return cells (B, 3, 3) and periodic axes (B, 3) that give vesin the same pairs, with the same shifts.
 
     Where some axes are open and some periodic, vesin (seen in 0.6.2) takes up to 30 times as long as with none or
