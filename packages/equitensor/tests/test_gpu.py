@@ -5,14 +5,17 @@
 
 import itertools
 import os
+from functools import partial
 
 import pytest
 import torch
 from graphs import GRAPHS, graph
+from test_edge_layer import operands as operands_of_layer
 
 from equitensor import (
     ScalarReader,
     TensorProduct,
+    edge_layer,
     reference,
     row_offsets,
     to_atoms,
@@ -134,6 +137,30 @@ def test_derivatives_of_a_reader_whose_calls_depend_on_each_other(l_max, channel
         results.append([*(g.detach() for g in forces), *second])
     for got, expected in zip(*results, strict=True):
         assert_near(got, expected, dtype)
+
+
+@pytest.mark.parametrize("out, density", [(128, True), (1, False)])
+@pytest.mark.parametrize("name", ["many", "gaps"])
+def test_the_fused_edge_layer(name, out, density):
+    """Values, gradients by its own kernel, and the composed second derivatives; products round to TF32."""
+    given, edges, matrices = operands_of_layer(name, 3, 64, 64, 256, out)
+    matrices = [m / m.shape[0] ** 0.5 for m in matrices]
+    found = []
+    ours = partial(edge_layer, density=density)
+    for function, place, dtype in (
+        (ours, DEVICE, torch.float32),
+        (reference.edge_layer, "cpu", torch.float64),
+    ):
+        leaves = [t.to(place, dtype).requires_grad_() for t in given]
+        rest = (*(t.to(place) for t in edges), *(m.to(place, dtype) for m in matrices))
+        values = function(*leaves, *rest)[: 1 + density]
+        loss = sum(v.square().sum() for v in values)
+        first = torch.autograd.grad(loss, leaves, retain_graph=True)
+        again = torch.autograd.grad(loss, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in again), leaves)
+        found.append([t.detach().double().cpu() for t in (*values, *first, *again, *second)])
+    for got, expected in zip(*found, strict=True):
+        assert float((got - expected).norm()) < 5e-3 * float(expected.norm())
 
 
 def test_a_center_of_many_edges_and_more_atoms_than_run_at_once():
