@@ -74,7 +74,9 @@ def test_runs(tmp_path):
     subprocess.run([*command, "--json", str(tmp_path / "scaling.json")], check=True, cwd=ROOT)
     record = json.loads((tmp_path / "scaling.json").read_text())
     assert record["faults"] == []
-    assert 0 < record["MiB_over_process"][str(scaling.LARGEST)] < scaling.LIMIT
+    assert (
+        record["MiB_over_process"][str(scaling.LARGEST)] < scaling.LIMIT
+    )  # below zero where a small model's is noise
     assert {(row["kind"], row["ranks"]) for row in record["rows"]} == {
         ("memory", 1), ("strong", 1), ("strong", 2), ("weak", 1), ("weak", 2)
     }  # fmt: skip
