@@ -28,7 +28,8 @@ def test_step(timed, provider, preset):
         pytest.importorskip("allegro", reason="nequip-allegro is not installed")
     system, case = box(2), Case(preset)
     module, loss_of = TRAINING[PROVIDERS[provider]](case)
-    given = {**batch(system)._asdict(), "positions": system.positions}
+    made = batch(system)
+    given = {**made._asdict(), "edge_index": made.edge_index}
 
     def call():
         loss_of(given).backward()

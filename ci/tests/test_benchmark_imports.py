@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,11 @@ def test_imports_exist(path: Path) -> None:
             raise
         if name is not None and not hasattr(loaded, name):
             importlib.import_module(f"{module}.{name}")
+
+
+def test_training_steps_run() -> None:
+    """The bare products too, which ratios are taken to."""
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_train_step.py", "-k", "small and not nequip"]
+    command += ["-q", "-m", "not slow", "--benchmark-disable", "-p", "no:cacheprovider", "-n", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout[-2000:] + done.stderr[-1000:]
