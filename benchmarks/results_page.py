@@ -55,6 +55,7 @@ TABLES = {
         plain(speed.gpu),
         plain(runs.accuracy, other=NEQUIP),
         plain(runs.literature),
+        plain(runs.accuracy_lmax),
         plain(runs.first),
         plain(runs.demo),
         plain(runs.physics),

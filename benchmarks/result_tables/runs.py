@@ -117,6 +117,15 @@ def literature() -> str:
     return table(HEADER, rows_of(record("literature")["runs"]))
 
 
+def accuracy_lmax() -> str:
+    """Return errors and the time of a training step by l_max."""
+    return filled_rows(
+        "l_max | seed | energy, meV | forces, meV/Å | forces of training frames, meV/Å | ms per step",
+        "{l_max}|{seed}|{energy, meV:.2f}|{forces, meV/Å:.1f}|{training forces, meV/Å:.1f}|{ms per step:.0f}",
+        record("accuracy_lmax")["rows"],
+    )
+
+
 def demo() -> str:
     """Return errors and energy conservation of the demo."""
     found = record("demo")
