@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import DATA, ROOT, Worker, write_record
-from benchmarks.systems import CUTOFF, PRESETS
+from benchmarks.systems import CUTOFF, PRESETS, tensors_of
 
 OURS = ("full", "forces", "eager")
 REFERENCE = ("nequip-allegro eager", "nequip-allegro compiled")
@@ -53,8 +53,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> list[int]:
     batches = make_loader(Plan(table, small, BatchConfig(frames=arguments.frames, buckets=0)))
     edges = []
     for k, batch in zip(range(arguments.batches), batches, strict=False):
-        tensors = batch._asdict() | {"edge_index": batch.edge_index}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / f"batch{k}.safetensors")
+        save_file({n: t.contiguous() for n, t in tensors_of(batch).items()}, folder / f"batch{k}.safetensors")
         edges.append(batch.edges.shape[1])
     return edges
 

@@ -139,6 +139,11 @@ def products(settings: dict[str, Any]) -> list[tuple[int, int]]:
     return dims
 
 
+def tensors_of(batch: Any) -> dict[str, Tensor]:
+    """Return the tensors of a training batch by name and its edge index, as timed training steps take them."""
+    return {**batch._asdict(), "edge_index": batch.edge_index}
+
+
 def bare_products(preset: str, edges: int, times: int = 1) -> Callable[[], None]:
     """Return a call of every matrix product per edge, forward and transposed, ``times`` over: a floor.
 

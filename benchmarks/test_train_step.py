@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.providers import TRAINING, Case
-from benchmarks.systems import PRESETS, box
+from benchmarks.systems import PRESETS, box, tensors_of
 from ci.regressions.counted import batch
 
 PROVIDERS = {
@@ -28,8 +28,7 @@ def test_step(timed, provider, preset):
         pytest.importorskip("allegro", reason="nequip-allegro is not installed")
     system, case = box(2), Case(preset)
     module, loss_of = TRAINING[PROVIDERS[provider]](case)
-    made = batch(system)
-    given = {**made._asdict(), "edge_index": made.edge_index}
+    given = tensors_of(batch(system))
 
     def call():
         loss_of(given).backward()

@@ -45,11 +45,6 @@ Kernels = Sequence[Sequence[int]]
 """Bytes, operations, and number of kernels that have them."""
 
 
-def device_of(name: str) -> str | None:
-    """Return which of ``DEVICES`` a GPU is by its name; None if none."""
-    return next((device for device in DEVICES if device in name), None)
-
-
 def resized(inputs: list[Any], sizes: dict[int, int]) -> list[Any]:
     """Return shapes, contiguous strides and dtypes of inputs, with dimensions replaced."""
     found = []
@@ -67,19 +62,19 @@ def count(graph: str, preset: str) -> dict[str, Any]:
 
     pretend()
     source, inputs, edges = GRAPHS[graph](preset)
-    given: dict[str, list[Any]] = {}
-    if graph == "training":
-        given[f"{FRAMES} frames"] = inputs
-    else:
-        boxes = {f"{atoms} atoms": (atoms, atoms * NEIGHBORS) for atoms in (SMALL, LARGE)}
+    whole = f"{FRAMES} frames" if graph == "training" else f"{ATOMS} atoms"
+    given = {whole: inputs}
+    if graph != "training":
+        boxes = {f"{SMALL} atoms": (SMALL, SMALL * NEIGHBORS)}
         if graph == "inference":
-            slots = [math.ceil(PADDED * n) for n in boxes[f"{SMALL} atoms"]]
-            boxes[f"{SMALL} atoms in a CUDA graph"] = (slots[0], slots[1])
+            rows, slots = (math.ceil(PADDED * n) for n in boxes[f"{SMALL} atoms"])
+            boxes[f"{SMALL} atoms in a CUDA graph"] = rows, slots
         for name, sizes in boxes.items():
             given[name] = resized(inputs, dict(zip((ATOMS, ATOMS * NEIGHBORS), sizes, strict=True)))
-    kernels = {name: Counter(run(source, each).kernels) for name, each in given.items()}
+    costs = {name: run(source, each) for name, each in given.items()}
+    kernels = {name: Counter(cost.kernels) for name, cost in costs.items()}
     return {
-        "peak_bytes_per_edge": run(source, inputs).memory.peak / edges,
+        "peak_bytes_per_edge": costs[whole].memory.peak / edges,
         "kernels": {name: [[*kernel, n] for kernel, n in found.items()] for name, found in kernels.items()},
     }
 

@@ -90,10 +90,6 @@ class Cost:
         self.launches = self.products = self.bytes = self.largest = 0
         self.kernels: list[tuple[int, int]] = []  # bytes, and operations of products
 
-    def seconds(self, bandwidth: float, rate: float, least: float) -> float:
-        """Return the sum over kernels of the longest of their bytes, their products' operations, and ``least``."""
-        return sum(max(size / bandwidth, operations / rate, least) for size, operations in self.kernels)
-
     def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: str) -> Buffer:
         """Allocate."""
         item = ITEMS[dtype]

@@ -418,5 +418,6 @@ def test_predicted_times_are_those_of_the_slower_limit() -> None:
     product, pair = 2 * 1000 * 20 * 10, 2 * 1000 * 2 * 200
     sizes = (4 * (20000 + 200 + 10000), 4 * 20000, 4 * (3 * 20000 + 2 * 200 + 3 * 10000))
     assert cost.kernels == [(sizes[0], product), (sizes[1], 0), (sizes[2], pair)]
-    assert cost.seconds(1e6, 1e9, 0.0) == pytest.approx(sum(sizes) / 1e6)
-    assert cost.seconds(1e12, 1e6, 0.01) == pytest.approx(product / 1e6 + 0.01 + pair / 1e6)
+    predict, kernels = importlib.import_module("benchmarks.gpu.predict"), [(*k, 1) for k in cost.kernels]
+    assert predict.seconds(kernels, 1e6, 1e9, 0.0) == pytest.approx(sum(sizes) / 1e6)
+    assert predict.seconds(kernels, 1e12, 1e6, 0.01) == pytest.approx(product / 1e6 + 0.01 + pair / 1e6)

@@ -15,7 +15,7 @@ import torch
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.profiles import seen
 from benchmarks.providers import TRAINING, Case
-from benchmarks.systems import system_of, water
+from benchmarks.systems import system_of, tensors_of, water
 from torch import Tensor
 
 Batch = dict[str, Tensor]
@@ -65,8 +65,7 @@ def batch(frames: int, device: torch.device) -> Batch:
         subset=zeros,
         row=torch.arange(frames),
     )
-    tensors = {**made._asdict(), "edge_index": made.edge_index}
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return {name: tensor.to(device) for name, tensor in tensors_of(made).items()}
 
 
 def first_of(
