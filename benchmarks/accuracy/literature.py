@@ -4,10 +4,11 @@
     python -m benchmarks.accuracy.literature benchmarks/results/literature.json \\
         benchmarks/results/literature_silicon.json --figure benchmarks/results/literature.png
 
-A folder's name is that of its configuration here. Every row names the frames on which our model was scored, how many of
-the planned steps were done, and the seconds of training. Energies are of the whole molecule, as published,
-and of silicon per atom. The figure has the learning curves of folders or of records, which hold them too: errors of
-forces on validation frames, with the published errors as horizontal lines.
+A folder's name is that of its configuration here; where the run started from a model trained on other labels, it ends
+in ``_pretrained``. Every row names the frames on which our model was scored, how many of the planned steps were done,
+and the seconds of training. Energies are of the whole molecule, as published, and of silicon per atom. The figure has
+the learning curves of folders or of records, which hold them too: errors of forces on validation frames, with the
+published errors as horizontal lines.
 """
 
 from __future__ import annotations
@@ -42,9 +43,18 @@ PUBLISHED: dict[str, tuple[str, int, str, dict[str, tuple[float, float, str]]]] 
 meV, meV/Å and source by model."""
 
 
+BEFORE = "_pretrained"
+"""End of the name of a run that started from the model of another run."""
+
+
+def data_of(name: str) -> str:
+    """Return the data set of a run's name."""
+    return name.removesuffix(BEFORE)
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Return what a run has reached: errors on its validation and test frames, steps, seconds, configuration."""
-    kind, atoms, _, _ = PUBLISHED[folder.name]
+    kind, atoms, _, _ = PUBLISHED[data_of(folder.name)]
     rows = history(folder)
     run, last = json.loads((folder / "run.json").read_text()), rows[-1]
     record: dict[str, Any] = {
@@ -64,6 +74,9 @@ def read(folder: Path) -> dict[str, Any]:
             for r in rows[:: max(1, len(rows) // 200)]
         ],
     }
+    if folder.name.endswith(BEFORE):
+        end = history(Path(run["model"]["start_from"]))[-1]
+        record["pretraining"] = {"steps": int(end["step"]), "seconds": round(end["seconds"])}
     errors = folder / "errors.json"
     tables = json.loads(errors.read_text()) if errors.exists() else {}
     found = {part: each["overall"] for part, each in tables.items()}
@@ -98,13 +111,21 @@ def draw(records: dict[str, Any], path: Path) -> None:
 
     marks: list[tuple[str, float, str]] = []
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for number, (name, record) in enumerate(records.items()):
-        kind, _, _, published = PUBLISHED[name]
-        color = f"C{number}"
-        points = [(seconds, forces) for _, seconds, _, forces in record["curve"]]
-        axis.loglog(*zip(*points, strict=True), color=color, label=f"{name} ({kind.upper()})")
+    colors = {data: f"C{number}" for number, data in enumerate(dict.fromkeys(map(data_of, records)))}
+    for name, record in records.items():
+        data = data_of(name)
+        kind, before = PUBLISHED[data][0], record.get("pretraining", {"seconds": 0.0})["seconds"]
+        points = [(before + seconds, forces) for _, seconds, _, forces in record["curve"]]
+        axis.loglog(
+            *zip(*points, strict=True),
+            color=colors[data],
+            linestyle=":" if before else "-",
+            label=f"{data} ({kind.upper()})" + ", pretrained" * bool(before),
+        )
+    for data, color in colors.items():
         marks += [
-            (f"{name}: {model}, {forces:g}", forces, color) for model, (_, forces, _) in published.items()
+            (f"{data}: {model}, {forces:g}", forces, color)
+            for model, (_, forces, _) in PUBLISHED[data][3].items()
         ]
     for (text, forces, color), y in zip(marks, apart([m[1] for m in marks], 1.24), strict=True):
         axis.axhline(forces, color=color, linewidth=0.9, linestyle="--")
@@ -124,17 +145,36 @@ def draw(records: dict[str, Any], path: Path) -> None:
 
 
 def rows_of(records: dict[str, Any]) -> list[list[str]]:
-    """Return the rows of the table: ours, then the published ones."""
+    """Return the rows of the table: ours by data set, then the published ones."""
     rows = []
-    for name, record in records.items():
-        kind, _, frames, published = PUBLISHED[name]
-        progress = f"{record['steps']:,} of {record['planned']:,} steps, {record['seconds']:,} s"
-        for part, e in record["parts"].items():
-            cells = [f"{e['energy, meV']:.2f}", f"{e['forces, meV/Å']:.2f}"]
-            rows.append([name, "allegro-model", f"{part} frames", kind.upper(), *cells, progress])
+    for data in dict.fromkeys(map(data_of, records)):
+        kind, _, frames, published = PUBLISHED[data]
+        for name in (data, data + BEFORE):
+            rows += [[data, *row] for row in _ours(records[name], kind)] if name in records else []
         for model, (energy, forces, source) in published.items():
-            rows.append([name, model, frames, kind.upper(), f"{energy:g}", f"{forces:g}", source])
+            rows.append([data, model, frames, kind.upper(), f"{energy:g}", f"{forces:g}", source])
     return rows
+
+
+def _ours(record: dict[str, Any], kind: str) -> list[list[str]]:
+    model, progress = (
+        "allegro-model",
+        f"{record['steps']:,} of {record['planned']:,} steps, {record['seconds']:,} s",
+    )
+    if before := record.get("pretraining"):
+        model += ", pretrained on GFN2-xTB"
+        progress += f", after {before['steps']:,} steps, {before['seconds']:,} s"
+    return [
+        [
+            model,
+            f"{part} frames",
+            kind.upper(),
+            f"{e['energy, meV']:.2f}",
+            f"{e['forces, meV/Å']:.2f}",
+            progress,
+        ]
+        for part, e in record["parts"].items()
+    ]
 
 
 HEADER = "data | model | frames | error | energy, meV | forces, meV/Å | training, or source"
@@ -146,15 +186,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "sources", type=Path, nargs="+", help=f"folders named as one of {', '.join(PUBLISHED)}, or records"
+        "sources",
+        type=Path,
+        nargs="+",
+        help=f"folders named as one of {', '.join(PUBLISHED)}, or so with {BEFORE}; or records",
     )
     parser.add_argument("--json", type=Path, help="write the record of folders here")
     parser.add_argument("--figure", type=Path, help="draw the learning curves here")
     arguments = parser.parse_args()
     made = [path for path in arguments.sources if path.suffix == ".json"]
     folders = [path for path in arguments.sources if path not in made]
-    if unknown := [f.name for f in folders if f.name not in PUBLISHED]:
-        parser.error(f"folders must be named as one of {list(PUBLISHED)}, got {unknown}")
+    if unknown := [f.name for f in folders if data_of(f.name) not in PUBLISHED]:
+        parser.error(f"folders must be named as one of {list(PUBLISHED)}, or so with {BEFORE}, got {unknown}")
     if made and arguments.json:
         parser.error(f"--json must be given folders alone, got {list(map(str, made))}")
     records = {folder.name: read(folder) for folder in folders}

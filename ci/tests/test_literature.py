@@ -2,11 +2,16 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read as read_frames
+from ase.io import write
 from benchmarks.accuracy.literature import PUBLISHED, apart, draw, read, rows_of
 from benchmarks.accuracy.unseen import unseen
 from benchmarks.common import ROOT
@@ -46,18 +51,37 @@ def test_final_errors_replace_those_of_the_last_epoch(folder):
     assert list(found) == ["300 K test", "600 K test"] and found["600 K test"]["forces, meV/Å"] == 30.0
 
 
+def test_steps_and_seconds_of_pretraining_are_named(folder):
+    """The row names both runs, and comes after the run without and before the published errors."""
+    before = folder.rename(folder.with_name("acac_xtb"))
+    run = folder.with_name("acac_pretrained")
+    shutil.copytree(before, run)
+    plain = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(plain | {"model": {"start_from": str(before)}}))
+    record = read(run)
+    assert record["pretraining"] == {"steps": 180, "seconds": 6}
+    shutil.copytree(before, folder)
+    rows = rows_of({"acac_pretrained": record, "acac": read(folder)})
+    assert [row[1] for row in rows[:2]] == ["allegro-model", "allegro-model, pretrained on GFN2-xTB"]
+    assert rows[0][-1] == "180 of 1,000 steps, 6 s"
+    assert rows[1][-1] == "180 of 1,000 steps, 6 s, after 180 steps, 6 s"
+    assert [row[1] for row in rows[2:]] == list(PUBLISHED["acac"][3]) and {row[0] for row in rows} == {"acac"}
+
+
 def test_curves_and_published_errors_are_drawn(folder, tmp_path, monkeypatch):
     """Seconds and held-out force errors of every data set, and every published error with its name and value."""
     plt = pytest.importorskip("matplotlib.pyplot")
     figures = []
     monkeypatch.setattr(plt, "close", figures.append)
     slower = read(folder) | {"curve": [[1, 10.0, 2.0, 200.0], [2, 30.0, 1.0, 90.0], [3, 60.0, 0.5, 40.0]]}
-    draw({"acac": read(folder), "3bpa": slower}, tmp_path / "curves.png")
+    after = read(folder) | {"pretraining": {"steps": 100, "seconds": 100}}
+    draw({"acac": read(folder), "3bpa": slower, "acac_pretrained": after}, tmp_path / "curves.png")
     monkeypatch.undo()
     (axis,) = figures[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
     assert lines["acac (RMSE)"] == [[3.2, 50.0], [6.4, 20.0]]
     assert lines["3bpa (RMSE)"] == [[10.0, 200.0], [30.0, 90.0], [60.0, 40.0]]
+    assert lines["acac (RMSE), pretrained"] == [[103.2, 50.0], [106.4, 20.0]]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
     marked = {line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"}
     forces = {
@@ -104,3 +128,37 @@ def test_frames_that_another_file_has_are_left_out():
     moved.positions[0, 0] -= 1e-3
     renamed.symbols = "CN"
     assert unseen(frames, [rounded, moved, renamed]) == [frames[0], *frames[2:]]
+
+
+def test_frames_for_pretraining_start_at_training_frames_and_have_labels(tmp_path):
+    """A trajectory from each training frame and from no other, the same with two workers; labels are GFN2-xTB's."""
+    TBLite = pytest.importorskip("tblite.ase").TBLite
+    water = [Atoms("OH2", [[0, 0, 0], [0, 0.76 + 0.01 * i, 0.59], [0, -0.76, 0.59]]) for i in range(4)]
+    for i, atoms in enumerate(water):
+        atoms.positions += 100.0 * i  # tells where a trajectory started
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((3, 3)))
+    write(tmp_path / "all.xyz", water)
+    source = {"path": str(tmp_path / "all.xyz"), "take": "1:"}
+    (tmp_path / "fit.yaml").write_text(json.dumps({"data": {"train": [source]}}))
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.accuracy.xtb_frames",
+        str(tmp_path / "fit.yaml"),
+        "--each",
+        "2",
+    ]
+    made = {}
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}.xyz"
+        subprocess.run([*command, "--workers", str(workers), "--output", str(output)], cwd=ROOT, check=True)
+        made[workers] = output.read_bytes()
+    assert made[1] == made[2]
+    frames = read_frames(tmp_path / "1.xyz", ":")
+    assert [round(f.positions[0, 0] / 100) for f in frames] == [1, 1, 2, 2, 3, 3]
+    assert all(abs(f.get_forces()).max() > 0.1 for f in frames)
+    for frame in frames[::3]:
+        energy, forces = frame.get_potential_energy(), frame.get_forces()
+        frame.calc = TBLite(method="GFN2-xTB", verbosity=0)
+        assert frame.get_potential_energy() == pytest.approx(energy, abs=1e-6)
+        np.testing.assert_allclose(frame.get_forces(), forces, atol=1e-4)
