@@ -131,7 +131,8 @@ def atoms_not_edges(path: Path) -> None:
 
 def accuracy(path: Path, results: Path = RESULTS) -> None:
     """Draw force errors over seconds of training, one panel for each data set."""
-    records = json.loads((results / "accuracy.json").read_text())
+    record = json.loads((results / "accuracy.json").read_text())
+    records = {n: run for n, run in record.items() if isinstance(run, dict) and "forces" in run}
     panels = sorted({name.removesuffix("_nequip") for name in records})
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.1 * len(panels), 2.6), layout="constrained", squeeze=False

@@ -54,7 +54,7 @@ TABLES = {
     for table in (
         plain(speed.gpu),
         plain(runs.accuracy, other=NEQUIP),
-        plain(runs.literature),
+        plain(runs.literature, *runs.LITERATURE),
         plain(runs.accuracy_lmax),
         plain(runs.first),
         plain(runs.demo),

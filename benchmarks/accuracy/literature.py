@@ -1,8 +1,8 @@
 """Errors of runs beside published ones, from the folders that ``mlip-train fit`` leaves or is still filling.
 
     python -m benchmarks.accuracy.literature runs/acac runs/3bpa --json benchmarks/results/literature.json
-    python -m benchmarks.accuracy.literature benchmarks/results/literature.json \\
-        benchmarks/results/literature_silicon.json --figure benchmarks/results/literature.png
+    python -m benchmarks.accuracy.literature benchmarks/results/literature*.json \\
+        --figure benchmarks/results/literature.png
 
 A folder's name is that of its configuration here; where the run started from a model trained on other labels, it ends
 in ``_pretrained``. Every row names the frames on which our model was scored, how many of the planned steps were done,

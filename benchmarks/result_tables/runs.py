@@ -112,9 +112,13 @@ def accuracy() -> str:
     return table("data | epochs | errors | nequip-allegro: epochs | errors", rows)
 
 
+LITERATURE = ("literature", "literature_pretrained", "literature_aspirin")
+"""Records of the long runs on molecules."""
+
+
 def literature() -> str:
     """Return errors of long runs beside published ones."""
-    return table(HEADER, rows_of(record("literature")["runs"]))
+    return table(HEADER, rows_of({n: run for name in LITERATURE for n, run in record(name)["runs"].items()}))
 
 
 def accuracy_lmax() -> str:

@@ -33,6 +33,12 @@ def test_a_changed_record_changes_the_chart(tmp_path: Path) -> None:
     assert "77.7×" in (tmp_path / "speed.svg").read_text()
 
 
+def test_the_learning_curves_are_drawn_from_the_record_as_it_is(tmp_path: Path) -> None:
+    """A record holds its commit and date beside its runs."""
+    pictures.accuracy(tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+
+
 def test_the_picture_of_the_demo_states_the_fitted_order(tmp_path: Path) -> None:
     """Energies whose error is exactly quadratic in the time step give the order 2.00."""
     wave = np.sin(np.linspace(0.0, 20.0, 50))
