@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import DATA, ROOT, Worker, write_record
+from benchmarks.common import DATA, ROOT, Worker, bounded, write_record
 from benchmarks.systems import PRESETS, config, reference_settings
 
 PROVIDERS = ("mlip-export", "nequip-compile")
@@ -110,7 +110,7 @@ def prepare(options: argparse.Namespace) -> None:
                 command += ["--device", options.device]
                 command += ["--target", "ase", str(folder / "last.ckpt"), str(target)]
                 try:
-                    _run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+                    _run(command, cwd=folder, env=os.environ | bounded(threads))
                 except SystemExit as failure:  # it compares its export with eager and may refuse it
                     print(f"{preset}, {threads} threads: {str(failure)[-300:]}", flush=True)
         if not (folder / "model.pt2").exists():

@@ -140,10 +140,18 @@ def least_times(
     return best
 
 
+def bounded(threads: int) -> dict[str, str]:
+    """Return the variables that set the threads of torch, and so those for which programs are generated.
+
+    MKL's too: left at 1 by a caller, it keeps torch at one thread whatever OpenMP's is.
+    """
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
 def fit(run: Path | str, *overrides: str, threads: int | None = None) -> None:
     """Run ``mlip-train fit`` in a process of its own, without a progress bar."""
     command = [sys.executable, "-m", "mlip_train.cli", "fit", str(run), "logging.progress=false", *overrides]
-    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    environment = os.environ | ({} if threads is None else bounded(threads))
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} must succeed, got:\n{done.stderr[-3000:]}")
@@ -187,7 +195,7 @@ class Worker:
     def __init__(self, script: str, arguments: Iterable[str], threads: int, python: str = sys.executable):
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"GLIBC_TUNABLES": MALLOC, "PYTHONPATH": path}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        environment |= bounded(threads)
         command = [python, script, *map(str, arguments)]
         self.errors = open(os.devnull, "w")
         self.process = subprocess.Popen(

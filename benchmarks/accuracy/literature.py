@@ -58,9 +58,7 @@ def read(folder: Path) -> dict[str, Any]:
     rows = history(folder)
     run, last = json.loads((folder / "run.json").read_text()), rows[-1]
     record: dict[str, Any] = {
-        "steps": int(last["step"]),
-        "planned": run["stop"]["steps"],
-        "seconds": round(last["seconds"]),
+        **_progress(run, rows),
         "parts": {},
         "configuration": {
             k: run[k] for k in ("model", "data", "batch", "optimizer", "schedule", "ema", "loss")
@@ -75,8 +73,8 @@ def read(folder: Path) -> dict[str, Any]:
         ],
     }
     if folder.name.endswith(BEFORE):
-        end = history(Path(run["model"]["start_from"]))[-1]
-        record["pretraining"] = {"steps": int(end["step"]), "seconds": round(end["seconds"])}
+        before = Path(run["model"]["start_from"])
+        record["pretraining"] = _progress(json.loads((before / "run.json").read_text()), history(before))
     errors = folder / "errors.json"
     tables = json.loads(errors.read_text()) if errors.exists() else {}
     found = {part: each["overall"] for part, each in tables.items()}
@@ -90,6 +88,11 @@ def read(folder: Path) -> dict[str, Any]:
             "forces, meV/Å": round(1e3 * e[f"forces_{kind}"], 2),
         }
     return record
+
+
+def _progress(run: dict[str, Any], rows: list[dict[str, float]]) -> dict[str, Any]:
+    last = rows[-1]
+    return {"steps": int(last["step"]), "planned": run["stop"]["steps"], "seconds": round(last["seconds"])}
 
 
 def apart(values: list[float], ratio: float) -> list[float]:
@@ -157,13 +160,9 @@ def rows_of(records: dict[str, Any]) -> list[list[str]]:
 
 
 def _ours(record: dict[str, Any], kind: str) -> list[list[str]]:
-    model, progress = (
-        "allegro-model",
-        f"{record['steps']:,} of {record['planned']:,} steps, {record['seconds']:,} s",
-    )
+    model, progress = "allegro-model", _told(record)
     if before := record.get("pretraining"):
-        model += ", pretrained on GFN2-xTB"
-        progress += f", after {before['steps']:,} steps, {before['seconds']:,} s"
+        model, progress = f"{model}, pretrained", f"{progress}, after {_told(before)}"
     return [
         [
             model,
@@ -175,6 +174,10 @@ def _ours(record: dict[str, Any], kind: str) -> list[list[str]]:
         ]
         for part, e in record["parts"].items()
     ]
+
+
+def _told(run: dict[str, Any]) -> str:
+    return f"{run['steps']:,} of {run['planned']:,} steps, {run['seconds']:,} s"
 
 
 HEADER = "data | model | frames | error | energy, meV | forces, meV/Å | training, or source"

@@ -1,16 +1,17 @@
-"""Frames around a configuration's training structures, labelled by GFN2-xTB, for pretraining.
+"""Frames around a configuration's training structures, labeled by GFN2-xTB, for pretraining.
 
     python -m benchmarks.accuracy.xtb_frames benchmarks/accuracy/acac.yaml --workers 2 --output runs/acac_xtb.xyz
 
 From every structure that the configuration trains on, and from no other, starts a Langevin trajectory whose
 temperature is one of ``TEMPERATURES`` in turn; frames are taken from it at regular times. Energies (eV) and forces
-(eV/Å) are those of GFN2-xTB (Bannwarth, Ehlert and Grimme, J. Chem. Theory Comput. 15, 1652 (2019)). Molecules must
-have no charge and paired electrons. The same command gives the same frames, whatever the number of workers.
+(eV/Å) are those of GFN2-xTB (Bannwarth, Ehlert and Grimme, J. Chem. Theory Comput. 15, 1652 (2019)), by tblite. A
+worker takes one core. The same command gives the same frames, whatever the number of workers.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -42,12 +43,31 @@ BETWEEN = 6
 
 
 def trained_on(configuration: Path) -> list[ase.Atoms]:
-    """Return the training structures of a configuration of mlip-train."""
-    found = []
+    """Return the training structures of a configuration of mlip-train.
+
+    Raises
+    ------
+    ValueError
+        If the configuration has no validation files, so that some of these are held out; for a periodic, charged or
+        open-shell structure.
+    """
+    data, found = load_config(configuration).data, []
+    if not data.validation:
+        raise ValueError(
+            f"data.validation of {configuration} must name files: otherwise training frames are held out, and "
+            "trajectories would start at them; got none"
+        )
     with TemporaryDirectory() as cache:
-        for source in open_sources(load_config(configuration).data.train, cache):
+        for source in open_sources(data.train, cache):
             for row in source.rows:
                 frame = source.store[int(row)]
+                electrons = int(frame.numbers.sum()) - frame.charge
+                if frame.pbc.any() or frame.charge or electrons % 2:
+                    raise source.error(
+                        int(row),
+                        "the structure must be a molecule without charge and with an even number of electrons, got "
+                        f"pbc {frame.pbc.tolist()}, charge {frame.charge}, {electrons} electrons",
+                    )
                 found.append(ase.Atoms(frame.numbers, frame.positions))
     return found
 
@@ -90,6 +110,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when a worker loads tblite
     tasks = list(enumerate(trained_on(options.configuration)))
     run: Any = partial(trajectory, frames=options.each)
     with ProcessPoolExecutor(options.workers) as pool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,3 +63,13 @@ def test_a_record_holds_its_command_and_versions(tmp_path: Path, monkeypatch: py
     assert found["commit"] == common.commit() and len(found["date"]) == len("2026-01-01")
     common.write_record(None, rows=[2])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["record.json"]
+
+
+def test_threads_are_set_whatever_the_caller_has(monkeypatch):
+    """MKL's variable alone keeps torch at one thread, and programs are generated for as many as torch has."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    command = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    done = subprocess.run(
+        command, env=os.environ | common.bounded(2), capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == 2

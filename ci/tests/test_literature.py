@@ -14,6 +14,7 @@ from ase.io import read as read_frames
 from ase.io import write
 from benchmarks.accuracy.literature import PUBLISHED, apart, draw, read, rows_of
 from benchmarks.accuracy.unseen import unseen
+from benchmarks.accuracy.xtb_frames import trained_on
 from benchmarks.common import ROOT
 
 
@@ -59,12 +60,12 @@ def test_steps_and_seconds_of_pretraining_are_named(folder):
     plain = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(plain | {"model": {"start_from": str(before)}}))
     record = read(run)
-    assert record["pretraining"] == {"steps": 180, "seconds": 6}
+    assert record["pretraining"] == {"steps": 180, "planned": 1000, "seconds": 6}
     shutil.copytree(before, folder)
     rows = rows_of({"acac_pretrained": record, "acac": read(folder)})
-    assert [row[1] for row in rows[:2]] == ["allegro-model", "allegro-model, pretrained on GFN2-xTB"]
+    assert [row[1] for row in rows[:2]] == ["allegro-model", "allegro-model, pretrained"]
     assert rows[0][-1] == "180 of 1,000 steps, 6 s"
-    assert rows[1][-1] == "180 of 1,000 steps, 6 s, after 180 steps, 6 s"
+    assert rows[1][-1] == "180 of 1,000 steps, 6 s, after 180 of 1,000 steps, 6 s"
     assert [row[1] for row in rows[2:]] == list(PUBLISHED["acac"][3]) and {row[0] for row in rows} == {"acac"}
 
 
@@ -138,8 +139,8 @@ def test_frames_for_pretraining_start_at_training_frames_and_have_labels(tmp_pat
         atoms.positions += 100.0 * i  # tells where a trajectory started
         atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((3, 3)))
     write(tmp_path / "all.xyz", water)
-    source = {"path": str(tmp_path / "all.xyz"), "take": "1:"}
-    (tmp_path / "fit.yaml").write_text(json.dumps({"data": {"train": [source]}}))
+    train, held_out = ({"path": str(tmp_path / "all.xyz"), "take": take} for take in ("1:", ":1"))
+    (tmp_path / "fit.yaml").write_text(json.dumps({"data": {"train": [train], "validation": [held_out]}}))
     command = [
         sys.executable,
         "-m",
@@ -162,3 +163,26 @@ def test_frames_for_pretraining_start_at_training_frames_and_have_labels(tmp_pat
         frame.calc = TBLite(method="GFN2-xTB", verbosity=0)
         assert frame.get_potential_energy() == pytest.approx(energy, abs=1e-6)
         np.testing.assert_allclose(frame.get_forces(), forces, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "validation", "message"),
+    [
+        ({}, False, "data.validation of .* must name files"),
+        ({"pbc": True, "cell": [9, 9, 9]}, True, r"frame 1, .* pbc \[True, True, True\]"),
+        ({"numbers": [8, 1, 2]}, True, r"frame 1, .* 11 electrons"),
+    ],
+)
+def test_frames_for_pretraining_refuse_what_they_cannot_label(tmp_path, change, validation, message):
+    """Held-out frames among the training frames, periodic structures, open shells."""
+    water = [Atoms("OH2", [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]]) for _ in range(2)]
+    for name, value in change.items():
+        setattr(water[1], name, value)
+    for atoms in water:
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((3, 3)))
+    write(tmp_path / "all.xyz", water)
+    source = [{"path": str(tmp_path / "all.xyz")}]
+    data = {"train": source} | ({"validation": source} if validation else {})
+    (tmp_path / "fit.yaml").write_text(json.dumps({"data": data}))
+    with pytest.raises(ValueError, match=message):
+        trained_on(tmp_path / "fit.yaml")
