@@ -32,17 +32,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
-from benchmarks.common import (
-    ROOT,
-    Worker,
-    answer,
-    bounded,
-    limit_memory,
-    peak_mib,
-    versions,
-    write_json,
-    write_record,
-)
+from benchmarks import common
+from benchmarks.common import ROOT, Worker, answer, limit_memory, peak_mib, versions, write_json, write_record
 
 import localgraph
 
@@ -114,9 +105,9 @@ def prepare(options: argparse.Namespace) -> None:
                 command += [*target_of, str(options.archive), str(target)]
             if key in found:
                 continue
-            found[key] = measured(command, **bounded(threads))
+            found[key] = measured(command, **common.bounded(threads))
             if "MODEL_TOL" in found[key].get("failed", ""):  # its check names the variables that widen it
-                wider = measured(command, **bounded(threads), NEQUIP_FLOAT32_MODEL_TOL=WIDER)
+                wider = measured(command, **common.bounded(threads), NEQUIP_FLOAT32_MODEL_TOL=WIDER)
                 found[key] = wider | {"with its own tolerance": found[key]["failed"], "tolerance": WIDER}
             print(key, json.dumps(found[key]), flush=True)
             write_json(record, found)
