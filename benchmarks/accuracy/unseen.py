@@ -11,6 +11,7 @@ from typing import Any
 
 import ase.io
 import numpy as np
+from benchmarks.common import whole
 
 TOLERANCE = 1e-4
 """Structures are equal whose positions and cells, in the order of the file, differ by at most this, Å."""
@@ -50,10 +51,8 @@ def main() -> None:
     frames = ase.io.read(options.frames, ":")
     others = [atoms for path in options.not_in for atoms in ase.io.read(path, ":")]
     kept = unseen(frames, others)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    part = options.output.with_name(options.output.name + ".part")
-    ase.io.write(part, kept, format="extxyz")
-    part.replace(options.output)
+    with whole(options.output) as part:
+        ase.io.write(part, kept, format="extxyz")
     print(f"{len(kept)} of {len(frames)} frames of {options.frames} are in no other file: {options.output}")
 
 

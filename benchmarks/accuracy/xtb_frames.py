@@ -25,6 +25,7 @@ from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from benchmarks.common import whole
 from tqdm import tqdm
 
 from mlip_train.config.load import load_config
@@ -116,10 +117,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         parts = list(tqdm(pool.map(run, tasks), total=len(tasks), unit="trajectory"))
     frames = [frame for part in parts for frame in part]
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    part = options.output.with_name(options.output.name + ".part")
-    ase.io.write(part, frames, format="extxyz")
-    part.replace(options.output)
+    with whole(options.output) as part:
+        ase.io.write(part, frames, format="extxyz")
     largest = max(np.abs(frame.get_forces()).max() for frame in frames)
     print(f"{len(frames)} frames, largest component of a force {largest:.1f} eV/Å: {options.output}")
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks import pictures
+from benchmarks.common import bounded
 
 HERE = Path(__file__).resolve().parent
 NVE = HERE.parent.parent / "lammps" / "examples" / "nve.in"
@@ -39,7 +40,7 @@ STEPS = (
 def environment() -> dict[str, str]:
     """One thread per process (threads that spin on shared cores cost more than they bring), our commands first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PATH": path}
+    return {**os.environ, **bounded(1), "PATH": path}
 
 
 def say(text: str, start: float) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, bounded
 
 
 class Turn(NamedTuple):
@@ -49,8 +49,7 @@ class Running:
     def __init__(self, name: str, turn: Turn, command: list[str], out: Path, device: str, begin: float):
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-        counts = ("TORCHINDUCTOR_COMPILE_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-        environment |= dict.fromkeys(counts, str(turn.threads))
+        environment |= bounded(turn.threads) | {"TORCHINDUCTOR_COMPILE_THREADS": str(turn.threads)}
         # one that a compiler was ended in, in another day, may hold broken files
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(out / "work" / "inductor")
         if device == "cpu":
