@@ -16,7 +16,7 @@ from mlip_export._describe import _products
 from mlip_export._trace import trace
 from mlip_export.graphs import cluster, example_graphs, traced_graph
 from mlip_export.loaded import open_function
-from mlip_export.products import chain_choose, choose
+from mlip_export.products import candidates, chain_choose
 from mlip_export.products.chain import has_kernel, hidden_layers, hidden_layers_backward
 from mlip_export.products.chain_rewrite import use_chained_products
 
@@ -296,7 +296,7 @@ def test_the_choice(small, tmp_path, monkeypatch, option, timed):
 
     milliseconds = {"torch": 2.0, "chained": 1.0 if timed == "chained" else 3.0}
     monkeypatch.setattr(inductor, "build", build)
-    monkeypatch.setattr(choose, "open_function", lambda path, device: path.read_text())
+    monkeypatch.setattr(candidates, "open_function", lambda path, device: path.read_text())
     monkeypatch.setattr(chain_choose, "_milliseconds", lambda *given: milliseconds)
     path = tmp_path / "a.pt2"
     program, function, record = chain_choose.chosen(*small, path, "float32", option, None)

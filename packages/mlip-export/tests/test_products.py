@@ -1,6 +1,7 @@
 """Products with constant matrices: packing, kernel against float64, rewriting of graphs, and what is measured."""
 
 import itertools
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from mlip_export import inductor
 from mlip_export._describe import _products
 from mlip_export.graphs import example_graphs
 from mlip_export.loaded import open_function
-from mlip_export.products import choose, ops, rewrite
+from mlip_export.products import candidates, choose, ops, rewrite
 from mlip_export.products.measure import faster
 from mlip_export.products.pack import LANES, pack, panel_width, unpack
 from mlip_export.products.rewrite import Products, use_packed_products
@@ -202,7 +203,7 @@ def test_measured_ratios_are_of_the_shapes_asked_for():
 def test_the_program_that_is_faster_with_every_number_of_threads_is_chosen(
     monkeypatch, torch_seconds, packed_seconds, chosen
 ):
-    monkeypatch.setattr(choose, "SECONDS", 0.0)
+    monkeypatch.setattr(candidates, "SECONDS", 0.0)
 
     def busy(seconds):
         def function():
@@ -252,6 +253,11 @@ def test_without_the_templates_of_inductor_products_are_left_to_torch(toy, tmp_p
     assert ("matrix products are left to torch" in caplog.text) == (HERE is not None)
 
 
+def test_compile_is_imported_without_the_templates_of_inductor():
+    code = "import sys, mlip_export._compile; assert 'mlip_export.products.ops' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_what_info_says_of_products():
     assert _products({}) == "torch's"
     found = asdict(Products(16, speedup=1.25, kernels={"plain": 3, "silu": 1, "torch": 2}, chosen="packed"))
@@ -269,8 +275,8 @@ def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monk
     monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, ratio))
     places = []
     monkeypatch.setattr(inductor, "build", lambda program, path, chosen: places.append(path.parent.name))
-    monkeypatch.setattr(choose, "open_function", lambda path, device: lambda *given: None)
-    monkeypatch.setattr(choose.os, "replace", lambda a, b: None)
+    monkeypatch.setattr(candidates, "open_function", lambda path, device: lambda *given: None)
+    monkeypatch.setattr(candidates.os, "replace", lambda a, b: None)
     model = Network().requires_grad_(False)
     graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)
     program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
@@ -283,7 +289,7 @@ def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monk
 @needs_kernel
 @pytest.mark.parametrize("chosen", ["torch", "packed"])
 def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, chosen):
-    monkeypatch.setattr(choose, "SECONDS", 0.0)
+    monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, 1.0))
     monkeypatch.setattr(choose, "CLEAR", float("inf"))
     times = iter([[2.0, 1.0], [1.0, 2.0]][chosen == "torch"] * 2)
     monkeypatch.setattr(

@@ -13,8 +13,8 @@ from mlip_export._precision import product_precision, setting
 from mlip_export._trace import trace
 from mlip_export.graphs import Graphs, Inputs
 from mlip_export.loaded import Function
+from mlip_export.products.candidates import build_each, least_seconds
 from mlip_export.products.chain_rewrite import use_chained_products
-from mlip_export.products.choose import build_each, least_seconds
 
 CHAINED = ("no", "yes", "measured")
 """Whether pairs of products run in one kernel; ``measured``: if the whole program is faster so."""

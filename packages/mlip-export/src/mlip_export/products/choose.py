@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch.fx.experimental import _config as fx_config
 
-from mlip_export import inductor
 from mlip_export._trace import export, joint_graph
 from mlip_export.graphs import Graphs, Inputs
-from mlip_export.loaded import Function, open_function
+from mlip_export.loaded import Function
+from mlip_export.products.candidates import build_each, least_seconds
 from mlip_export.products.rewrite import Products, use_packed_products
 
 TIMED = "125 atoms"
 """The graph of the comparison that programs are timed on."""
 CLEAR = 1.1
 """Speed of our kernel over ``torch.mm`` from which on the whole program need not be built with both to be timed."""
-SECONDS, ROUNDS = 2.0, (7, 60)
-"""Time spent per number of threads, and bounds of the number of calls of each program."""
 
 
 def fastest(
@@ -60,25 +56,6 @@ def fastest(
         return choose(built, graphs.compared[TIMED], products)
 
     return build_each(programs, path, isa, torch.device("cpu"), choice)
-
-
-def build_each(
-    programs: Mapping[str, torch.export.ExportedProgram],
-    path: Path,
-    isa: str,
-    device: torch.device,
-    choice: Callable[[Mapping[str, Function]], str],
-) -> tuple[torch.export.ExportedProgram, Function]:
-    """Build every program, and keep as ``path`` the one that ``choice`` names; return it, and it compiled."""
-    built = {}
-    for name, program in programs.items():
-        (folder := path.parent / name).mkdir()
-        built[name] = folder / path.name
-        inductor.build(program, built[name], inductor.options(isa))
-    functions = {name: open_function(place, device) for name, place in built.items()}
-    best = choice(functions)
-    os.replace(built[best], path)
-    return programs[best], functions[best]
 
 
 def _traced(
@@ -120,26 +97,3 @@ def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products
         torch.set_num_threads(before)
     products.chosen = "packed" if faster else "torch"
     return products.chosen
-
-
-def least_seconds(
-    functions: Mapping[str, Function],
-    inputs: Inputs,
-    clock: Callable[[], float],
-    rounds: tuple[int, int] = ROUNDS,
-) -> dict[str, float]:
-    """Return the least time of a call of each function, called in turn after a first call that is not timed.
-
-    The calls take ``SECONDS``, within the bounds of their number.
-    """
-    best = dict.fromkeys(functions, math.inf)
-    for function in functions.values():
-        function(*inputs)
-    end, count = time.perf_counter() + SECONDS, 0
-    while count < rounds[0] or (count < rounds[1] and time.perf_counter() < end):
-        count += 1
-        for name, function in functions.items():
-            begin = clock()
-            function(*inputs)
-            best[name] = min(best[name], clock() - begin)
-    return best
