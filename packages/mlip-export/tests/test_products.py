@@ -1,6 +1,7 @@
 """Products with constant matrices: packing, kernel against float64, rewriting of graphs, and what is measured."""
 
 import itertools
+import operator
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+import torch._inductor.config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import localgraph
@@ -16,8 +18,10 @@ from mlip_export import inductor
 from mlip_export._describe import _products
 from mlip_export.graphs import example_graphs
 from mlip_export.loaded import open_function
-from mlip_export.products import candidates, choose, ops, rewrite
+from mlip_export.products import candidates, choose, rewrite
+from mlip_export.products.join import join
 from mlip_export.products.measure import faster
+from mlip_export.products.ops import products
 from mlip_export.products.pack import LANES, pack, panel_width, unpack
 from mlip_export.products.rewrite import Products, use_packed_products
 
@@ -30,6 +34,9 @@ SHAPES = [(8, 32), (37, 1 + 16), (5, 7), (64, 192), (33, 100)]
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+    # its key does not know the text of our kernels
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        yield
 
 
 @pytest.mark.parametrize("lanes", LANES.values())
@@ -37,7 +44,7 @@ def _seed():
 def test_packing_keeps_the_matrix(shape, lanes):
     matrix = torch.randn(shape)
     packed = pack(matrix, lanes)
-    assert packed.dim() == 1 and packed.numel() % (lanes * shape[0]) == 0
+    assert packed.dim() == 1 and packed.dtype == torch.float32
     assert torch.equal(unpack(packed, *shape, lanes), matrix)
 
 
@@ -48,62 +55,110 @@ def test_panels_are_packed_row_by_row():
     assert torch.equal(pack(matrix, 8)[3 * width :].view(3, 8), matrix[:, width:])
 
 
-def kernels(shape, lanes):
-    """Return a compiled function of the three kernels of one matrix, for any number of rows, and the matrix."""
-    matrix = torch.randn(shape) / shape[0] ** 0.5
-    packed, n = pack(matrix, lanes), shape[1]
+def compiled(steps, lanes, operands=0):
+    """Return the compiled operator for matrices as given, which are returned too, with x and operands of any rows."""
+    packed, columns = [pack(m, lanes) for m, _ in steps], [m.shape[1] for m, _ in steps]
 
-    def all_of_them(x, factor, addend):
-        return (
-            ops.product(x, packed, n, lanes),
-            ops.product_silu(x, packed, n, lanes),
-            ops.product_times(x, packed, factor, None, n, lanes),
-            ops.product_times(x, packed, factor, addend, n, lanes),
-        )
+    def function(x, *given):
+        return products(x, packed, list(given), columns, " ".join(step for _, step in steps), lanes)
 
     torch._dynamo.reset()
-    return torch.compile(all_of_them, fullgraph=True), matrix
+    found = torch.compile(function, fullgraph=True)
+
+    def call(*given):
+        for t in given:
+            torch._dynamo.mark_dynamic(t, 0)
+        return found(*given)
+
+    return call
+
+
+def matrix(*shape):
+    return torch.randn(shape) / shape[0] ** 0.5
+
+
+ALL_LANES = [n for n in LANES.values() if HERE and n <= HERE]
+ROWS = (7, 2, 100, 599)
+"""Whole tiles of rows and others, of one block and of several, one thread and two."""
 
 
 @needs_kernel
-@pytest.mark.parametrize("lanes", [n for n in LANES.values() if HERE and n <= HERE])
+@pytest.mark.parametrize("lanes", ALL_LANES)
 @pytest.mark.parametrize("shape", SHAPES[1:3])
 def test_kernels_agree_with_float64(shape, lanes):
-    compiled, matrix = kernels(shape, lanes)
-    # rows of whole tiles and others, of one block and of several, one thread and two
-    for rows in (7, 2, 100, 599):
+    w = matrix(*shape)
+    calls = {step: compiled([(w, f"{step}+")], lanes) for step in ("plain", "silu", "times", "sum_times")}
+    for rows in ROWS:
         # strided operands, as slices of wider matrices are
         x = (3.0 * torch.randn(rows, shape[0] + 3))[:, 1:-2]
         factor, addend = torch.randn(rows, shape[1] + 5)[:, 5:], torch.randn(rows, shape[1])
-        for operand in (x, factor, addend):
-            torch._dynamo.mark_dynamic(operand, 0)
-        plain, both, times, sum_times = (t.double() for t in compiled(x, factor, addend))
-        exact = x.double() @ matrix.double()
+        exact = x.double() @ w.double()
         s = exact.sigmoid()
-        for found, expected in (
-            (plain, exact),
-            (both[0], exact * s),
-            (both[1], s + exact * s * (1 - s)),
-            (times, exact * factor),
-            (sum_times, (exact + addend) * factor),
+        for step, operands, expected in (
+            ("plain", [], [exact]),
+            ("silu", [], [exact * s, s + exact * s * (1 - s)]),
+            ("times", [factor], [exact * factor]),
+            ("sum_times", [factor, addend], [(exact + addend) * factor]),
         ):
-            torch.testing.assert_close(found, expected, rtol=2e-6, atol=4e-6)
+            for found, right in zip(calls[step](x, *operands), expected, strict=True):
+                torch.testing.assert_close(found.double(), right, rtol=2e-6, atol=4e-6)
 
 
 @needs_kernel
-def test_silu_of_large_and_small_numbers():
-    lanes = HERE
-    packed = pack(torch.eye(2), lanes)
-    compiled = torch.compile(lambda x: ops.product_silu(x, packed, 2, lanes), fullgraph=True)
-    x = torch.tensor([[-200.0, 200.0], [-87.5, 87.5], [-20.0, 20.0], [1e-20, -1e-20], [0.0, -1e-3]])
-    value, slope = compiled(x).double()
+@pytest.mark.parametrize("lanes", ALL_LANES)
+@pytest.mark.parametrize("kept", ["", "+"])
+def test_products_in_a_row_agree_with_float64(lanes, kept):
+    """Each result is the next one's operand, whether it is written or not; sizes are whole registers and others."""
+    sizes = (9, 40, 33, 64, 5)
+    steps = [f"silu{kept}", f"times{kept}", f"sum_times{kept}", "plain+"]
+    call = compiled(
+        [(matrix(a, b), step) for a, b, step in zip(sizes, sizes[1:], steps, strict=False)], lanes
+    )
+    torch.manual_seed(0)
+    weights = [matrix(a, b).double() for a, b in itertools.pairwise(sizes)]
+    for rows in ROWS:
+        x = torch.randn(rows, sizes[0])
+        operands = [torch.randn(rows, n) for n in (33, 64, 64)]
+        one, two, three = (t.double() for t in operands)
+        h = x.double() @ weights[0]
+        s = h.sigmoid()
+        values = [h * s]
+        values.append(values[-1] @ weights[1] * one)
+        values.append((values[-1] @ weights[2] + three) * two)
+        values.append(values[-1] @ weights[3])
+        slope = s + h * s * (1 - s)
+        expected = [values[0], slope, *values[1:]] if kept else [slope, values[-1]]
+        for found, right in zip(call(x, *operands), expected, strict=True):
+            torch.testing.assert_close(found.double(), right, rtol=4e-6, atol=8e-6)
+
+
+@needs_kernel
+def test_tiles_are_as_accurate_as_float32():
+    """On operands of very different sizes in a row; error of sums relative to the sum of absolute values."""
+    if HERE != LANES["amx"]:
+        pytest.skip("no AMX")
+    w, x = matrix(256, 96), torch.randn(500, 256) * torch.logspace(-6, 6, 256)
+    exact = x.double() @ w.double()
+    size = x.double().abs() @ w.double().abs()
+    (found,) = compiled([(w, "plain+")], HERE)(x)
+    error = ((found.double() - exact) / size).abs().max()
+    assert error <= 1.5 * (((x @ w).double() - exact) / size).abs().max()
+
+
+@needs_kernel
+@pytest.mark.parametrize("lanes", ALL_LANES)
+def test_silu_of_large_and_small_numbers(lanes):
+    call = compiled([(torch.eye(2), "silu+")], lanes)
+    x = [[-200.0, 200.0], [-87.5, 87.5], [-20.0, 20.0], [1e-20, -1e-20], [0.0, -1e-3], [-1e30, 1e30]]
+    x = torch.tensor(x)
+    value, slope = (t.double() for t in call(x))
     exact = x.double().requires_grad_(True)
     y = torch.nn.functional.silu(exact)
     (derivative,) = torch.autograd.grad(y.sum(), exact)
     torch.testing.assert_close(value, y.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(slope, derivative, rtol=1e-6, atol=1e-6)
     x[1, 0] = torch.nan
-    assert compiled(x)[:, 1].isnan().all(), "not a number must not become one"
+    assert all(t[1, 0].isnan() for t in call(x)), "not a number must not become one"
 
 
 def traced(function, *arguments):
@@ -116,6 +171,14 @@ def traced(function, *arguments):
         return y.detach(), gradient
 
     return make_fx(with_gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+
+
+silu, aten = torch.nn.functional.silu, torch.ops.aten
+
+
+def steps(graph):
+    """Return what each call of the kernel does, by products."""
+    return [node.args[4] for node in graph.graph.nodes if node.target is products._opoverload]
 
 
 A, B, ONE = torch.randn(6, 20), torch.randn(20, 12), torch.randn(32, 1)
@@ -151,6 +214,53 @@ def test_rewritten_graphs_compute_the_same(function, expected, monkeypatch):
     else:
         assert counts == expected
         assert left == 0 if expected else left > 0
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x, f: silu(x @ A) @ B, ["silu plain+"]),
+        (lambda x, f: silu(silu(x @ A) @ B) @ B.t() @ B, ["silu silu plain plain+"]),
+        # read by another: it is written, and the next product still reads it from the cache
+        (lambda x, f: (h := silu(x @ A), h @ B, h.sum()), ["silu+ plain+"]),
+        # read by two products, of which one can follow
+        (lambda x, f: (h := silu(x @ A), h @ B, h @ B), ["silu+ plain+", "plain+"]),
+        # the second's operand depends on what the first gives
+        (lambda x, f: ((h := silu(x @ A)) @ B + h.sum()) * f, ["silu+ plain+"]),
+        # silu is not all that reads the product
+        (lambda x, f: aten.silu_backward((h := x @ A) @ A.t() @ A, silu(h) + h), ["plain+ plain plain+"]),
+    ],
+)
+def test_products_in_a_row_become_one_call(function, expected, monkeypatch):
+    monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, 1.0))
+    x, f = torch.randn(9, 6), torch.randn(9, 12)
+    graph = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x, f)
+    before = graph(x, f)
+    use_packed_products(graph, Products(HERE))
+    graph.graph.lint()
+    assert steps(graph) == expected
+    torch.testing.assert_close(graph(x, f), before, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("between", [None, "neg"])
+def test_a_product_whose_operand_needs_the_first_one_stays_behind_it(between):
+    """Its factor is the first one's derivative, or computed from it."""
+    graph = torch.fx.Graph()
+    x, packed = graph.placeholder("x"), graph.get_attr("packed")
+    first = graph.call_function(products._opoverload, (x, [packed], [], [6], "silu+", 8))
+    value, slope = (graph.call_function(operator.getitem, (first, k)) for k in range(2))
+    factor = slope if between is None else graph.call_function(torch.neg, (slope,))
+    last = (value, [packed], [factor], [6], "times+", 8)
+    graph.output(graph.call_function(operator.getitem, (graph.call_function(products._opoverload, last), 0)))
+    module = torch.fx.GraphModule({"packed": pack(matrix(6, 6), 8)}, graph)
+    given = torch.randn(9, 6)
+    expected = module(given)
+    join(module.graph)
+    module.graph.lint()
+    module.recompile()
+    assert steps(module) == ["silu+", "times+"]
+    assert torch.equal(module(given), expected)
 
 
 @needs_kernel
@@ -261,7 +371,7 @@ def test_compile_is_imported_without_the_templates_of_inductor():
 def test_what_info_says_of_products():
     assert _products({}) == "torch's"
     found = asdict(Products(16, speedup=1.25, kernels={"plain": 3, "silu": 1, "torch": 2}, chosen="packed"))
-    text = "4 of 6 by mlip-export's kernel (16 lanes; measured when exported: "
+    text = "4 of 6 by mlip-export's kernel (AVX-512; measured when exported: "
     assert _products(found) == text + "1.25 times as fast as torch.mm)"
     found["milliseconds"] = {"torch, 1 thread": 2.0, "packed, 1 thread": 1.0}
     assert _products(found) == text + "torch, 1 thread 2 ms; packed, 1 thread 1 ms)"
@@ -282,8 +392,10 @@ def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monk
     program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
     assert places == built and (function is None) == (not built)
     assert bool(record.milliseconds) == bool(built) and record.speedup == ratio
+    # tiles only where they are clearly faster
+    assert record.lanes == (HERE if ratio > choose.CLEAR else min(HERE, LANES["avx512"]))
     if not built:
-        assert record.chosen == "packed" and "mlip_export.product" in str(program.graph)
+        assert record.chosen == "packed" and "mlip_export.products" in str(program.graph)
 
 
 @needs_kernel
@@ -303,7 +415,7 @@ def test_either_choice_is_built_and_computes_the_same(tmp_path, monkeypatch, cho
     program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
     assert record.chosen == chosen and record.ours == 4
     targets = {str(node.target) for node in program.graph.nodes}
-    assert any("mlip_export.product" in t for t in targets) == (chosen == "packed")
+    assert any("mlip_export.products" in t for t in targets) == (chosen == "packed")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a.pt2"]
     for compiled in (function, open_function(tmp_path / "a.pt2", torch.device("cpu"))):
         for inputs in graphs.compared.values():

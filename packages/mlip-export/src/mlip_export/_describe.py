@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlip_export.model_file import Metadata
+from mlip_export.products.pack import LANES
 
 
 def describe(metadata: Metadata) -> str:
@@ -69,6 +70,9 @@ def _precision(m: Metadata) -> str:
     return f"{m.dtype} network{products}{layers}, float64 geometry, energies and forces"
 
 
+_CODE = {LANES["avx2"]: "AVX2", LANES["avx512"]: "AVX-512", LANES["amx"]: "AMX"}
+
+
 def _products(found: dict[str, Any]) -> str:
     if not found:
         return "torch's"
@@ -81,7 +85,7 @@ def _products(found: dict[str, Any]) -> str:
     if found["chosen"] == "torch":
         return f"torch's ({measured})" if times else "torch's"
     ours = sum(kernels.values())
-    return f"{ours} of {ours + theirs} by mlip-export's kernel ({found['lanes']} lanes; {measured})"
+    return f"{ours} of {ours + theirs} by mlip-export's kernel ({_CODE[found['lanes']]}; {measured})"
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from localgraph import inductor_workaround
 
-ISA_ORDER = ("default", "avx2", "avx512")
+ISA_ORDER = ("default", "avx2", "avx512", "amx")
 """Instruction sets from the narrowest to the widest."""
 
 
@@ -84,12 +84,20 @@ def code_of(isa: str) -> str:
 
 
 def isa_of_this_machine() -> str:
-    """Return the widest instruction set that this processor runs: ``avx512``, ``avx2`` or ``default``."""
+    """Return the widest instruction set that this process may use: ``amx``, ``avx512``, ``avx2`` or ``default``."""
+    if _has_amx():
+        return "amx"
     if torch.cpu._is_avx512_supported():
         return "avx512"
     if torch.cpu._is_avx2_supported():
         return "avx2"
     return "default"
+
+
+def _has_amx() -> bool:
+    """Return whether the processor has tiles, and the system lets this process use them."""
+    asked = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_init_amx")]
+    return all(ask is not None and ask() for ask in asked)
 
 
 def _version() -> tuple[int, int]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 from torch.fx.experimental import _config as fx_config
 
 from mlip_export._trace import export, joint_graph
 from mlip_export.graphs import Graphs, Inputs
 from mlip_export.loaded import Function
 from mlip_export.products.candidates import build_each, least_seconds
+from mlip_export.products.pack import LANES
 from mlip_export.products.rewrite import Products, use_packed_products
 
 TIMED = "125 atoms"
@@ -68,14 +70,25 @@ def _traced(
     """
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = joint_graph(module, example)
-        packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
-        use_packed_products(packed, products)
+        packed = _packed(joint, products)
         found = {"torch": joint, "packed": packed}
         if not products.ours:
             del found["packed"]
         elif products.speedup >= CLEAR:
             del found["torch"]
         return {name: export(graph, example, None, None) for name, graph in found.items()}
+
+
+def _packed(joint: torch.fx.GraphModule, products: Products) -> torch.fx.GraphModule:
+    """Return the graph with our products: in tiles where ``products`` says so, if that is clearly faster."""
+    if products.lanes == LANES["amx"] and not any("amx" in str(isa) for isa in valid_vec_isa_list()):
+        products.lanes = LANES["avx512"]  # the compiler does not know tiles
+    found = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
+    use_packed_products(found, products)
+    if products.lanes == LANES["amx"] and products.speedup < CLEAR:
+        products.lanes = LANES["avx512"]
+        return _packed(joint, products)
+    return found
 
 
 def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> str:

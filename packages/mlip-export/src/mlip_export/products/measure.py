@@ -12,7 +12,7 @@ import torch
 from torch._inductor.codecache import CppCodeCache
 
 from mlip_export import inductor
-from mlip_export.products.ops import source
+from mlip_export.products.ops import kernels, source
 from mlip_export.products.pack import pack
 
 ROWS, ROUNDS = 1920, 15
@@ -39,10 +39,14 @@ def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, i
 def _function(columns: int, lanes: int) -> str:
     return f"""
 extern "C" void product_{columns}(const float* a, const float* b, float* c, int64_t K) {{
-  using P = mlip_product::Of<{lanes}>;
-  P::Operands o{{}};
+  using P = {kernels(lanes)};
+  mlip_product::Operands o{{}};
   o.a = a; o.b = b; o.c = c; o.K = o.a_row = K; o.c_row = {columns};
-  P::rows<{columns}, mlip_product::PLAIN>(o, 0, {ROWS});
+  P::blocks({ROWS}, 0, P::room(K), [&](int64_t m, int64_t end, float* scratch) {{
+    mlip_product::Operands block = o.from(m);
+    P::first(block, end - m, scratch);
+    P::product<{columns}, mlip_product::PLAIN>(block, end - m);
+  }});
 }}
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import reduce
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from mlip_export.products import ops
+from mlip_export.products.join import join, result
 from mlip_export.products.measure import faster
+from mlip_export.products.ops import products
 from mlip_export.products.pack import pack
 
 aten = torch.ops.aten
@@ -50,7 +52,8 @@ class Products:
 def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
     """Let products of float32 matrices with constants run in our kernel, where torch's is not faster.
 
-    Where the kernel saves a pass over the result, torch's must be clearly faster to be kept.
+    Where the kernel saves a pass over an operand or the result, torch's must be clearly faster to be kept. Products in
+    a row become one call.
 
     A product whose result goes through silu gives silu and its derivative, and the backward pass multiplies by that; a
     product with one inner element becomes an outer product by broadcasting, one with one column a sum.
@@ -59,7 +62,7 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
     for node in list(graph.nodes):
         if node.target is aten.mm.default and node.meta["val"].dtype == torch.float32:
             _narrow(node, done)
-    products = {
+    matrices = {
         node: matrix
         for node in graph.nodes
         if node.target is aten.mm.default
@@ -67,38 +70,39 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
         and (matrix := _constant(graph_module, node.args[1])) is not None
         and min(matrix.shape) > 1
     }
-    ratios = faster({(m.shape[0], m.shape[1]) for m in products.values()}, lanes) if products else {}
+    ratios = faster({(m.shape[0], m.shape[1]) for m in matrices.values()}, lanes) if matrices else {}
     record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
-    work = [(m.numel(), ratios[m.shape[0], m.shape[1]]) for m in products.values()]
+    work = [(m.numel(), ratios[m.shape[0], m.shape[1]]) for m in matrices.values()]
     if work:
         record.speedup = round(sum(n for n, _ in work) / sum(n / ratio for n, ratio in work), 3)
-    for node, matrix in list(products.items()):
+    for node, matrix in list(matrices.items()):
         if ratios[matrix.shape[0], matrix.shape[1]] < CLEARLY:
-            del products[node]
+            del matrices[node]
             done["torch"] += 1
     slopes = {
         node: slope
-        for node, matrix in products.items()
+        for node, matrix in matrices.items()
         if (slope := _silu(graph_module, node, matrix, lanes))
     }
     done["silu"] = len(slopes)
     for node in slopes:
-        del products[node]
+        del matrices[node]
     for slope in slopes.values():
         for times in [user for user in slope.users if user.target is aten.mul.Tensor]:
-            if found := _behind(times.args[0], slope, products):
-                _times(graph_module, times, slope, found, products, lanes)
-                del products[found[0]]
+            if found := _behind(times.args[0], slope, matrices):
+                _times(graph_module, times, slope, found, matrices, lanes)
+                del matrices[found[0]]
                 done["times"] += 1
-    for node, matrix in products.items():
-        if ratios[matrix.shape[0], matrix.shape[1]] < 1.0:
+    for node, matrix in matrices.items():
+        if ratios[matrix.shape[0], matrix.shape[1]] < 1.0 and result(_nodes(node)[0]) is None:
             done["torch"] += 1
             continue
         with graph.inserting_before(node):
-            new = _call(graph_module, ops.product, _nodes(node)[0], matrix, lanes)
-        new.meta = dict(node.meta)
+            new = _item(graph, _call(graph_module, "plain", _nodes(node)[0], matrix, lanes), 0, node.meta)
         node.replace_all_uses_with(new)
         done["plain"] += 1
+    graph.eliminate_dead_code()
+    join(graph)
     graph.eliminate_dead_code()
     graph_module.recompile()
     record.kernels = {kind: number for kind, number in sorted(done.items()) if number}
@@ -154,14 +158,21 @@ def _constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
 
 
 def _call(
-    graph_module: fx.GraphModule, op: Any, x: fx.Node, matrix: Tensor, lanes: int, *operands: Any
+    graph_module: fx.GraphModule, epilogue: str, x: fx.Node, matrix: Tensor, lanes: int, *operands: fx.Node
 ) -> fx.Node:
     """Insert a product; its packed matrix becomes a constant of the graph."""
     name = f"_packed_{sum(1 for key in graph_module._buffers if key.startswith('_packed_'))}"
     graph_module.register_buffer(name, pack(matrix.detach(), lanes))
     packed = graph_module.graph.get_attr(name)
-    arguments = (x, packed, *operands, matrix.shape[1], lanes)
-    return graph_module.graph.call_function(op._opoverload, arguments)
+    arguments = (x, [packed], list(operands), [matrix.shape[1]], f"{epilogue}+", lanes)
+    return graph_module.graph.call_function(products._opoverload, arguments)
+
+
+def _item(graph: fx.Graph, node: fx.Node, k: int, meta: dict[str, Any]) -> fx.Node:
+    """Insert the ``k``-th result of a node."""
+    found = graph.call_function(operator.getitem, (node, k))
+    found.meta = dict(meta)
+    return found
 
 
 def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: int) -> fx.Node | None:
@@ -174,9 +185,8 @@ def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: in
     if not forward or len(forward) + len(backward) < len(node.users):
         return None
     with graph.inserting_before(node):
-        both = _call(graph_module, ops.product_silu, _nodes(node)[0], matrix, lanes)
-        value = graph.call_function(aten.select.int, (both, 0, 0))
-        slope = graph.call_function(aten.select.int, (both, 0, 1))
+        both = _call(graph_module, "silu", _nodes(node)[0], matrix, lanes)
+        value, slope = (_item(graph, both, k, node.meta) for k in range(2))
     for user in forward:
         user.replace_all_uses_with(value)
     for user in backward:
@@ -184,12 +194,11 @@ def _silu(graph_module: fx.GraphModule, node: fx.Node, matrix: Tensor, lanes: in
             user.replace_all_uses_with(graph.call_function(aten.mul.Tensor, (user.args[0], slope)))
     for user in (*forward, *backward):
         graph.erase_node(user)
-    value.meta = slope.meta = dict(node.meta)
     return slope
 
 
 def _behind(
-    node: Any, slope: fx.Node, products: dict[fx.Node, Tensor]
+    node: Any, slope: fx.Node, matrices: dict[fx.Node, Tensor]
 ) -> tuple[fx.Node, fx.Node | None] | None:
     """Return the product (and the other term) that ``node`` is, or is the sum of, if nothing else reads them.
 
@@ -197,12 +206,12 @@ def _behind(
     """
     if not isinstance(node, fx.Node) or len(node.users) > 1:
         return None
-    if node in products:
+    if node in matrices:
         return (node, None) if _alike(node, slope) else None
     if node.target is aten.add.Tensor and not node.kwargs:
         one, two = _nodes(node)
         for term, other in ((one, two), (two, one)):
-            if term in products and len(term.users) == 1 and _alike(term, slope) and _alike(other, slope):
+            if term in matrices and len(term.users) == 1 and _alike(term, slope) and _alike(other, slope):
                 return term, other
     return None
 
@@ -222,13 +231,15 @@ def _times(
     times: fx.Node,
     slope: fx.Node,
     found: tuple[fx.Node, fx.Node | None],
-    products: dict[fx.Node, Tensor],
+    matrices: dict[fx.Node, Tensor],
     lanes: int,
 ) -> None:
     """Compute a sum and its product with ``slope`` in the epilogue of a product."""
     node, addend = found
+    operands = (slope,) if addend is None else (slope, addend)
     with graph_module.graph.inserting_before(times):
-        new = _call(graph_module, ops.product_times, _nodes(node)[0], products[node], lanes, slope, addend)
-    new.meta = dict(times.meta)
+        epilogue = "times" if addend is None else "sum_times"
+        both = _call(graph_module, epilogue, _nodes(node)[0], matrices[node], lanes, *operands)
+        new = _item(graph_module.graph, both, 0, times.meta)
     times.replace_all_uses_with(new)
     graph_module.graph.erase_node(times)
