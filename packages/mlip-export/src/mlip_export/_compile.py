@@ -62,8 +62,8 @@ def compile(
         ``float32`` or ``float64``: rebuild the model with its config's ``dtype`` set to this.
     isa : str
         ``native``, ``avx512`` or ``avx2`` (Intel since Haswell, AMD since Excavator; both need torch 2.13); cpu
-        only. Code for ``native`` may use any instruction of this processor, but loading checks only for AMX and the width
-        of vectors: choose ``avx2`` or ``avx512`` for a file that other kinds of processors will run.
+        only. Code for ``native`` may use any instruction of this processor, but loading checks only for AMX and the
+        width of vectors: choose ``avx2`` or ``avx512`` for a file that other kinds of processors will run.
     precision : str
         What products of float32 matrices may round their operands to, in every host, whatever its process is set to:
         ``float32`` (they do not round), ``tf32`` (cuda: 10 bits) or ``bf16`` (cpu with AVX-512 BF16 or AMX: 7 bits,
