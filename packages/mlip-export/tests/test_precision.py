@@ -15,7 +15,7 @@ from mlip_export._trace import trace
 from mlip_export._verify import ERRORS, error, verify
 from mlip_export.ase import Calculator
 from mlip_export.graphs import cluster, comparison_graphs, reference_graphs
-from mlip_export.products import choose
+from mlip_export.products import candidates
 from mlip_export.runtime import EdgePotential
 
 NEW = hasattr(torch.backends.cuda.matmul, "fp32_precision")
@@ -126,7 +126,7 @@ def uncompiled(monkeypatch):
             return lambda *edges: localgraph.energies_and_edge_forces(model, *edges)
 
         monkeypatch.setattr(inductor, "build", lambda program, path, chosen: path.write_bytes(b""))
-        for module in (_build, choose):
+        for module in (_build, candidates):
             monkeypatch.setattr(module, "open_function", eager)
 
     return give
