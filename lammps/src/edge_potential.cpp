@@ -27,6 +27,8 @@
 #endif
 #if defined(__linux__)
 #include <link.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
@@ -74,15 +76,25 @@ std::string until_second_dot(const std::string &version)
   return version.substr(0, dot);
 }
 
+// Whether the processor has the tiles of AMX and the system lets this process use them, which has to be asked for.
+bool may_use_tiles()
+{
+#if defined(SYS_arch_prctl)
+  constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 bool runs_here(const std::string &isa)
 {
 #if defined(__x86_64__) || defined(_M_X64)
+  if (isa == "amx") return runs_here("avx512") && may_use_tiles();
   if (isa == "avx512") return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
   if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return true;
-#else
-  return isa == "default";
 #endif
+  return isa == "default";
 }
 
 // Every call allocates its activations. By default glibc returns their pages to the system after each call, and the

@@ -354,6 +354,13 @@ def test_bad_input(lammps, water_pt2, make_water, tmp_path, change, message):
         lammps(text + "run 0\n", make_water(2))
 
 
+def test_code_for_other_processors_is_refused(lammps, water_pt2, changed, make_water):
+    with pytest.raises(
+        RuntimeError, match="must be compiled for instructions of this processor, got avx1024"
+    ):
+        lammps(head(changed(water_pt2, isa="avx1024")) + "run 0\n", make_water(2))
+
+
 def test_bad_geometry_stops_the_run(lammps, water_pt2):
     near = Atoms("HO", [[1, 1, 1], [1, 1, 1.01]], cell=[9, 9, 9], pbc=True)
     with pytest.raises(RuntimeError, match=r"overlap: distance must be at least 0\.1 Angstrom, got 0\.01"):

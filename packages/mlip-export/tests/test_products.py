@@ -25,7 +25,8 @@ from mlip_export.products.ops import products
 from mlip_export.products.pack import LANES, pack, panel_width, unpack
 from mlip_export.products.rewrite import Products, use_packed_products
 
-HERE = LANES.get(inductor.isa_of_this_machine())
+HERE = choose.lanes_of("native") if inductor.isa_of_this_machine() in LANES else None
+VECTORS = HERE and min(HERE, LANES["avx512"])
 needs_kernel = pytest.mark.skipif(HERE is None, reason="the kernel is for x86 with AVX2 or AVX-512")
 SHAPES = [(8, 32), (37, 1 + 16), (5, 7), (64, 192), (33, 100)]
 """Inner size and columns: whole panels, whole vectors, less than a vector, and what is left over."""
@@ -55,8 +56,8 @@ def test_panels_are_packed_row_by_row():
     assert torch.equal(pack(matrix, 8)[3 * width :].view(3, 8), matrix[:, width:])
 
 
-def compiled(steps, lanes, operands=0):
-    """Return the compiled operator for matrices as given, which are returned too, with x and operands of any rows."""
+def compiled(steps, lanes):
+    """Return the compiled operator for pairs of a matrix and a step, to call with x and operands of any rows."""
     packed, columns = [pack(m, lanes) for m, _ in steps], [m.shape[1] for m, _ in steps]
 
     def function(x, *given):
@@ -130,6 +131,24 @@ def test_products_in_a_row_agree_with_float64(lanes, kept):
         expected = [values[0], slope, *values[1:]] if kept else [slope, values[-1]]
         for found, right in zip(call(x, *operands), expected, strict=True):
             torch.testing.assert_close(found.double(), right, rtol=4e-6, atol=8e-6)
+
+
+@needs_kernel
+@pytest.mark.parametrize("lanes", ALL_LANES)
+def test_operands_whose_rows_are_not_side_by_side_are_copied(lanes):
+    w = torch.randn(9, 6)
+    packed = [pack(w, lanes)]
+
+    def function(x, one):
+        (found,) = products(x.t(), packed, [one.expand(-1, 6), x.t()[:, :6]], [6], "sum_times+", lanes)
+        (expanded,) = products(one.expand(-1, 9), packed, [], [6], "plain+", lanes)
+        return found, expanded
+
+    x, one = torch.randn(9, 40), torch.randn(40, 1)
+    found, expanded = torch.compile(function, fullgraph=True)(x, one)
+    expected = (x.t().double() @ w.double() + x.t()[:, :6]) * one
+    torch.testing.assert_close(found.double(), expected, rtol=4e-6, atol=8e-6)
+    torch.testing.assert_close(expanded, one * w.sum(0), rtol=4e-6, atol=8e-6)
 
 
 @needs_kernel
@@ -226,8 +245,8 @@ def test_rewritten_graphs_compute_the_same(function, expected, monkeypatch):
         (lambda x, f: (h := silu(x @ A), h @ B, h.sum()), ["silu+ plain+"]),
         # read by two products, of which one can follow
         (lambda x, f: (h := silu(x @ A), h @ B, h @ B), ["silu+ plain+", "plain+"]),
-        # the second's operand depends on what the first gives
-        (lambda x, f: ((h := silu(x @ A)) @ B + h.sum()) * f, ["silu+ plain+"]),
+        # the sum is taken before the second product: both stand where the first did
+        (lambda x, f: ((h := silu(x @ A)).sum(), h @ B), ["silu+ plain+"]),
         # silu is not all that reads the product
         (lambda x, f: aten.silu_backward((h := x @ A) @ A.t() @ A, silu(h) + h), ["plain+ plain plain+"]),
     ],
@@ -287,7 +306,7 @@ def test_a_product_that_torch_does_faster_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(
         rewrite, "faster", lambda shapes, lanes: {s: 0.8 if s == (6, 20) else 1.5 for s in shapes}
     )
-    graph, record = traced(lambda x: x @ A, torch.randn(9, 6)), Products(HERE)
+    graph, record = traced(lambda x: x @ A, torch.randn(9, 6)), Products(VECTORS)
     use_packed_products(graph, record)
     assert record.kernels == {"plain": 1, "torch": 1}
     assert record.over_torch == {"6x20": 0.8, "20x6": 1.5}
@@ -380,20 +399,26 @@ def test_what_info_says_of_products():
 
 
 @needs_kernel
-@pytest.mark.parametrize(("ratio", "built"), [(1.2, []), (1.05, ["torch", "packed"])])
-def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monkeypatch, ratio, built):
+@pytest.mark.parametrize(
+    ("ratio", "lanes", "built"),
+    [
+        (1.2, VECTORS, []),
+        (1.05, VECTORS, ["torch", "packed"]),
+        # tiles are not measured one by one
+        (1.0, LANES["amx"], ["torch", "packed"]),
+    ],
+)
+def test_both_programs_are_built_where_the_products_do_not_decide(tmp_path, monkeypatch, ratio, lanes, built):
     monkeypatch.setattr(rewrite, "faster", lambda shapes, lanes: dict.fromkeys(shapes, ratio))
     places = []
     monkeypatch.setattr(inductor, "build", lambda program, path, chosen: places.append(path.parent.name))
     monkeypatch.setattr(candidates, "open_function", lambda path, device: lambda *given: None)
     monkeypatch.setattr(candidates.os, "replace", lambda a, b: None)
     model = Network().requires_grad_(False)
-    graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(HERE)
+    graphs, record = example_graphs(model.cutoffs, torch.device("cpu")), Products(lanes)
     program, function = choose.fastest(model, graphs, tmp_path / "a.pt2", "native", record)
     assert places == built and (function is None) == (not built)
     assert bool(record.milliseconds) == bool(built) and record.speedup == ratio
-    # tiles only where they are clearly faster
-    assert record.lanes == (HERE if ratio > choose.CLEAR else min(HERE, LANES["avx512"]))
     if not built:
         assert record.chosen == "packed" and "mlip_export.products" in str(program.graph)
 

@@ -170,17 +170,16 @@ def _fastest(
     module: torch.nn.Module, graphs: Graphs, path: Path, isa: str
 ) -> tuple[torch.export.ExportedProgram, Function | None, dict[str, Any]]:
     """Return the program with the faster products, compiled where it had to be to know, and what was measured."""
-    lanes = LANES.get(inductor.code_of(isa))
-    if lanes is not None:
+    if inductor.code_of(isa) in LANES:
         try:
-            from mlip_export.products.choose import fastest
+            from mlip_export.products.choose import fastest, lanes_of
             from mlip_export.products.rewrite import Products
         except (ImportError, AttributeError) as e:  # Inductor's templates are not public
             log.warning(
                 "matrix products are left to torch %s, which lacks what ours need: %s", torch.__version__, e
             )
         else:
-            products = Products(lanes)
+            products = Products(lanes_of(isa))
             return *fastest(module, graphs, path, isa, products), asdict(products)
     return trace(module, graphs.traced), None, {}
 

@@ -50,7 +50,7 @@ class Metadata:
     device: str
     """``cpu`` or ``cuda``."""
     isa: str
-    """Instructions of the code: ``avx512``, ``avx2`` or ``default`` (cpu), or the GPU's ``sm_XX`` or ``gfxXXX``."""
+    """Instructions: ``amx``, ``avx512``, ``avx2`` or ``default`` (cpu), or a GPU's ``sm_XX`` or ``gfxXXX``."""
     parameters: int
     """Number of parameters."""
     checksum: str

@@ -11,6 +11,7 @@ import torch
 from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 from torch.fx.experimental import _config as fx_config
 
+from mlip_export import inductor
 from mlip_export._trace import export, joint_graph
 from mlip_export.graphs import Graphs, Inputs
 from mlip_export.loaded import Function
@@ -70,7 +71,8 @@ def _traced(
     """
     with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         joint = joint_graph(module, example)
-        packed = _packed(joint, products)
+        packed = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
+        use_packed_products(packed, products)
         found = {"torch": joint, "packed": packed}
         if not products.ours:
             del found["packed"]
@@ -79,16 +81,18 @@ def _traced(
         return {name: export(graph, example, None, None) for name, graph in found.items()}
 
 
-def _packed(joint: torch.fx.GraphModule, products: Products) -> torch.fx.GraphModule:
-    """Return the graph with our products: in tiles where ``products`` says so, if that is clearly faster."""
-    if products.lanes == LANES["amx"] and not any("amx" in str(isa) for isa in valid_vec_isa_list()):
-        products.lanes = LANES["avx512"]  # the compiler does not know tiles
-    found = torch.fx.GraphModule(joint, copy.deepcopy(joint.graph))
-    use_packed_products(found, products)
-    if products.lanes == LANES["amx"] and products.speedup < CLEAR:
-        products.lanes = LANES["avx512"]
-        return _packed(joint, products)
-    return found
+def lanes_of(isa: str) -> int:
+    """Return the lanes of the widest kernel for an instruction set that the compiler here can build.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    code = inductor.code_of(isa)
+    if code == "amx" and not any("amx" in str(found) for found in valid_vec_isa_list()):
+        code = "avx512"
+    return LANES[code]
 
 
 def choose(functions: Mapping[str, Function], inputs: Inputs, products: Products) -> str:

@@ -58,7 +58,7 @@ def products(
     steps : str
         See :class:`Step`.
     lanes : int
-        Elements of a vector register.
+        Which kernel: one of ``pack.LANES``.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def products(
         elif step.operands:
             factor, *addend = (left.pop(0) for _ in range(step.operands))
             x = (x + addend[0] if addend else x) * factor
-        found += [x.clone()] * step.kept + slopes
+        found += [x] * step.kept + slopes
     return found
 
 
@@ -144,6 +144,7 @@ class _Kernel(CppTemplate):
         inner = ["o[0].K", *map(str, self.columns[:-1])]
         setup.append(f"const int64_t room = P::room(std::max<int64_t>({{{', '.join(inner)}}}));")
         operations = " + ".join(f"{k} * {n}" for k, n in zip(inner, self.columns, strict=True))
+        rooms = 2 if len(steps) > 1 else "P::ALONE"
         return "\n".join(
             [
                 self.header().getvalue(),
@@ -153,7 +154,7 @@ class _Kernel(CppTemplate):
                 f"  using P = {kernels(self.lanes)};",
                 f"  mlip_product::Operands o[{len(steps)}]{{}};",
                 *(f"  {line}" for line in setup),
-                f"  P::blocks(M, {operations}, 2 * room, [&](int64_t m, int64_t end, float* scratch) {{",
+                f"  P::blocks(M, {operations}, {rooms} * room, [&](int64_t m, int64_t end, float* scratch) {{",
                 *(f"    {line}" for line in work),
                 "  });",
                 "}",
@@ -175,17 +176,18 @@ def kernels(lanes: int) -> str:
     return "mlip_product::Tiles" if lanes == LANES["amx"] else f"mlip_product::Of<{lanes}>"
 
 
+def _rows(x: Any) -> Any:
+    """Return ``x`` in memory, with the elements of a row side by side."""
+    found = ir.ExternKernel.realize_input(x)
+    return found if found.get_stride()[-1] == 1 else ir.ExternKernel.copy_input(found)
+
+
 @lowering.register_lowering(torch.ops.mlip_export.products.default, type_promotion_kind=None)
 def _products(
     x: Any, packed: list[Any], operands: list[Any], columns: list[int], steps: str, lanes: int
 ) -> list[Any]:
     """Emit a kernel, whose results lie one after the other in one buffer."""
-    nodes = [
-        ir.InputsKernel.unwrap_storage_for_input(
-            ir.ExternKernel.require_stride1(ir.ExternKernel.realize_input(x))
-        )
-        for x in (x, *packed, *operands)
-    ]
+    nodes = [ir.InputsKernel.unwrap_storage_for_input(_rows(node)) for node in (x, *packed, *operands)]
     rows, columns = nodes[0].get_size()[0], [int(n) for n in columns]
     widths = [n for n, *_ in outputs(columns, steps)]
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 LANES = {"avx2": 8, "avx512": 16, "amx": 32}
-"""Elements of a register by instruction set: floats of a vector, or of a tile's row bfloat16, three for each float."""
+"""Elements of a register by instruction set: floats of a vector; for AMX, bfloat16 numbers of a tile's row."""
 PARTS = 3
+"""Numbers of bfloat16 that stand for one of float32."""
 
 
 def panel_width(lanes: int) -> int:

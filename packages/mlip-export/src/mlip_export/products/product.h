@@ -72,13 +72,17 @@ struct Operands {
 // for `floats`. What a thread does before and after, `Thread` does.
 template <int64_t BLOCK, int64_t STEP, class Thread, class Each>
 void in_blocks(int64_t M, int64_t operations, int64_t floats, const Each& each) {
-#pragma omp parallel if (M * operations > (1 << 18))
+  const bool many = M * operations > (1 << 18);
+  floats = (floats + 15) / 16 * 16;
+  const int64_t all = floats * (many ? omp_get_max_threads() : 1);
+  const std::unique_ptr<float[]> memory(all > 0 ? new float[all + 16] : nullptr);
+  float* const aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64);
+#pragma omp parallel if (many)
   {
     const Thread thread;
     const int64_t t = omp_get_thread_num(), T = omp_get_num_threads(), steps = (M + STEP - 1) / STEP;
     const int64_t end = std::min(M, steps * (t + 1) / T * STEP);
-    const std::unique_ptr<float[]> memory(floats > 0 ? new float[floats + 16] : nullptr);
-    float* const scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64);
+    float* const scratch = aligned + t * floats;
     for (int64_t m = steps * t / T * STEP; m < end; m += BLOCK) each(m, std::min(m + BLOCK, end), scratch);
   }
 }
@@ -182,6 +186,7 @@ struct Of {
       panel<vectors, rest - (vectors - 1) * LANES, E>(o, o.b + whole * WIDTH * o.K, M, whole * WIDTH);
   }
 
+  static constexpr int64_t ALONE = 0;  // rooms in the scratch of a product alone, of which there are two for several
   // Floats that hold what one product gives to the next, for a block.
   static int64_t room(int64_t columns) { return BLOCK * columns; }
   static void first(Operands&, int64_t, float*) {}

@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from mlip_export.products.join import join, result
 from mlip_export.products.measure import faster
 from mlip_export.products.ops import products
-from mlip_export.products.pack import pack
+from mlip_export.products.pack import LANES, pack
 
 aten = torch.ops.aten
 _VIEWS = (aten.view.default, aten.select.int, aten.t.default)
@@ -29,9 +29,9 @@ class Products:
     """Which products of a program run in our kernel, and what that was chosen by."""
 
     lanes: int
-    """Elements of a vector register of the code."""
+    """Which kernel: one of ``pack.LANES``."""
     over_torch: dict[str, float] = field(default_factory=dict)
-    """By "inner x columns": how many times as fast as ``torch.mm`` our kernel was, on one thread."""
+    """By "inner x columns": how many times as fast as ``torch.mm`` our kernel was, on one thread; empty for tiles."""
     speedup: float = 1.0
     """The same for all products that the kernel may compute, weighted by their operations."""
     kernels: dict[str, int] = field(default_factory=dict)
@@ -70,8 +70,13 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
         and (matrix := _constant(graph_module, node.args[1])) is not None
         and min(matrix.shape) > 1
     }
-    ratios = faster({(m.shape[0], m.shape[1]) for m in matrices.values()}, lanes) if matrices else {}
-    record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
+    shapes = {(m.shape[0], m.shape[1]) for m in matrices.values()}
+    ratios = dict.fromkeys(shapes, 1.0)
+    # Of tiles all or none are taken, by the time of the whole program: one product alone has to split its operand, which
+    # those in a row need not, and what else runs on the processor changes their time more than that of vectors.
+    if shapes and lanes != LANES["amx"]:
+        ratios = faster(shapes, lanes)
+        record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
     work = [(m.numel(), ratios[m.shape[0], m.shape[1]]) for m in matrices.values()]
     if work:
         record.speedup = round(sum(n for n, _ in work) / sum(n / ratio for n, ratio in work), 3)
@@ -239,7 +244,7 @@ def _times(
     operands = (slope,) if addend is None else (slope, addend)
     with graph_module.graph.inserting_before(times):
         epilogue = "times" if addend is None else "sum_times"
-        both = _call(graph_module, epilogue, _nodes(node)[0], matrices[node], lanes, *operands)
-        new = _item(graph_module.graph, both, 0, times.meta)
+        call = _call(graph_module, epilogue, _nodes(node)[0], matrices[node], lanes, *operands)
+        new = _item(graph_module.graph, call, 0, times.meta)
     times.replace_all_uses_with(new)
     graph_module.graph.erase_node(times)

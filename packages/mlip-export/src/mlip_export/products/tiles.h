@@ -1,19 +1,20 @@
 #ifndef MLIP_EXPORT_TILES
 #define MLIP_EXPORT_TILES
-#ifdef __AMX_BF16__
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512F__) && defined(__AVX512BF16__)
 #include <stdexcept>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 namespace mlip_product {
 
-// The same products in the tiles of AMX, as accurate as in float32: a number is the exact sum of three of bfloat16 (its
-// parts, 8 bits each), and of the nine products of parts the six that float32 can tell from zero are summed in float32.
+// The same products in the tiles of AMX, as accurate as in float32: a number is the sum of three of bfloat16 (its parts, 8
+// bits each; exact for magnitudes from 1e-31 to 3.38e38), and six of the nine products of parts are summed in float32.
+// The other three add up to at most 2^-23 of the product.
 // Parts of A lie in tiles of 16 rows and 32 columns, those of B in tiles of 32 rows, two by two, and 16 columns.
 struct Tiles {
   using V = Of<16>;
   using Vec = V::Vec;
-  static constexpr int64_t BLOCK = 96, SIDE = 32, TILE = 512, PARTS = 3;
+  static constexpr int64_t BLOCK = 96, SIDE = 32, TILE = 512, PARTS = 3, ALONE = 1;
 
   static constexpr int64_t padded(int64_t n) { return (n + SIDE - 1) / SIDE * SIDE; }
   static int64_t room(int64_t columns) { return BLOCK * padded(columns) * PARTS / 2; }
@@ -63,7 +64,7 @@ struct Tiles {
     if (o.c_parts) split(x, o.c_parts, m, n, columns);
   }
 
-  // Sums of 32 rows and 32 columns, tiles 0 to 3, over the pairs of parts, those of small products first.
+  // Sums of 32 rows and 32 columns, tiles 0 to 3, over the pairs of parts, that of the largest products last.
   static void sums(const uint16_t* a, const uint16_t* b, int64_t depth, float* c) {
     const int64_t next = depth * PARTS * TILE;  // from 16 rows or columns to the next
     _tile_zero(0);
@@ -118,7 +119,7 @@ struct Tiles {
         uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
         uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
       } shapes;
-      _tile_loadconfig(&shapes);
+      asm volatile("ldtilecfg %0" ::"m"(shapes));  // GCC 12.2 drops what _tile_loadconfig reads
     }
     ~Thread() { _tile_release(); }
   };
@@ -127,7 +128,9 @@ struct Tiles {
   static void blocks(int64_t M, int64_t operations, int64_t floats, const Each& each) {
     constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     static const bool allowed = syscall(SYS_arch_prctl, request, tile_data) == 0;
-    if (!allowed) throw std::runtime_error("this exported model needs the AMX tiles of a processor: compile it again here");
+    if (!allowed)
+      throw std::runtime_error("this exported model must run where the processor has AMX and the system lets the process use "
+                               "it: compile it again here, or with --isa avx512");
     in_blocks<BLOCK, SIDE, Thread>(M, operations, floats, each);
   }
 };
