@@ -35,6 +35,7 @@ SHAPES = [(8, 32), (37, 1 + 16), (5, 7), (64, 192), (33, 100)]
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+    torch._dynamo.reset()  # else a number that changes between tests becomes a symbol
     # its key does not know the text of our kernels
     with torch._inductor.config.patch(fx_graph_cache=False):
         yield
@@ -63,7 +64,6 @@ def compiled(steps, lanes):
     def function(x, *given):
         return products(x, packed, list(given), columns, " ".join(step for _, step in steps), lanes)
 
-    torch._dynamo.reset()
     found = torch.compile(function, fullgraph=True)
 
     def call(*given):

@@ -177,9 +177,12 @@ def kernels(lanes: int) -> str:
 
 
 def _rows(x: Any) -> Any:
-    """Return ``x`` in memory, with the elements of a row side by side."""
+    """Return ``x`` in memory, with the elements of a row side by side, and nothing left to change that."""
     found = ir.ExternKernel.realize_input(x)
-    return found if found.get_stride()[-1] == 1 else ir.ExternKernel.copy_input(found)
+    if found.get_stride()[-1] != 1:
+        return ir.ExternKernel.require_contiguous(found)
+    ir.as_storage_and_layout(found, freeze=True)
+    return found
 
 
 @lowering.register_lowering(torch.ops.mlip_export.products.default, type_promotion_kind=None)

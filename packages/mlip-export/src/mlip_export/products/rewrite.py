@@ -72,8 +72,8 @@ def use_packed_products(graph_module: fx.GraphModule, record: Products) -> None:
     }
     shapes = {(m.shape[0], m.shape[1]) for m in matrices.values()}
     ratios = dict.fromkeys(shapes, 1.0)
-    # Of tiles all or none are taken, by the time of the whole program: one product alone has to split its operand, which
-    # those in a row need not, and what else runs on the processor changes their time more than that of vectors.
+    # Of tiles all or none are taken, by the time of the whole program: one product alone has to split its operand
+    # (those in a row need not), and what else runs on the processor changes their time more than that of vectors.
     if shapes and lanes != LANES["amx"]:
         ratios = faster(shapes, lanes)
         record.over_torch = {f"{i}x{n}": round(ratio, 2) for (i, n), ratio in ratios.items()}
