@@ -42,7 +42,7 @@ extern "C" void product_{columns}(const float* a, const float* b, float* c, int6
   using P = {kernels(lanes)};
   mlip_product::Operands o{{}};
   o.a = a; o.b = b; o.c = c; o.K = o.a_row = K; o.c_row = {columns};
-  P::blocks({ROWS}, 0, P::ALONE * P::room(K), [&](int64_t m, int64_t end, float* scratch) {{
+  P::blocks({ROWS}, 0, P::ALONE * P::buffer(K), [&](int64_t m, int64_t end, float* scratch) {{
     mlip_product::Operands block = o.from(m);
     P::first(block, end - m, scratch);
     P::product<{columns}, mlip_product::PLAIN>(block, end - m);

@@ -138,13 +138,13 @@ class _Kernel(CppTemplate):
                 node = next(nodes)
                 setup.append(f"o[{k}].{name} = {start(node)}; o[{k}].{name}_row = {kernel.stride(node, 0)};")
             if k + 1 < len(steps):
-                work.append(f"P::hand_over(o{k}, o{k + 1}, {n}, scratch + {(k + 1) % 2} * room);")
+                work.append(f"P::hand_over(o{k}, o{k + 1}, {n}, scratch + {(k + 1) % 2} * buffer);")
             epilogue = step.epilogue.removeprefix("sum_").upper()
             work.append(f"P::product<{n}, mlip_product::{epilogue}>(o{k}, end - m);")
         inner = ["o[0].K", *map(str, self.columns[:-1])]
-        setup.append(f"const int64_t room = P::room(std::max<int64_t>({{{', '.join(inner)}}}));")
+        setup.append(f"const int64_t buffer = P::buffer(std::max<int64_t>({{{', '.join(inner)}}}));")
         operations = " + ".join(f"{k} * {n}" for k, n in zip(inner, self.columns, strict=True))
-        rooms = 2 if len(steps) > 1 else "P::ALONE"
+        buffers = 2 if len(steps) > 1 else "P::ALONE"
         return "\n".join(
             [
                 self.header().getvalue(),
@@ -154,7 +154,7 @@ class _Kernel(CppTemplate):
                 f"  using P = {kernels(self.lanes)};",
                 f"  mlip_product::Operands o[{len(steps)}]{{}};",
                 *(f"  {line}" for line in setup),
-                f"  P::blocks(M, {operations}, {rooms} * room, [&](int64_t m, int64_t end, float* scratch) {{",
+                f"  P::blocks(M, {operations}, {buffers} * buffer, [&](int64_t m, int64_t end, float* scratch) {{",
                 *(f"    {line}" for line in work),
                 "  });",
                 "}",

@@ -68,8 +68,8 @@ struct Operands {
   }
 };
 
-// Call each(first row, row behind the last, scratch) for blocks of M rows, in threads where that pays; scratch has room
-// for `floats`. What a thread does before and after, `Thread` does.
+// Call each(first row, row behind the last, scratch) for blocks of M rows, in threads where that pays; scratch holds
+// `floats`. What a thread does before and after, `Thread` does.
 template <int64_t BLOCK, int64_t STEP, class Thread, class Each>
 void in_blocks(int64_t M, int64_t operations, int64_t floats, const Each& each) {
   const bool many = M * operations > (1 << 18);
@@ -186,9 +186,9 @@ struct Of {
       panel<vectors, rest - (vectors - 1) * LANES, E>(o, o.b + whole * WIDTH * o.K, M, whole * WIDTH);
   }
 
-  static constexpr int64_t ALONE = 0;  // rooms in the scratch of a product alone, of which there are two for several
+  static constexpr int64_t ALONE = 0;  // buffers in the scratch of a product alone, of which there are two for several
   // Floats that hold what one product gives to the next, for a block.
-  static int64_t room(int64_t columns) { return BLOCK * columns; }
+  static int64_t buffer(int64_t columns) { return BLOCK * columns; }
   static void first(Operands&, int64_t, float*) {}
   // Let `next` read the result of `o`, from scratch where it has no place of its own.
   static void hand_over(Operands& o, Operands& next, int64_t columns, float* scratch) {

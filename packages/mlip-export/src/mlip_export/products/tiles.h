@@ -17,7 +17,7 @@ struct Tiles {
   static constexpr int64_t BLOCK = 96, SIDE = 32, TILE = 512, PARTS = 3, ALONE = 1;
 
   static constexpr int64_t padded(int64_t n) { return (n + SIDE - 1) / SIDE * SIDE; }
-  static int64_t room(int64_t columns) { return BLOCK * padded(columns) * PARTS / 2; }
+  static int64_t buffer(int64_t columns) { return BLOCK * padded(columns) * PARTS / 2; }
 
   static __m512 widen(__m256bh x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)x), 16));
