@@ -29,8 +29,8 @@ def potential(water_pt2):
 
 
 @pytest.fixture(autouse=True)
-def process():
-    """Give every test a process of full precision, and later ones the same."""
+def _full_precision_again():
+    """Leave later tests what they had; the name is of no parameter, which would take the fixture's place."""
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
