@@ -12,14 +12,14 @@ import torch
 from torch._inductor.codecache import CppCodeCache
 
 from mlip_export import inductor
-from mlip_export.products.ops import kernels, source
+from mlip_export.products.ops import source
 from mlip_export.products.pack import pack
 
 ROWS, ROUNDS = 1920, 15
 
 
 def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, int], float]:
-    """Return how many times as fast as ``torch.mm`` our kernel is for matrices (inner, columns), on one thread.
+    """Return how many times as fast as ``torch.mm`` our vectors are for matrices (inner, columns), on one thread.
 
     Both write to a buffer that exists; least processor time of alternating calls, which other processes disturb little.
     """
@@ -39,13 +39,11 @@ def faster(shapes: Collection[tuple[int, int]], lanes: int) -> dict[tuple[int, i
 def _function(columns: int, lanes: int) -> str:
     return f"""
 extern "C" void product_{columns}(const float* a, const float* b, float* c, int64_t K) {{
-  using P = {kernels(lanes)};
+  using P = mlip_product::Of<{lanes}>;
   mlip_product::Operands o{{}};
   o.a = a; o.b = b; o.c = c; o.K = o.a_row = K; o.c_row = {columns};
-  P::blocks({ROWS}, 0, P::ALONE * P::buffer(K), [&](int64_t m, int64_t end, float* scratch) {{
-    mlip_product::Operands block = o.from(m);
-    P::first(block, end - m, scratch);
-    P::product<{columns}, mlip_product::PLAIN>(block, end - m);
+  P::blocks({ROWS}, 0, 0, [&](int64_t m, int64_t end, float*) {{
+    P::product<{columns}, mlip_product::PLAIN>(o.from(m), end - m);
   }});
 }}
 """

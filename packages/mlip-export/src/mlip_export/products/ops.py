@@ -113,8 +113,6 @@ class _Kernel(CppTemplate):
             inputs={f"in{i}": node for i, node in enumerate(self.input_nodes)}, outputs={"output": out}
         )
         x, nodes, steps = self.input_nodes[0], iter(self.input_nodes[1:]), parse(self.steps)
-        places = {(k, name): i for i, (_, k, name) in enumerate(outputs(self.columns, self.steps))}
-        first = [sum(n for n, *_ in outputs(self.columns, self.steps)[:i]) for i in range(len(places))]
 
         def start(node: Any) -> str:
             return f"&({kernel.index(node, [0] * len(node.get_size()))})"
@@ -128,11 +126,10 @@ class _Kernel(CppTemplate):
         work.append("P::first(o0, end - m, scratch);")
         for k, n in enumerate(self.columns):
             setup.append(f"o[{k}].b = {start(next(nodes))}; o[{k}].c_row = {n};")
-            setup += [
-                f"o[{k}].{name} = result + M * {first[places[k, name]]};"
-                for name in ("c", "slope")
-                if (k, name) in places
-            ]
+        first = 0
+        for n, k, name in outputs(self.columns, self.steps):
+            setup.append(f"o[{k}].{name} = result + M * {first};")
+            first += n
         for k, (n, step) in enumerate(zip(self.columns, steps, strict=True)):
             for name in ("factor", "addend")[: step.operands]:
                 node = next(nodes)
